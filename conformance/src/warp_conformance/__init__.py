@@ -1,0 +1,1 @@
+"""The kits that prove a WARP plugin."""

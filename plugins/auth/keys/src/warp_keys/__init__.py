@@ -1,0 +1,1 @@
+"""WARP plugin: access keys and principals."""

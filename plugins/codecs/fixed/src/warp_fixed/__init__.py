@@ -1,0 +1,1 @@
+"""WARP plugin: chunker that cuts at fixed sizes."""

@@ -1,0 +1,1 @@
+"""WARP plugin: Zstandard compression filter."""

@@ -1,0 +1,1 @@
+"""WARP plugin: embedded, durable MetaStore for one node."""

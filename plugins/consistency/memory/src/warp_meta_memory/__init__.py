@@ -1,0 +1,1 @@
+"""WARP plugin: MetaStore in memory, for tests and throwaway servers."""

@@ -1,0 +1,1 @@
+"""WARP plugin: S3 over HTTP/1.1."""

@@ -1,0 +1,1 @@
+"""WARP plugin: garbage collection and compaction."""

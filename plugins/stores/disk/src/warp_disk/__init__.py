@@ -1,0 +1,1 @@
+"""WARP plugin: BlobStore on a local file system."""

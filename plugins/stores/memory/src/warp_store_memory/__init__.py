@@ -1,0 +1,1 @@
+"""WARP plugin: BlobStore in memory, for tests and throwaway servers."""

@@ -1,0 +1,1 @@
+"""WARP plugin: node to node over TCP with mutual TLS."""

@@ -1,0 +1,1 @@
+"""The storage kernel of WARP: interfaces, namespace, containers."""
