@@ -1,0 +1,75 @@
+"""Contexts: what a part gets when it is built, by kind. A part keeps what it needs and looks up nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from warp_core.interfaces.stores import BlobStore
+
+if TYPE_CHECKING:
+    from warp_core.containers.journal import Journal
+    from warp_core.interfaces.auth import Authenticator
+    from warp_core.interfaces.consistency import MetaStore
+    from warp_core.metrics import Metrics
+    from warp_core.views import Blocks, Files, Objects
+
+
+@dataclass(frozen=True, slots=True)
+class CodecContext:
+    """Codecs are pure: they get nothing but their arguments, written after the name as in `zstd:3`."""
+
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreContext:
+    """For stores: relative paths of their configuration start at `data`."""
+
+    data: Path
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class MetaContext:
+    """For metadata engines: `stores` are those that keep the metadata's copies; `journal` is open when the engine is entered."""
+
+    node: str
+    data: Path
+    stores: Sequence[BlobStore]
+    journal: Journal | None
+    metrics: Metrics
+    monotonic: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class TransportContext:
+    """For transports."""
+
+    node: str
+    data: Path
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class AuthContext:
+    """For authenticators: `root` is the (access key, secret) that the environment or the node's key file names."""
+
+    data: Path
+    metastore: MetaStore
+    root: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ProtocolContext:
+    """For protocols: the three views, who is who, and where to count."""
+
+    node: str
+    data: Path
+    objects: Objects
+    files: Files
+    blocks: Blocks
+    authenticator: Authenticator
+    metrics: Metrics

@@ -1,0 +1,110 @@
+"""Authenticators turn credentials into a `Principal`; authorizers say what a principal may do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from warp_core.errors import Unsupported
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """One identity, whatever protocol it came by.
+
+    `name` is canonical: `account:NAME`, `unix:1000`, `sid:S-1-5-…`; `aliases` are the same identity's other names.
+    """
+
+    name: str
+    display: str = ""
+    admin: bool = False
+    aliases: frozenset[str] = frozenset()
+    groups: frozenset[str] = frozenset()
+
+
+ANONYMOUS = Principal("anonymous")
+SYSTEM = Principal("system", admin=True)  # WARP's own services
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A shared secret and whose it is; the secret never appears in a repr."""
+
+    access_key: str
+    secret: str = field(repr=False)
+    principal: Principal
+
+
+@dataclass(frozen=True, slots=True)
+class AuthCapabilities:
+    """What an authenticator claims."""
+
+    shared_secrets: bool = False  # lookup(): SigV4, CHAP, NTLM
+    passwords: bool = False  # verify_password()
+    manages_keys: bool = False  # create_key, revoke_key, list_keys
+
+
+class Authenticator(ABC):
+    """Knows credentials. Open it with `async with`."""
+
+    capabilities: AuthCapabilities
+
+    @abstractmethod
+    async def __aenter__(self) -> Self: ...
+
+    @abstractmethod
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def lookup_now(self, access_key: str) -> Credential | None:
+        """Return the credential if it is known without waiting, else None: then ask `lookup`."""
+        return None
+
+    async def lookup(self, access_key: str) -> Credential:
+        """Return the secret that requests of this access key are signed with.
+
+        Raises:
+            Unauthenticated: Unknown or revoked.
+            Unsupported: Without the capability shared_secrets.
+        """
+        raise Unsupported("this authenticator keeps no shared secrets")
+
+    async def verify_password(self, user: str, password: str) -> Principal:
+        """Return who proved to be `user`; takes the same time whether or not the user exists.
+
+        Raises:
+            Unauthenticated: Unknown user or wrong password, not told apart.
+            Unsupported: Without the capability passwords.
+        """
+        raise Unsupported("this authenticator checks no passwords")
+
+    async def create_key(self, principal: str, *, access_key: str = "", secret: str = "") -> Credential:
+        """Make an access key for a principal (generated where not given); the secret is shown this once.
+
+        Raises:
+            AlreadyExists: The access key is taken.
+        """
+        raise Unsupported("this authenticator manages no keys")
+
+    async def revoke_key(self, access_key: str) -> None:
+        """Make an access key useless from now on.
+
+        Raises:
+            NotFound: No such key.
+        """
+        raise Unsupported("this authenticator manages no keys")
+
+    async def list_keys(self) -> list[tuple[str, Principal]]:
+        """Return every access key and its principal, sorted by key."""
+        raise Unsupported("this authenticator manages no keys")
+
+
+class Authorizer(ABC):
+    """Judges verbs on things, asked before the namespace acts."""
+
+    @abstractmethod
+    async def allows(self, principal: Principal, verb: str, resource: str) -> bool:
+        """Say whether `principal` may do `verb` (such as "s3:GetObject") to `resource` ("volume" or "volume/key")."""

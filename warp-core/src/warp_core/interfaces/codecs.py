@@ -1,0 +1,108 @@
+"""Codecs: plain functions on buffers, without I/O. `Chunker` cuts, `Fingerprint` names, `Filter` maps, `Striper` spreads.
+
+They are called from a pool; real work releases the GIL. Input buffers are never kept.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from warp_core.interfaces.stores import Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class CodecCapabilities:
+    """What a codec claims."""
+
+    deterministic: bool = True  # equal input gives equal output, on every machine
+    releases_gil: bool = False
+    content_defined: bool = False  # chunkers: cuts follow content, so an insertion moves few of them
+
+
+class Codec(ABC):
+    """Common ground of the four shapes; `shape` says which one it is."""
+
+    shape: ClassVar[Literal["chunker", "fingerprint", "filter", "striper"]]
+    capabilities: CodecCapabilities = CodecCapabilities()
+
+
+class Chunker(Codec):
+    """Cuts a stream. Sizes are bytes: every chunk but the last lies in [min_size, max_size]."""
+
+    shape = "chunker"
+    min_size: int
+    max_size: int
+
+    @abstractmethod
+    def cut(self, window: memoryview, *, final: bool) -> int:
+        """Return the length of the next chunk at the start of `window`, or 0 if more bytes are needed to tell.
+
+        `window` holds the bytes since the last cut, at most `max_size`. With `final`, nothing follows: an answer above 0 is due
+        unless the window is empty. The cuts of a stream do not depend on how it was split into windows.
+        """
+
+
+class Fingerprint(Codec):
+    """Names content."""
+
+    shape = "fingerprint"
+    size: int  # bytes of a digest
+
+    @abstractmethod
+    def digest(self, data: Buffer) -> bytes:
+        """Return the name of `data`, `size` bytes."""
+
+
+class Filter(Codec):
+    """Maps a frame to stored bytes and back. `stage` orders filters: compress before encrypt."""
+
+    shape = "filter"
+    stage: Literal["compress", "encrypt"]
+
+    @abstractmethod
+    def encode(self, frame: memoryview, *, context: bytes) -> Buffer | None:
+        """Return the stored form of a frame of at most 64 KiB, or None to keep it as it is (never in stage "encrypt").
+
+        `context` is unique to the place that the frame is stored at (container, offset, frame number): a nonce is derived from it.
+        """
+
+    @abstractmethod
+    def decode(self, stored: memoryview, *, length: int, context: bytes) -> Buffer:
+        """Return the frame, exactly `length` bytes.
+
+        Raises:
+            Corrupt: The stored bytes are not what `encode` made.
+        """
+
+
+class Striper(Codec):
+    """Spreads a stripe over k + m shards, any k of which rebuild it."""
+
+    shape = "striper"
+    data_shards: int
+    parity_shards: int
+
+    @abstractmethod
+    def encode(self, stripe: memoryview) -> list[Buffer]:
+        """Extend k data shards with m parity shards.
+
+        Args:
+            stripe: k·w bytes; not kept.
+
+        Returns:
+            k + m shards of w bytes, data shards first and verbatim.
+
+        Raises:
+            InvalidArgument: The length is not a multiple of k.
+        """
+
+    @abstractmethod
+    def decode(self, shards: Sequence[Buffer | None]) -> list[Buffer]:
+        """Return all k + m shards from any k of them (None marks a lost one).
+
+        Raises:
+            Corrupt: Fewer than k are present.
+        """

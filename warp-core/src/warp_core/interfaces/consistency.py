@@ -1,0 +1,201 @@
+"""MetaStore: an ordered key-value store with optimistic transactions.
+
+Small enough that an engine is about 300 lines. Keys and values are bytes; keys sort as unsigned bytes. Core builds `Transaction` on
+it (`warp_core.metadata`), with retries and buffered writes; an engine only has to judge and apply one `Commit` at a time.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, NamedTuple, Self
+
+from warp_core.errors import Unsupported
+
+KEY_MAX = 480  # bytes; LMDB keeps 511, and an engine may add a short prefix of its own
+VALUE_MAX = 64 * 1024
+WRITES_MAX = 100  # rows changed by one commit: etcd allows 128 operations, checks included
+COMMIT_MAX = 1024 * 1024  # bytes of keys and values in one commit: etcd refuses 1.5 MiB
+SCAN_MAX = 1000  # rows in one call
+VIEW_MAX_S = 5.0  # a view older than this may answer `Expired`
+
+
+class Row(NamedTuple):
+    """One live row as a view shows it."""
+
+    key: bytes
+    value: bytes
+    version: int  # of the commit that wrote it
+
+
+class KeyCheck(NamedTuple):
+    """Holds if the key was not written or deleted after `version`; 0 means that it does not exist."""
+
+    key: bytes
+    version: int
+
+
+class RangeCheck(NamedTuple):
+    """Holds if no key in [start, end) was written or deleted after the view of `version` was taken."""
+
+    start: bytes
+    end: bytes
+    version: int
+
+
+class Write(NamedTuple):
+    """Sets a row, or deletes it where the value is None."""
+
+    key: bytes
+    value: bytes | None
+
+
+class Merge(NamedTuple):
+    """Changes a counter row without reading it, so that merges never conflict with one another.
+
+    The row is a packed array of signed little-endian 64-bit integers: first the `add` fields, then the `max` fields. An absent row
+    counts as all zeros (`add`) and the smallest integer (`max`). A check on a counter row fails like any other if it changed.
+    """
+
+    key: bytes
+    add: tuple[int, ...] = ()
+    max: tuple[int, ...] = ()
+
+
+class Stamp(NamedTuple):
+    """Writes a row whose key carries the commit's version: prefix + 8 bytes big endian + suffix.
+
+    With `descending`, the 8 bytes are 2^64 - 1 - version, so that the newest row sorts first.
+    """
+
+    prefix: bytes
+    suffix: bytes
+    value: bytes
+    descending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One atomic change: applied whole if every check holds, else not at all."""
+
+    checks: Sequence[KeyCheck | RangeCheck] = ()
+    writes: Sequence[Write] = ()
+    merges: Sequence[Merge] = ()
+    stamps: Sequence[Stamp] = ()
+    request_id: bytes = b""  # 16 bytes; the same id is never applied twice
+
+
+class Change(NamedTuple):
+    """One row changed by a commit, as a watcher sees it; `value` is None for a delete."""
+
+    key: bytes
+    value: bytes | None
+    version: int
+
+
+class Lease(NamedTuple):
+    """A grant that ends unless renewed. `token` grows with every grant of the name and fences older holders."""
+
+    name: str
+    holder: str
+    token: int
+    ttl_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class MetaCapabilities:
+    """What an engine claims; the kit proves what is claimed and that the rest is refused."""
+
+    durable: bool = False  # a commit that returned survives kill -9 and a power cut
+    journaled: bool = False  # commits share the node's journal: what was appended to it before is durable with them
+    watch: bool = False
+    lease: bool = False
+    shared: bool = False  # several nodes may use it at once
+    promise: Literal["linearizable", "serializable"] = "linearizable"
+
+
+class View(ABC):
+    """A read view of one moment. Close it: an open view holds back checkpoints. Not used after `VIEW_MAX_S`."""
+
+    version: int
+
+    @abstractmethod
+    async def get(self, key: bytes) -> tuple[bytes, int] | None:
+        """Return value and version of the row, or None.
+
+        Raises:
+            Expired: The view is too old.
+        """
+
+    @abstractmethod
+    async def scan(
+        self, start: bytes, end: bytes, *, limit: int = SCAN_MAX, reverse: bool = False
+    ) -> list[Row]:
+        """Return up to `limit` (at most SCAN_MAX) rows of [start, end), ascending unless `reverse`."""
+
+    def close(self) -> None:  # noqa: B027
+        """Release the view; harmless when repeated."""
+
+
+class MetaStore(ABC):
+    """An engine. Open it with `async with`."""
+
+    capabilities: MetaCapabilities
+
+    @abstractmethod
+    async def __aenter__(self) -> Self: ...
+
+    @abstractmethod
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    @abstractmethod
+    def view(self) -> View:
+        """Take a read view; it shows every commit that returned before this call."""
+
+    @abstractmethod
+    async def commit(self, commit: Commit) -> int:
+        """Apply a commit and return its version, greater than every version before it.
+
+        Raises:
+            Conflict: A check does not hold; nothing was applied.
+            Ambiguous: It may have been applied; `outcome` tells.
+            TooLarge: Beyond WRITES_MAX, KEY_MAX, VALUE_MAX or COMMIT_MAX.
+        """
+
+    async def outcome(self, request_id: bytes) -> int | None:
+        """Return the version that a request id was applied under, or None if it was not and will not be."""
+        raise Unsupported("this engine never leaves a commit ambiguous")
+
+    def watch(self, prefix: bytes, since: int) -> AsyncIterator[Change]:
+        """Yield changes of rows below `prefix` with a version above `since`, in commit order, each once.
+
+        Raises:
+            Expired: `since` is older than what the engine remembers: scan anew.
+            Unsupported: Without the capability `watch`.
+        """
+        raise Unsupported("this engine cannot watch")
+
+    async def lease(self, name: str, holder: str, ttl_s: float) -> Lease:
+        """Grant a lease that nobody else holds; the grant's token is greater than all earlier ones of the name.
+
+        Raises:
+            Locked: Another holder's lease is alive.
+            Unsupported: Without the capability `lease`.
+        """
+        raise Unsupported("this engine cannot lease")
+
+    async def renew(self, lease: Lease) -> Lease:
+        """Extend a lease by its ttl.
+
+        Raises:
+            Fenced: It ended or was granted to another.
+        """
+        raise Unsupported("this engine cannot lease")
+
+    async def release(self, lease: Lease) -> None:
+        """End a lease early; harmless when it ended already."""
+        raise Unsupported("this engine cannot lease")

@@ -1,0 +1,428 @@
+"""Objects: the S3-shaped view of a volume. Keys are bytes, whole objects are written and replaced at once, versions are kept.
+
+Who may do what is judged by the caller (the protocol asks its authorizer); retention and leases are enforced below this view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+if TYPE_CHECKING:
+    from warp_core.interfaces.auth import Principal
+    from warp_core.interfaces.stores import Buffer
+
+KEY_MAX = 1024  # bytes of an object key, as AWS allows
+SMALL_MAX = 64 * 1024  # payloads up to here may go through `put`
+PART_NUMBER_MAX = 10_000
+
+Versioning = Literal["off", "on", "suspended"]
+
+
+class Attributes(msgspec.Struct, frozen=True, kw_only=True):
+    """What a writer says about an object besides its bytes. Names of `headers` and `metadata` are lower case."""
+
+    headers: dict[str, str] = {}  # content-type, cache-control, content-disposition, content-encoding, ...
+    metadata: dict[str, str] = {}  # user metadata, without the protocol's prefix
+    tags: dict[str, str] = {}
+    storage_class: str = "STANDARD"
+    owner: str = ""  # principal name
+
+
+class Digests(msgspec.Struct, frozen=True, kw_only=True):
+    """What the protocol computed over the bytes as they arrived."""
+
+    etag: str  # without quotes
+    checksums: dict[str, str] = {}  # algorithm name ("CRC64NVME") → base64
+    checksum_type: Literal["", "FULL_OBJECT", "COMPOSITE"] = ""
+
+
+class Condition(msgspec.Struct, frozen=True, kw_only=True):
+    """What must hold of the current object when a write commits: a true compare-and-swap.
+
+    `absent`: no current object (a delete marker counts as none). `etag`: the current object has it ("*": any object).
+    """
+
+    absent: bool = False
+    etag: str = ""
+    size: int | None = None
+    modified_s: int | None = None  # whole seconds
+
+
+ALWAYS = Condition()
+
+
+class PartInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One part of a multipart upload or of the object made by it."""
+
+    number: int
+    size: int
+    etag: str
+    modified_ns: int = 0
+    checksums: dict[str, str] = {}
+
+
+class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of an object. Listings fill only what their entries carry: `attributes` and `parts` stay empty there."""
+
+    key: bytes
+    size: int
+    etag: str
+    modified_ns: int
+    version: str = "null"  # "null" or 32 hex digits; sorts by nothing
+    latest: bool = True
+    marker: bool = False  # a delete marker
+    owner: str = ""
+    storage_class: str = "STANDARD"
+    checksum_algorithms: tuple[str, ...] = ()
+    checksum_type: str = ""
+    attributes: Attributes = Attributes()
+    checksums: dict[str, str] = {}
+    parts: tuple[PartInfo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One page. `next` resumes after the last entry or prefix of this page; empty when nothing follows."""
+
+    entries: Sequence[ObjectInfo]
+    prefixes: Sequence[bytes]
+    next: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionListing:
+    """One page of versions and markers, newest first within a key."""
+
+    entries: Sequence[ObjectInfo]
+    prefixes: Sequence[bytes]
+    next_key: bytes = b""
+    next_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What a delete did: `version` is the marker made, or the version removed; `marker` says that it is (was) a marker."""
+
+    version: str = ""
+    marker: bool = False
+    found: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class UploadInfo:
+    """A multipart upload in progress."""
+
+    key: bytes
+    upload: str
+    initiated_ns: int
+    attributes: Attributes = field(default_factory=Attributes)
+    checksum_algorithm: str = ""
+    checksum_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeInfo:
+    """A volume as Objects sees it (a bucket)."""
+
+    name: str
+    created_ns: int
+    owner: str = ""
+    versioning: Versioning = "off"
+    tags: Mapping[str, str] = field(default_factory=dict)
+    documents: Mapping[str, bytes] = field(default_factory=dict)  # protocol-owned settings by name ("s3.cors", ...)
+
+
+class Reader:
+    """An open object: its revision is pinned until `close`, whatever happens to the name."""
+
+    info: ObjectInfo
+
+    def read_now(self, offset: int, length: int) -> Buffer | None:
+        """Return verified bytes if no device has to be waited for, else None: then `read`. At most 1 MiB at a time."""
+        raise NotImplementedError
+
+    async def read(self, offset: int, length: int) -> Buffer:
+        """Return verified bytes, at most 1 MiB at a time; short only at the end of the object.
+
+        Raises:
+            Corrupt: No good copy is left of some frame; never returned as data.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Release the pin; harmless when repeated."""
+        raise NotImplementedError
+
+
+class Writer:
+    """Content on its way in. Nothing is visible before `commit`; leaving it uncommitted leaves garbage for collection."""
+
+    def buffer(self) -> memoryview:
+        """Return the free rest of the current buffer (never empty): receive into it, then tell `wrote`."""
+        raise NotImplementedError
+
+    def wrote(self, length: int) -> bool:
+        """Count bytes put into `buffer`; True means that `drain` must be awaited before the next `buffer`."""
+        raise NotImplementedError
+
+    async def drain(self) -> None:
+        """Hand full buffers to the containers; waits while too many are on their way.
+
+        Raises:
+            NoSpace: The stores are full.
+        """
+        raise NotImplementedError
+
+    async def write(self, data: Buffer) -> None:
+        """Append bytes by copying; `buffer`/`wrote`/`drain` avoid the copy."""
+        raise NotImplementedError
+
+    async def commit(self, digests: Digests) -> ObjectInfo:
+        """Make the content durable and link it, in this order; returns when both are done.
+
+        Raises:
+            PreconditionFailed: The writer's condition does not hold any more; nothing changed.
+        """
+        raise NotImplementedError
+
+    async def abort(self) -> None:
+        """Drop what was written; harmless after `commit`."""
+        raise NotImplementedError
+
+
+class Objects:
+    """The view. One instance serves every volume; all calls are safe to make concurrently."""
+
+    # Volumes --------------------------------------------------------------------------------------
+
+    async def create_volume(self, name: str, *, owner: Principal) -> VolumeInfo:
+        """Make a volume with the default policy.
+
+        Raises:
+            AlreadyOwned, AlreadyExists: The name is taken, by the same owner or another.
+        """
+        raise NotImplementedError
+
+    async def delete_volume(self, name: str) -> None:
+        """Remove an empty volume (uploads in progress do not count, versions and markers do).
+
+        Raises:
+            VolumeNotFound, NotEmpty
+        """
+        raise NotImplementedError
+
+    async def volume(self, name: str) -> VolumeInfo:
+        """Describe a volume, from memory when it is known.
+
+        Raises:
+            VolumeNotFound
+        """
+        raise NotImplementedError
+
+    async def volumes(self) -> list[VolumeInfo]:
+        """Return every volume, sorted by name."""
+        raise NotImplementedError
+
+    async def set_versioning(self, volume: str, state: Versioning) -> None:
+        """Switch versioning ("off" only while it never was on)."""
+        raise NotImplementedError
+
+    async def set_document(self, volume: str, name: str, document: bytes | None) -> None:
+        """Keep or drop a protocol-owned document of at most 60 KiB on the volume."""
+        raise NotImplementedError
+
+    # Objects --------------------------------------------------------------------------------------
+
+    async def head(self, volume: str, key: bytes, *, version: str = "") -> ObjectInfo:
+        """Describe the current object, or the named version.
+
+        Raises:
+            VolumeNotFound, NotFound, VersionNotFound
+            IsDeleteMarker: The current (or named) version is a marker.
+        """
+        raise NotImplementedError
+
+    async def open(self, volume: str, key: bytes, *, version: str = "") -> Reader:
+        """Open for reading; raises as `head`."""
+        raise NotImplementedError
+
+    async def put(
+        self,
+        volume: str,
+        key: bytes,
+        payload: Buffer,
+        attributes: Attributes,
+        digests: Digests,
+        *,
+        condition: Condition = ALWAYS,
+    ) -> ObjectInfo:
+        """Store a small object (at most SMALL_MAX) in one go; on return it is durable and visible.
+
+        Raises:
+            PreconditionFailed, NoSpace, VolumeNotFound, NameTooLong
+            NotFound: `condition.etag` was given and there is no object.
+        """
+        raise NotImplementedError
+
+    def writer(
+        self,
+        volume: str,
+        key: bytes,
+        attributes: Attributes,
+        *,
+        condition: Condition = ALWAYS,
+        size: int | None = None,
+    ) -> Writer:
+        """Begin a large object; `size` is a hint for placement."""
+        raise NotImplementedError
+
+    async def copy(
+        self,
+        source_volume: str,
+        source_key: bytes,
+        volume: str,
+        key: bytes,
+        *,
+        source_version: str = "",
+        attributes: Attributes | None = None,
+        digests: Digests | None = None,
+        condition: Condition = ALWAYS,
+    ) -> ObjectInfo:
+        """Make an object of another's content by reference: no byte moves. `attributes` replace the source's where given."""
+        raise NotImplementedError
+
+    async def delete(
+        self, volume: str, key: bytes, *, version: str = "", condition: Condition = ALWAYS
+    ) -> Deleted:
+        """Delete: the object, or (versioned) put a marker, or remove the named version for good.
+
+        Raises:
+            Retained: The version is locked.
+        """
+        raise NotImplementedError
+
+    async def set_tags(self, volume: str, key: bytes, tags: Mapping[str, str], *, version: str = "") -> str:
+        """Replace the tags of a version; returns its version id."""
+        raise NotImplementedError
+
+    async def list(
+        self,
+        volume: str,
+        *,
+        prefix: bytes = b"",
+        delimiter: bytes = b"",
+        after: bytes = b"",
+        limit: int = 1000,
+    ) -> Listing:
+        """List current objects in key order; names with `delimiter` after `prefix` are rolled up into prefixes.
+
+        `after` may be a key, a common prefix of an earlier page (which is then skipped as a whole), or any bytes.
+        """
+        raise NotImplementedError
+
+    async def list_versions(
+        self,
+        volume: str,
+        *,
+        prefix: bytes = b"",
+        delimiter: bytes = b"",
+        key_marker: bytes = b"",
+        version_marker: str = "",
+        limit: int = 1000,
+    ) -> VersionListing:
+        """List all versions and markers in key order, newest first within a key."""
+        raise NotImplementedError
+
+    # Multipart uploads ----------------------------------------------------------------------------
+
+    async def create_upload(
+        self,
+        volume: str,
+        key: bytes,
+        attributes: Attributes,
+        *,
+        checksum_algorithm: str = "",
+        checksum_type: str = "",
+    ) -> UploadInfo:
+        """Begin a multipart upload."""
+        raise NotImplementedError
+
+    async def upload(self, volume: str, key: bytes, upload: str) -> UploadInfo:
+        """Describe an upload.
+
+        Raises:
+            UploadNotFound
+        """
+        raise NotImplementedError
+
+    def part_writer(
+        self, volume: str, key: bytes, upload: str, number: int, *, size: int | None = None
+    ) -> Writer:
+        """Begin a part; its `commit` returns an ObjectInfo whose etag and size are the part's."""
+        raise NotImplementedError
+
+    async def copy_part(
+        self,
+        source_volume: str,
+        source_key: bytes,
+        volume: str,
+        key: bytes,
+        upload: str,
+        number: int,
+        *,
+        source_version: str = "",
+        offset: int = 0,
+        length: int | None = None,
+    ) -> PartInfo:
+        """Make a part of a range of another object."""
+        raise NotImplementedError
+
+    async def list_parts(
+        self, volume: str, key: bytes, upload: str, *, after: int = 0, limit: int = 1000
+    ) -> tuple[list[PartInfo], bool]:
+        """Return parts with a number above `after`, ascending, and whether more follow."""
+        raise NotImplementedError
+
+    async def complete_upload(
+        self,
+        volume: str,
+        key: bytes,
+        upload: str,
+        parts: Sequence[PartInfo],
+        digests: Digests,
+        *,
+        condition: Condition = ALWAYS,
+    ) -> ObjectInfo:
+        """Make the object of the named parts, by reference. Repeating it after success returns the same answer for a while.
+
+        Raises:
+            UploadNotFound
+            InvalidArgument: A part is missing or its etag differs.
+            PreconditionFailed: The upload stays as it was.
+        """
+        raise NotImplementedError
+
+    async def abort_upload(self, volume: str, key: bytes, upload: str) -> None:
+        """Drop an upload and its parts.
+
+        Raises:
+            UploadNotFound
+        """
+        raise NotImplementedError
+
+    async def list_uploads(
+        self,
+        volume: str,
+        *,
+        prefix: bytes = b"",
+        delimiter: bytes = b"",
+        key_marker: bytes = b"",
+        upload_marker: str = "",
+        limit: int = 1000,
+    ) -> tuple[list[UploadInfo], list[bytes], bool]:
+        """Return uploads in key order (then by time), common prefixes, and whether more follow."""
+        raise NotImplementedError
