@@ -70,7 +70,9 @@ class Registry(Generic[P]):
             return self._entries[name][0]
         except KeyError:
             offered = ", ".join(sorted(self._entries)) or "none"
-            raise NotFound(f'no {self.kind} plugin "{name}" is installed (installed: {offered})') from None
+            raise NotFound(
+                f'no {self.kind} plugin "{name}" is installed (installed: {offered})'
+            ) from None
 
     def owner(self, name: str) -> str:
         """Return the distribution that offers a name."""

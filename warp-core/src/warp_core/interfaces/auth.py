@@ -56,7 +56,10 @@ class Authenticator(ABC):
 
     @abstractmethod
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None: ...
 
     def lookup_now(self, access_key: str) -> Credential | None:
@@ -81,7 +84,9 @@ class Authenticator(ABC):
         """
         raise Unsupported("this authenticator checks no passwords")
 
-    async def create_key(self, principal: str, *, access_key: str = "", secret: str = "") -> Credential:
+    async def create_key(
+        self, principal: str, *, access_key: str = "", secret: str = ""
+    ) -> Credential:
         """Make an access key for a principal (generated where not given); the secret is shown this once.
 
         Raises:

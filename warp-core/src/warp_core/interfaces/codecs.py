@@ -19,7 +19,9 @@ class CodecCapabilities:
 
     deterministic: bool = True  # equal input gives equal output, on every machine
     releases_gil: bool = False
-    content_defined: bool = False  # chunkers: cuts follow content, so an insertion moves few of them
+    content_defined: bool = (
+        False  # chunkers: cuts follow content, so an insertion moves few of them
+    )
 
 
 class Codec(ABC):

@@ -149,7 +149,10 @@ class MetaStore(ABC):
 
     @abstractmethod
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None: ...
 
     @abstractmethod

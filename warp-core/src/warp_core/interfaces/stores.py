@@ -58,7 +58,10 @@ class BlobStore(ABC):
 
     @abstractmethod
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None: ...
 
     @abstractmethod
@@ -122,7 +125,9 @@ class BlobStore(ABC):
         """
         raise Unsupported("this store keeps whole blobs only")
 
-    async def write(self, name: str, *, offset: int, buffers: Sequence[Buffer], sync: bool = False) -> None:
+    async def write(
+        self, name: str, *, offset: int, buffers: Sequence[Buffer], sync: bool = False
+    ) -> None:
         """Write at a position of a growing blob; durable after `sync` (of this call or the next `sync`).
 
         Raises:

@@ -25,7 +25,9 @@ class Message(NamedTuple):
     payload: memoryview
 
 
-Allocate = Callable[[bytes, int], memoryview]  # (header, payload length) → writable buffer of that length
+Allocate = Callable[
+    [bytes, int], memoryview
+]  # (header, payload length) → writable buffer of that length
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,10 @@ class Transport(ABC):
 
     @abstractmethod
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None: ...
 
     @abstractmethod

@@ -25,7 +25,9 @@ Versioning = Literal["off", "on", "suspended"]
 class Attributes(msgspec.Struct, frozen=True, kw_only=True):
     """What a writer says about an object besides its bytes. Names of `headers` and `metadata` are lower case."""
 
-    headers: dict[str, str] = {}  # content-type, cache-control, content-disposition, content-encoding, ...
+    headers: dict[
+        str, str
+    ] = {}  # content-type, cache-control, content-disposition, content-encoding, ...
     metadata: dict[str, str] = {}  # user metadata, without the protocol's prefix
     tags: dict[str, str] = {}
     storage_class: str = "STANDARD"
@@ -133,7 +135,9 @@ class VolumeInfo:
     owner: str = ""
     versioning: Versioning = "off"
     tags: Mapping[str, str] = field(default_factory=dict)
-    documents: Mapping[str, bytes] = field(default_factory=dict)  # protocol-owned settings by name ("s3.cors", ...)
+    documents: Mapping[str, bytes] = field(
+        default_factory=dict
+    )  # protocol-owned settings by name ("s3.cors", ...)
 
 
 class Reader:
@@ -305,7 +309,9 @@ class Objects:
         """
         raise NotImplementedError
 
-    async def set_tags(self, volume: str, key: bytes, tags: Mapping[str, str], *, version: str = "") -> str:
+    async def set_tags(
+        self, volume: str, key: bytes, tags: Mapping[str, str], *, version: str = ""
+    ) -> str:
         """Replace the tags of a version; returns its version id."""
         raise NotImplementedError
 

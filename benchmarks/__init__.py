@@ -1,0 +1,1 @@
+"""Measurements against floors and peers, in one run; `python -m benchmarks --help`."""
