@@ -1,7 +1,7 @@
 """S3 against SeaweedFS in one run: CPU per request and rate, phase by phase, as ratios.
 
-Question: how much CPU and time does a request cost, beside a peer on the same machine in the same minutes? Durable WARP is compared with
-SeaweedFS's fsync option (`weed-fsync`); its un-synced rate (`weed`) stands beside it. Raw results go to `--output`.
+Question: how much CPU and time does a request cost, beside a peer on the same machine in the same minutes? Durable WARP is compared
+with SeaweedFS's fsync option (`weed-fsync`); its un-synced rate (`weed`) stands beside it. Raw results go to `--output`.
 """
 
 from __future__ import annotations

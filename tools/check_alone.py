@@ -1,7 +1,7 @@
 """Install every plugin's wheel with only warp-core beside it, see that it loads, and run its own tests.
 
-python tools/alone.py            all plugins
-python tools/alone.py warp-zstd  one
+python tools/check_alone.py            all plugins
+python tools/check_alone.py warp-zstd  one
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Run every kit against every installed plugin, as a stranger would: `pytest --pyargs warp_conformance --warp-plugin NAME`.
 
-python tools/conformance.py             all plugins, and the kits' own mutants
-python tools/conformance.py warp-zstd   one
+python tools/check_conformance.py             all plugins, and the kits' own mutants
+python tools/check_conformance.py warp-zstd   one
 """
 
 from __future__ import annotations
