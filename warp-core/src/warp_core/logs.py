@@ -1,0 +1,192 @@
+"""Structured logs: events with fields, as JSON lines or coloured text on stderr.
+
+```python
+log = logs.get("warp_s3")
+log.warning("connection ended", peer=address, error=str(error))
+```
+
+An event is a short constant phrase and what varies goes into fields, so that logs can be counted
+and searched. structlog writes them; it is imported with the first event that is really written,
+because it costs more CPU than everything else that a server imports. An event below the level
+costs one comparison.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any, Literal, Protocol, TextIO, cast
+
+DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40
+LEVELS: Mapping[str, int] = {"debug": DEBUG, "info": INFO, "warning": WARNING, "error": ERROR}
+
+# A peer that provokes an error with every packet must not fill the disk: of one event, at most
+# BURST_MAX a BURST_S are written, and the next one says how many were not.
+BURST_MAX = 20
+BURST_S = 10.0
+_EVENTS_MAX = 1000  # distinct events remembered for that
+
+# Fields whose value is never shown, whoever logs them.
+SECRET_WORDS = ("secret", "password", "token", "authorization", "signature", "credential")
+
+Format = Literal["auto", "json", "console"]
+
+
+class _Bound(Protocol):
+    def debug(self, event: str, **fields: object) -> None: ...
+    def info(self, event: str, **fields: object) -> None: ...
+    def warning(self, event: str, **fields: object) -> None: ...
+    def error(self, event: str, **fields: object) -> None: ...
+
+
+class _Settings:
+    """What `configure` decided; one for the process, as stderr is."""
+
+    def __init__(self) -> None:
+        self.level = INFO
+        self.format: Format = "auto"
+        self.stream: TextIO | None = None
+        self.bound: dict[str, _Bound] = {}
+        self.bursts: dict[tuple[str, str], _Burst] = {}
+        self.lock = threading.Lock()
+        self.monotonic: Callable[[], float] = time.monotonic
+
+
+class _Burst:
+    __slots__ = ("since", "suppressed", "written")
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.written = 0
+        self.suppressed = 0
+
+
+_settings = _Settings()
+
+
+def configure(
+    *,
+    level: int | str = INFO,
+    format: Format = "auto",
+    stream: TextIO | None = None,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> None:
+    """Set what is written, how and where; "auto" is coloured text on a terminal, else JSON."""
+    with _settings.lock:
+        _settings.level = LEVELS[level] if isinstance(level, str) else level
+        _settings.format = format
+        _settings.stream = stream
+        _settings.monotonic = monotonic
+        _settings.bound.clear()
+        _settings.bursts.clear()
+
+
+class Logger:
+    """Writes events of one part. Make it with `get`, at import or later: making it costs nothing."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def debug(self, event: str, **fields: object) -> None:
+        """Tell a developer what happens."""
+        if _settings.level <= DEBUG:
+            _write(self.name, "debug", event, fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        """Tell the operator what happened."""
+        if _settings.level <= INFO:
+            _write(self.name, "info", event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Tell the operator what was odd, and dealt with."""
+        if _settings.level <= WARNING:
+            _write(self.name, "warning", event, fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        """Tell the operator what went wrong and needs somebody."""
+        _write(self.name, "error", event, fields)
+
+    def exception(self, event: str, error: BaseException, **fields: object) -> None:
+        """Tell of a defect, with its traceback."""
+        _write(self.name, "error", event, {**fields, "exc_info": error})
+
+
+def get(name: str) -> Logger:
+    """Return the logger of a part, named by its import name."""
+    return Logger(name)
+
+
+def _write(name: str, level: str, event: str, fields: dict[str, object]) -> None:
+    with _settings.lock:
+        suppressed = _admit(name, event)
+        if suppressed is None:
+            return
+        bound = _settings.bound.get(name)
+        if bound is None:
+            bound = _settings.bound[name] = _bind(name)
+        if suppressed:
+            fields = {**fields, "suppressed": suppressed}
+        getattr(bound, level)(event, **fields)
+
+
+def _admit(name: str, event: str) -> int | None:
+    """Return how many of this event were left out since the last one written, or None to leave it out."""
+    now = _settings.monotonic()
+    burst = _settings.bursts.get((name, event))
+    if burst is None:
+        if len(_settings.bursts) >= _EVENTS_MAX:
+            _settings.bursts.clear()
+        burst = _settings.bursts[name, event] = _Burst(now)
+    if now - burst.since >= BURST_S:
+        burst.since, burst.written = now, 0
+    if burst.written >= BURST_MAX:
+        burst.suppressed += 1
+        return None
+    burst.written += 1
+    suppressed, burst.suppressed = burst.suppressed, 0
+    return suppressed
+
+
+def _bind(name: str) -> _Bound:
+    import structlog
+
+    stream = _settings.stream or sys.stderr
+    console = _settings.format == "console" or (_settings.format == "auto" and stream.isatty())
+    processors: list[Any] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=not console),
+        _hide_secrets,
+    ]
+    if console:
+        processors.append(structlog.dev.ConsoleRenderer(colors=stream.isatty()))
+    else:
+        processors += [
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(serializer=_json),
+        ]
+    logger = structlog.wrap_logger(
+        structlog.WriteLogger(stream),
+        processors=processors,
+        wrapper_class=structlog.BoundLogger,
+        part=name,
+    )
+    return cast("_Bound", logger)
+
+
+def _hide_secrets(
+    logger: object, method: str, event: MutableMapping[str, object]
+) -> MutableMapping[str, object]:
+    for key in event:
+        if any(word in key.lower() for word in SECRET_WORDS):
+            event[key] = "***"
+    return event
+
+
+def _json(event: Mapping[str, object], **options: object) -> str:
+    import msgspec
+
+    return msgspec.json.encode(event, enc_hook=repr).decode()
