@@ -191,6 +191,12 @@ class Busy(WarpError):
     retryable = True
 
 
+class InGrace(Busy):
+    """After a takeover only reclaims of opens, locks and leases are admitted for a while."""
+
+    errno = _errno.EAGAIN
+
+
 class StaleHandle(WarpError):
     """The handle's inode, generation or session is gone."""
 
