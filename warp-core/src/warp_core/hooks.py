@@ -1,4 +1,7 @@
-"""Hooks: one for each kind of plugin, called once with a typed registry to fill."""
+"""Hooks: one for each kind of plugin, called once with a typed registry to fill.
+
+They are historic: a plugin that is loaded later is called when it is.
+"""
 
 from __future__ import annotations
 
@@ -17,36 +20,36 @@ hookspec = pluggy.HookspecMarker("warp")
 hookimpl = pluggy.HookimplMarker("warp")
 
 
-@hookspec
+@hookspec(historic=True)
 def warp_register_protocols(registry: Registry[Protocol]) -> None:
     """Offer protocols by name. `build(config, ProtocolContext)`."""
 
 
-@hookspec
+@hookspec(historic=True)
 def warp_register_codecs(registry: Registry[Codec]) -> None:
     """Offer codecs by name. `build(config, CodecContext)`."""
 
 
-@hookspec
+@hookspec(historic=True)
 def warp_register_transports(registry: Registry[Transport]) -> None:
     """Offer transports by name. `build(config, TransportContext)`."""
 
 
-@hookspec
+@hookspec(historic=True)
 def warp_register_consistency(registry: Registry[MetaStore]) -> None:
     """Offer metadata engines by name. `build(config, MetaContext)`."""
 
 
-@hookspec
+@hookspec(historic=True)
 def warp_register_stores(registry: Registry[BlobStore]) -> None:
     """Offer blob stores by name. `build(config, StoreContext)`."""
 
 
-@hookspec
+@hookspec(historic=True)
 def warp_register_auth(registry: Registry[Authenticator]) -> None:
     """Offer authenticators by name. `build(config, AuthContext)`."""
 
 
-@hookspec
+@hookspec(historic=True)
 def warp_register_services(registry: Registry[Service]) -> None:
     """Offer background services by name. `build(config, ServiceContext)`."""

@@ -74,6 +74,10 @@ class Registry(Generic[P]):
                 f'no {self.kind} plugin "{name}" is installed (installed: {offered})'
             ) from None
 
+    def withdraw(self, owner: str) -> None:
+        """Forget what a distribution offered, because it failed half-way."""
+        self._entries = {name: kept for name, kept in self._entries.items() if kept[1] != owner}
+
     def owner(self, name: str) -> str:
         """Return the distribution that offers a name."""
         return self._entries[name][1]
