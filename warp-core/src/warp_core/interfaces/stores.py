@@ -48,9 +48,13 @@ class StoreCapabilities:
 
 
 class BlobStore(ABC):
-    """A store. Open it with `async with`; every call is safe to make concurrently for different blobs."""
+    """A store. Open it with `async with`; every call is safe to make concurrently for different blobs.
+
+    Buffers that were handed to a call may be changed as soon as it returned or raised, also when it was cancelled.
+    """
 
     capabilities: StoreCapabilities
+    id: str = ""  # names this store and no other for ever, known once entered; survives a restart if the store is durable
     path: Path | None = None  # with the capability local_path
 
     @abstractmethod
@@ -65,10 +69,14 @@ class BlobStore(ABC):
     ) -> None: ...
 
     @abstractmethod
-    async def put(self, name: str, buffers: Sequence[Buffer]) -> None:
+    async def put(self, name: str, buffers: Sequence[Buffer], *, vital: bool = False) -> None:
         """Store a whole blob, replacing what had the name. On return it is durable; before, the old one is seen.
 
+        Args:
+            vital: May take from the reserve: for what frees space, or records that it is free.
+
         Raises:
+            InvalidArgument: The name breaks the rule at BLOB_NAME_MAX.
             NoSpace: Only the reserve is left.
             StoreFailed: The device answered with an error; nothing of the old blob is lost.
         """
@@ -91,6 +99,14 @@ class BlobStore(ABC):
     def read_now(self, name: str, *, offset: int, length: int) -> bytes | None:
         """Return the bytes if that needs no waiting for a device, else None. Short only at the blob's end."""
         return None
+
+    def read_into_now(self, name: str, *, offset: int, buffer: memoryview) -> int | None:
+        """Fill `buffer` if that needs no waiting for a device and return how many bytes there were, else None."""
+        data = self.read_now(name, offset=offset, length=len(buffer))
+        if data is None:
+            return None
+        buffer[: len(data)] = data
+        return len(data)
 
     @abstractmethod
     async def delete(self, name: str) -> None:
@@ -116,8 +132,15 @@ class BlobStore(ABC):
     async def space(self) -> Space:
         """Return how full the store is."""
 
-    async def create(self, name: str, *, reserve: int) -> None:
-        """Begin a growing blob with `reserve` bytes of space; durable as an empty blob (reads zeros) on return.
+    async def create(
+        self, name: str, *, reserve: int, recycle: bool = False, vital: bool = False
+    ) -> None:
+        """Begin a growing blob of `reserve` bytes, with space for all of them; durable on return.
+
+        Args:
+            recycle: Make it cheap to overwrite and sync, in exchange for what it holds at first: zeros, or bytes of a deleted blob that
+                was made with `recycle`. Without it the blob reads zeros.
+            vital: May take from the store's reserve, as for `put`.
 
         Raises:
             AlreadyExists: The name is taken.
@@ -131,6 +154,8 @@ class BlobStore(ABC):
         """Write at a position of a growing blob; durable after `sync` (of this call or the next `sync`).
 
         Raises:
+            NotFound: No such blob.
+            InvalidArgument: The blob is whole: it was put, or sealed.
             NoSpace: The device is full. What was written before stays.
             StoreFailed: After a failed sync nothing unsynced of this blob may be trusted: abandon it.
         """
@@ -145,7 +170,7 @@ class BlobStore(ABC):
         raise Unsupported("this store keeps whole blobs only")
 
     async def seal(self, name: str, *, size: int) -> None:
-        """End growth: cut the blob to `size`, give back reserved space, durably."""
+        """End growth: cut the blob to `size` (at most what it has), give back reserved space, durably. Harmless when repeated."""
         raise Unsupported("this store keeps whole blobs only")
 
     async def punch(self, name: str, *, offset: int, length: int) -> None:
