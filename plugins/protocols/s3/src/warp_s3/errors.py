@@ -1,0 +1,223 @@
+"""The S3 error codes this server answers with, and the exception that carries one."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
+    {
+        # code: (HTTP status, default message); wording as S3 itself sends it.
+        "AccessControlListNotSupported": (400, "The bucket does not allow ACLs"),
+        "AccessDenied": (403, "Access Denied"),
+        "AccessForbidden": (403, "CORSResponse: CORS is not enabled for this bucket."),
+        "AuthorizationHeaderMalformed": (400, "The authorization header is malformed."),
+        "AuthorizationQueryParametersError": (400, "Error parsing the query parameters."),
+        "BadDigest": (400, "The Content-MD5 or checksum value that you specified did not match."),
+        "BadRequest": (400, "An error occurred when parsing the HTTP request."),
+        "BucketAlreadyExists": (
+            409,
+            "The requested bucket name is not available. The bucket namespace is shared by all "
+            "users of the system. Please select a different name and try again.",
+        ),
+        "BucketAlreadyOwnedByYou": (
+            409,
+            "Your previous request to create the named bucket succeeded and you already own it.",
+        ),
+        "BucketNotEmpty": (409, "The bucket you tried to delete is not empty"),
+        "ConditionalRequestConflict": (
+            409,
+            "A conflicting conditional operation is currently in progress against this resource. "
+            "Please try again.",
+        ),
+        "EntityTooLarge": (400, "Your proposed upload exceeds the maximum allowed size"),
+        "EntityTooSmall": (
+            400,
+            "Your proposed upload is smaller than the minimum allowed size",
+        ),
+        "ExpectationFailed": (417, "Only the expectation 100-continue is supported."),
+        "IllegalVersioningConfigurationException": (
+            400,
+            "The versioning configuration specified in the request is not valid.",
+        ),
+        "IncompleteBody": (
+            400,
+            "You did not provide the number of bytes specified by the Content-Length HTTP header",
+        ),
+        "InternalError": (500, "We encountered an internal error. Please try again."),
+        "InvalidAccessKeyId": (
+            403,
+            "The AWS Access Key Id you provided does not exist in our records.",
+        ),
+        "InvalidArgument": (400, "Invalid Argument"),
+        "InvalidBucketName": (400, "The specified bucket is not valid."),
+        "InvalidBucketState": (
+            409,
+            "The request is not valid with the current state of the bucket.",
+        ),
+        "InvalidDigest": (400, "The Content-MD5 or checksum value you specified is not valid."),
+        "InvalidLocationConstraint": (400, "The specified location-constraint is not valid"),
+        "InvalidObjectState": (
+            403,
+            "The operation is not valid for the object's storage class.",
+        ),
+        "InvalidPart": (
+            400,
+            "One or more of the specified parts could not be found.  The part may not have been "
+            "uploaded, or the specified entity tag may not match the part's entity tag.",
+        ),
+        "InvalidPartNumber": (416, "The requested partnumber is not satisfiable"),
+        "InvalidPartOrder": (
+            400,
+            "The list of parts was not in ascending order. Parts must be ordered by part number.",
+        ),
+        "InvalidRange": (416, "The requested range is not satisfiable"),
+        "InvalidRequest": (400, "Invalid Request"),
+        "InvalidStorageClass": (400, "The storage class you specified is not valid"),
+        "InvalidTag": (400, "The tag provided was not a valid tag."),
+        "InvalidURI": (400, "Couldn't parse the specified URI."),
+        "KeyTooLongError": (400, "Your key is too long"),
+        "MalformedACLError": (
+            400,
+            "The XML you provided was not well-formed or did not validate against our published "
+            "schema",
+        ),
+        "MalformedTrailerError": (
+            400,
+            "The request contained trailing data that was not well-formed or did not conform to "
+            "our published schema.",
+        ),
+        "MalformedXML": (
+            400,
+            "The XML you provided was not well-formed or did not validate against our published "
+            "schema",
+        ),
+        "MaxMessageLengthExceeded": (400, "Your request was too big."),
+        "MetadataTooLarge": (
+            400,
+            "Your metadata headers exceed the maximum allowed metadata size",
+        ),
+        "MethodNotAllowed": (405, "The specified method is not allowed against this resource."),
+        "MissingContentLength": (411, "You must provide the Content-Length HTTP header."),
+        "MissingRequestBodyError": (400, "Request body is empty."),
+        "MissingSecurityHeader": (400, "Your request was missing a required header"),
+        "NoSuchBucket": (404, "The specified bucket does not exist"),
+        "NoSuchBucketPolicy": (404, "The bucket policy does not exist"),
+        "NoSuchCORSConfiguration": (404, "The CORS configuration does not exist"),
+        "NoSuchKey": (404, "The specified key does not exist."),
+        "NoSuchLifecycleConfiguration": (404, "The lifecycle configuration does not exist"),
+        "NoSuchObjectLockConfiguration": (
+            404,
+            "The specified object does not have a ObjectLock configuration",
+        ),
+        "NoSuchPublicAccessBlockConfiguration": (
+            404,
+            "The public access block configuration was not found",
+        ),
+        "NoSuchTagSet": (404, "The TagSet does not exist"),
+        "NoSuchUpload": (
+            404,
+            "The specified upload does not exist. The upload ID may be invalid, or the upload may "
+            "have been aborted or completed.",
+        ),
+        "NoSuchVersion": (404, "The specified version does not exist."),
+        "NoSuchWebsiteConfiguration": (
+            404,
+            "The specified bucket does not have a website configuration",
+        ),
+        "NotImplemented": (
+            501,
+            "A header you provided implies functionality that is not implemented",
+        ),
+        "ObjectLockConfigurationNotFoundError": (
+            404,
+            "Object Lock configuration does not exist for this bucket",
+        ),
+        "OperationAborted": (
+            409,
+            "A conflicting conditional operation is currently in progress against this resource. "
+            "Please try again.",
+        ),
+        "OwnershipControlsNotFoundError": (
+            404,
+            "The bucket ownership controls were not found",
+        ),
+        "PreconditionFailed": (
+            412,
+            "At least one of the pre-conditions you specified did not hold",
+        ),
+        "QuotaExceeded": (403, "The quota of this bucket is used up."),
+        "ReplicationConfigurationNotFoundError": (
+            404,
+            "The replication configuration was not found",
+        ),
+        "RequestHeaderSectionTooLarge": (
+            400,
+            "Your request header and query parameters used to make the request exceed the "
+            "maximum allowed size.",
+        ),
+        "RequestTimeTooSkewed": (
+            403,
+            "The difference between the request time and the current time is too large.",
+        ),
+        "RequestTimeout": (
+            400,
+            "Your socket connection to the server was not read from or written to within the "
+            "timeout period.",
+        ),
+        "ServerSideEncryptionConfigurationNotFoundError": (
+            404,
+            "The server side encryption configuration was not found",
+        ),
+        "ServiceUnavailable": (503, "Please reduce your request rate."),
+        "SignatureDoesNotMatch": (
+            403,
+            "The request signature we calculated does not match the signature you provided. "
+            "Check your key and signing method.",
+        ),
+        "SlowDown": (503, "Please reduce your request rate."),
+        "TooManyBuckets": (
+            400,
+            "You have attempted to create more buckets than allowed",
+        ),
+        "UnsupportedHttpVersion": (505, "Only HTTP/1.0 and HTTP/1.1 are supported."),
+        "XAmzContentChecksumMismatch": (
+            400,
+            "The provided 'x-amz-checksum' header does not match what was computed.",
+        ),
+        "XAmzContentSHA256Mismatch": (
+            400,
+            "The provided 'x-amz-content-sha256' header does not match what was computed.",
+        ),
+    }
+)
+
+
+class S3Error(Exception):
+    """An answer of S3 that is an error: a code of `CODES` and what the reader should know.
+
+    Attributes:
+        code: The S3 error code, a key of `CODES`.
+        status: HTTP status that goes with it.
+        message: Sentence for a person.
+        details: Further XML elements of the answer, name to text.
+        headers: Further response headers, name to value.
+        closes: The connection's framing can no longer be trusted, so it ends after the answer.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str | None = None,
+        *,
+        details: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        closes: bool = False,
+    ) -> None:
+        status, default = CODES[code]
+        super().__init__(code, message or default)
+        self.code = code
+        self.status = status
+        self.message = message or default
+        self.details = details or {}
+        self.headers = headers or {}
+        self.closes = closes

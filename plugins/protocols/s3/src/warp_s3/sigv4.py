@@ -1,0 +1,434 @@
+"""Signature Version 4: who signed a request, and whether the signature holds.
+
+A request is signed in its Authorization header or, presigned, in its query. Either way `read_claim`
+gives a `Claim`, what the sender says; the caller finds the secret of the claimed access key, and
+`verify` recomputes the signature over the request as it came. Bodies in signed chunks continue the
+chain of signatures, see `warp_s3.aws_chunked`.
+
+Source: "Authenticating Requests (AWS Signature Version 4)" in the Amazon S3 API reference.
+"""
+
+import hmac
+import re
+from calendar import timegm
+from collections import OrderedDict
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from hashlib import sha256
+from typing import Final
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+import msgspec
+
+from warp_s3.errors import S3Error
+from warp_s3.http.request import Request
+
+SKEW_MAX_S: Final = 15 * 60
+"""How far a header-signed request's time may be from ours; S3's own figure."""
+
+EXPIRES_MAX_S: Final = 7 * 24 * 3600
+"""Longest life of a presigned request; S3's own figure."""
+
+SIGNING_KEYS_MAX: Final = 4096
+"""Derived keys kept, about 200 bytes each: one per secret, day and region in use."""
+
+AUTHORIZATION_MAX: Final = 2048
+"""Characters of an Authorization header before its signature: a credential, 100 header names."""
+
+UNSIGNED_PAYLOAD: Final = "UNSIGNED-PAYLOAD"
+STREAMING_SIGNED: Final = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
+STREAMING_SIGNED_TRAILER: Final = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"
+STREAMING_UNSIGNED_TRAILER: Final = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+STREAMING: Final = frozenset(
+    {STREAMING_SIGNED, STREAMING_SIGNED_TRAILER, STREAMING_UNSIGNED_TRAILER}
+)
+
+_ALGORITHM: Final = "AWS4-HMAC-SHA256"
+_AUTHORIZATION: Final = re.compile(
+    r"AWS4-HMAC-SHA256 +Credential=([!-+\--~]+), *SignedHeaders=([!-+\--~]+), *Signature="
+)
+_CREDENTIAL: Final = re.compile(
+    r"(?P<key>.+)/(?P<date>[0-9]{8})/(?P<region>[A-Za-z0-9_-]*)/(?P<service>[a-z0-9-]+)/aws4_request"
+)
+_TIMESTAMP: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z")
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
+_PLAIN_PATH: Final = re.compile(r"[A-Za-z0-9_.~/-]*")
+_PRESIGNED: Final = re.compile(r"(?:^|&)(X-Amz-Algorithm|X-Amz-Signature|AWSAccessKeyId)=")
+_SPACES: Final = re.compile(r" {2,}")
+
+
+class Claim(msgspec.Struct, frozen=True, gc=False):
+    """What a signed request says about itself; nothing in it is verified yet."""
+
+    access_key: str
+    timestamp: str  # YYYYMMDDTHHMMSSZ
+    scope: str  # YYYYMMDD/region/s3/aws4_request
+    signed_headers: str  # as sent: lower-case names joined by ";"
+    signature: str  # 64 hexadecimal digits
+    payload: str  # hexadecimal SHA-256 of the body, UNSIGNED-PAYLOAD or one of STREAMING
+    presigned: bool
+
+    @property
+    def date(self) -> str:
+        """Day of the scope, YYYYMMDD."""
+        return self.scope[:8]
+
+    @property
+    def region(self) -> str:
+        """Region of the scope, whatever the client was configured with."""
+        return self.scope.split("/")[1]
+
+
+class SigningKeys:
+    """Derived signing keys, the most recently used `SIGNING_KEYS_MAX` of them."""
+
+    def __init__(self) -> None:
+        self._keys: OrderedDict[tuple[str, str], bytes] = OrderedDict()
+
+    def get(self, secret: str, scope: str) -> bytes:
+        """Derive, or remember, the key that signs for a secret within a scope."""
+        known = self._keys.get((secret, scope))
+        if known is not None:
+            return known
+        key = signing_key(secret, scope)
+        self._keys[secret, scope] = key
+        if len(self._keys) > SIGNING_KEYS_MAX:
+            self._keys.popitem(last=False)
+        return key
+
+
+def signing_key(secret: str, scope: str) -> bytes:
+    """Derive the key of a scope: one HMAC for each of date, region, service and terminator."""
+    key = b"AWS4" + secret.encode()
+    for part in scope.split("/"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key
+
+
+def read_claim(request: Request, *, now: float) -> Claim | None:
+    """Read who claims to have signed a request, and check all that needs no secret.
+
+    Args:
+        request: The head as it came.
+        now: Seconds since the epoch.
+
+    Returns:
+        The claim, or None if the request is anonymous.
+
+    Raises:
+        S3Error: A malformed, outdated or unsupported authentication.
+    """
+    authorization = request.headers.get("authorization")
+    if authorization is not None:
+        if request.query and _PRESIGNED.search(request.query) is not None:
+            raise S3Error(
+                "InvalidArgument",
+                "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, "
+                "Signature query string parameter or the Authorization header should be specified",
+                details={"ArgumentName": "Authorization"},
+            )
+        return _header_claim(request, authorization, now)
+    match = _PRESIGNED.search(request.query)
+    if match is None:
+        return None
+    if match[1] == "AWSAccessKeyId":  # version 2
+        raise _unsupported_mechanism()
+    return _query_claim(request, now)
+
+
+def verify(claim: Claim, request: Request, key: bytes) -> None:
+    """Check the signature of a request in constant time.
+
+    Args:
+        claim: What `read_claim` gave for this request.
+        request: The head as it came.
+        key: The signing key of the claimed access key's secret, see `SigningKeys`.
+
+    Raises:
+        S3Error: `SignatureDoesNotMatch`, or `AccessDenied` if an `x-amz-*` header is not signed.
+    """
+    expected, canonical = _signature(claim, request, key, _canonical_path(request.path))
+    if hmac.compare_digest(expected, claim.signature):
+        return
+    # Some clients sign the path exactly as they send it, where S3's own rule would escape more or
+    # less of it. Both name the same key, so either is proof.
+    raw, _ = _signature(claim, request, key, request.path)
+    if hmac.compare_digest(raw, claim.signature):
+        return
+    raise S3Error(
+        "SignatureDoesNotMatch",
+        details={
+            "AWSAccessKeyId": claim.access_key,
+            "StringToSign": _string_to_sign(claim, canonical),
+            "SignatureProvided": claim.signature,
+            "CanonicalRequest": canonical,
+        },
+    )
+
+
+def _header_claim(request: Request, authorization: str, now: float) -> Claim:
+    # Everything before the signature is the same for a client's requests of one kind and day.
+    prefix, signature = authorization[:-64], authorization[-64:]
+    parsed = _authorization(prefix) if len(prefix) <= AUTHORIZATION_MAX else None
+    if parsed is None:
+        raise _authorization_error(authorization)
+    access_key, scope, signed = parsed
+    if _HASH.fullmatch(signature) is None:
+        raise S3Error("AuthorizationHeaderMalformed")
+    headers = request.headers
+    timestamp = headers.get("x-amz-date")
+    if timestamp is None:
+        timestamp = _timestamp_of_date(headers.get("date"))
+    elif _TIMESTAMP.fullmatch(timestamp) is None:
+        raise S3Error(
+            "AccessDenied", "AWS authentication requires a valid Date or x-amz-date header"
+        )
+    if abs(_epoch(timestamp) - now) > SKEW_MAX_S:
+        raise S3Error(
+            "RequestTimeTooSkewed",
+            details={
+                "RequestTime": timestamp,
+                "ServerTime": _iso(now),
+                "MaxAllowedSkewMilliseconds": str(SKEW_MAX_S * 1000),
+            },
+        )
+    if not timestamp.startswith(scope[:8]):
+        raise S3Error(
+            "AuthorizationHeaderMalformed",
+            "The authorization header is malformed; Invalid credential date "
+            f'"{scope[:8]}". This date is not the same as X-Amz-Date: "{timestamp[:8]}".',
+        )
+    payload = headers.get("x-amz-content-sha256")
+    if payload is None:
+        raise S3Error(
+            "InvalidRequest", "Missing required header for this request: x-amz-content-sha256"
+        )
+    _check_payload(payload)
+    _check_signed(signed, headers)
+    return Claim(access_key, timestamp, scope, signed, signature, payload, presigned=False)
+
+
+def _query_claim(request: Request, now: float) -> Claim:
+    fields: dict[str, str] = {}
+    for name, value in _pairs(request.query):
+        if name.startswith(b"X-Amz-"):
+            text = name.decode("ascii", "replace")
+            if text in fields:
+                raise _query_error(f"{text} occurs more than once")
+            fields[text] = value.decode("latin-1")
+    algorithm = fields.get("X-Amz-Algorithm")
+    if algorithm != _ALGORITHM:
+        raise _query_error('X-Amz-Algorithm only supports "AWS4-HMAC-SHA256"')
+    missing = [
+        name
+        for name in ("Credential", "Signature", "Date", "SignedHeaders", "Expires")
+        if f"X-Amz-{name}" not in fields
+    ]
+    if missing:
+        raise _query_error(
+            "Query-string authentication version 4 requires the X-Amz-Algorithm, "
+            "X-Amz-Credential, X-Amz-Signature, X-Amz-Date, X-Amz-SignedHeaders, and X-Amz-Expires "
+            "parameters."
+        )
+    access_key, scope = _credential(fields["X-Amz-Credential"], "AuthorizationQueryParametersError")
+    timestamp = fields["X-Amz-Date"]
+    if _TIMESTAMP.fullmatch(timestamp) is None:
+        raise _query_error("X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\"")
+    if not timestamp.startswith(scope[:8]):
+        raise _query_error(f'Invalid credential date "{scope[:8]}"')
+    if _HASH.fullmatch(fields["X-Amz-Signature"]) is None:
+        raise S3Error("SignatureDoesNotMatch", details={"AWSAccessKeyId": access_key})
+    expires = fields["X-Amz-Expires"]
+    if not (expires.isascii() and expires.isdigit() and len(expires) <= 9):
+        raise _query_error("X-Amz-Expires must be a non-negative number")
+    if int(expires) > EXPIRES_MAX_S:
+        raise _query_error(
+            "X-Amz-Expires must be less than a week (in seconds); that is, the given "
+            f"X-Amz-Expires must be less than {EXPIRES_MAX_S} seconds"
+        )
+    signed_at = _epoch(timestamp)
+    if signed_at - now > SKEW_MAX_S:
+        raise S3Error("AccessDenied", "Request is not valid yet")
+    if signed_at + int(expires) < now:
+        raise S3Error(
+            "AccessDenied",
+            "Request has expired",
+            details={
+                "X-Amz-Expires": expires,
+                "Expires": _iso(signed_at + int(expires)),
+                "ServerTime": _iso(now),
+            },
+        )
+    payload = request.headers.get("x-amz-content-sha256") or fields.get(
+        "X-Amz-Content-Sha256", UNSIGNED_PAYLOAD
+    )
+    _check_payload(payload)
+    signed = fields["X-Amz-SignedHeaders"]
+    _check_signed(signed, request.headers)
+    return Claim(
+        access_key, timestamp, scope, signed, fields["X-Amz-Signature"], payload, presigned=True
+    )
+
+
+def _signature(claim: Claim, request: Request, key: bytes, path: str) -> tuple[str, str]:
+    headers = request.headers
+    lines = []
+    for name in claim.signed_headers.split(";"):
+        value = headers.get(name)
+        if value is None:
+            # An empty Expect or Content-Length that a proxy dropped is signed as empty.
+            value = ""
+        elif "  " in value:
+            value = _SPACES.sub(" ", value)
+        lines.append(f"{name}:{value}\n")
+    query = _canonical_query(request.query, claim.presigned) if request.query else ""
+    canonical = (
+        f"{request.method}\n{path}\n{query}\n{''.join(lines)}\n"
+        f"{claim.signed_headers}\n{claim.payload}"
+    )
+    signed = _string_to_sign(claim, canonical)
+    return hmac.digest(key, signed.encode("latin-1"), "sha256").hex(), canonical
+
+
+def _string_to_sign(claim: Claim, canonical: str) -> str:
+    digest = sha256(canonical.encode("latin-1")).hexdigest()
+    return f"{_ALGORITHM}\n{claim.timestamp}\n{claim.scope}\n{digest}"
+
+
+def _canonical_path(path: str) -> str:
+    """Escape a path as S3 does: once, everything but unreserved characters and slashes."""
+    if _PLAIN_PATH.fullmatch(path) is not None:
+        return path
+    return quote_from_bytes(unquote_to_bytes(path), safe="/-_.~")
+
+
+def _canonical_query(query: str, presigned: bool) -> str:
+    pairs = sorted(
+        (quote_from_bytes(name, safe="-_.~"), quote_from_bytes(value, safe="-_.~"))
+        for name, value in _pairs(query)
+        if not (presigned and name == b"X-Amz-Signature")
+    )
+    return "&".join([f"{name}={value}" for name, value in pairs])
+
+
+def _pairs(query: str) -> list[tuple[bytes, bytes]]:
+    """Take a query apart; a plus is a space, as S3 reads it."""
+    pairs = []
+    for part in query.replace("+", "%20").split("&"):
+        if part:
+            name, _, value = part.partition("=")
+            pairs.append((unquote_to_bytes(name), unquote_to_bytes(value)))
+    return pairs
+
+
+@lru_cache(maxsize=1024)
+def _authorization(prefix: str) -> tuple[str, str, str] | None:
+    """Split an Authorization header without its signature: access key, scope, signed headers."""
+    match = _AUTHORIZATION.fullmatch(prefix)
+    if match is None:
+        return None
+    access_key, scope = _credential(match[1], "AuthorizationHeaderMalformed")
+    return access_key, scope, match[2]
+
+
+def _credential(credential: str, error: str) -> tuple[str, str]:
+    """Split a credential into access key and scope."""
+    match = _CREDENTIAL.fullmatch(credential)
+    if match is None:
+        raise S3Error(
+            error,
+            "The credential is malformed; expecting "
+            '"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request".',
+        )
+    if match["service"] != "s3":
+        raise S3Error(
+            error,
+            f'The credential is malformed; incorrect service "{match["service"]}". '
+            'This endpoint belongs to "s3".',
+        )
+    return match["key"], credential[len(match["key"]) + 1 :]
+
+
+@lru_cache(maxsize=256)
+def _epoch(timestamp: str) -> int:
+    """Read a timestamp as seconds since the epoch; requests of one second share the work."""
+    try:
+        return timegm(datetime.strptime(timestamp, "%Y%m%dT%H%M%SZ").timetuple())
+    except ValueError as error:
+        raise S3Error("AccessDenied", "The request's date is not a date.") from error
+
+
+def _timestamp_of_date(date: str | None) -> str:
+    try:
+        moment = parsedate_to_datetime(date or "")
+    except (TypeError, ValueError) as error:
+        raise S3Error(
+            "AccessDenied", "AWS authentication requires a valid Date or x-amz-date header"
+        ) from error
+    if moment.tzinfo is None or moment.utcoffset():
+        raise S3Error("AccessDenied", "The Date header must be in GMT.")
+    return moment.strftime("%Y%m%dT%H%M%SZ")
+
+
+def _check_payload(payload: str) -> None:
+    if _HASH.fullmatch(payload) is None and payload != UNSIGNED_PAYLOAD:
+        if payload in STREAMING:
+            return
+        if payload.startswith("STREAMING-"):
+            raise S3Error("NotImplemented", f"{payload} is not supported.")
+        raise S3Error(
+            "InvalidArgument",
+            "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, "
+            "STREAMING-UNSIGNED-PAYLOAD-TRAILER, STREAMING-AWS4-HMAC-SHA256-PAYLOAD, "
+            "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER or a valid sha256 value.",
+            details={"ArgumentName": "x-amz-content-sha256", "ArgumentValue": payload},
+        )
+
+
+def _check_signed(signed: str, headers: dict[str, str]) -> None:
+    """Refuse requests whose meaning could be changed on the way: host and x-amz-* are signed."""
+    names = _names(signed)
+    if "host" not in names:
+        raise S3Error("AccessDenied", "The host header must be signed.")
+    for name in headers.keys() - names:
+        if name.startswith("x-amz-") and name != "x-amz-content-sha256":
+            raise S3Error(
+                "AccessDenied",
+                "There were headers present in the request which were not signed",
+                details={"HeadersNotSigned": name},
+            )
+
+
+@lru_cache(maxsize=1024)
+def _names(signed: str) -> frozenset[str]:
+    return frozenset(signed.split(";"))
+
+
+def _authorization_error(authorization: str) -> S3Error:
+    scheme = authorization.partition(" ")[0]
+    if scheme != _ALGORITHM:
+        return _unsupported_mechanism()
+    for field in ("Credential", "SignedHeaders", "Signature"):
+        if f"{field}=" not in authorization:
+            return S3Error(
+                "AuthorizationHeaderMalformed",
+                f"The authorization header is malformed; {field} is missing.",
+            )
+    return S3Error("AuthorizationHeaderMalformed")
+
+
+def _unsupported_mechanism() -> S3Error:
+    return S3Error(
+        "InvalidRequest",
+        "The authorization mechanism you have provided is not supported. "
+        "Please use AWS4-HMAC-SHA256.",
+    )
+
+
+def _query_error(message: str) -> S3Error:
+    return S3Error("AuthorizationQueryParametersError", message)
+
+
+def _iso(second: float) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
