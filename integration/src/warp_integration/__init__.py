@@ -1,0 +1,1 @@
+"""Bricks for tests with real servers, real clients, crashes and power cuts."""

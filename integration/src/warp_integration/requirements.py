@@ -1,0 +1,69 @@
+"""Skip a test by naming what this machine lacks for it.
+
+`packages.txt` lists the Debian packages that bring the programs which integration tests drive.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+
+@cache
+def packages() -> dict[str, str]:
+    """Return program → Debian package, as `packages.txt` lists them."""
+    here = Path(__file__)
+    beside, tree = here.with_name("packages.txt"), here.parents[2] / "packages.txt"
+    found: dict[str, str] = {}
+    for line in (beside if beside.exists() else tree).read_text().splitlines():
+        package, _, programs = line.partition("#")
+        if package.strip():
+            found |= dict.fromkeys(programs.split(), package.strip())
+    return found
+
+
+def locate(program: str) -> Path | None:
+    """Return where `program` is: beside this interpreter, on the path, or where only root's path leads."""
+    beside = Path(sys.executable).with_name(program)
+    if beside.exists():
+        return beside
+    found = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    return Path(found) if found else None
+
+
+def require(*programs: str) -> None:
+    """Skip the calling test unless all programs are installed; the reason names their packages."""
+    missing = [program for program in programs if locate(program) is None]
+    if missing:
+        names = ", ".join(f"{program} (package {_package(program)})" for program in missing)
+        pytest.skip(f"missing: {names}")
+
+
+def require_root() -> None:
+    """Skip the calling test unless it runs as root."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: it mounts file systems")
+
+
+def require_power_cuts(filesystem: str = "ext4") -> None:
+    """Skip the calling test unless power cuts can be recorded here on the named kind of file system."""
+    require_root()
+    require("unshare", "nsenter", "setpriv", "mount", f"mkfs.{filesystem}")
+    if not Path("/dev/fuse").exists():
+        pytest.skip("missing: /dev/fuse (kernel module fuse)")
+    if not Path("/dev/loop-control").exists():
+        pytest.skip("missing: /dev/loop-control (kernel module loop)")
+    kinds = Path("/proc/filesystems").read_text().split()
+    if filesystem not in kinds and shutil.which("modprobe") is None:
+        pytest.skip(f"missing: {filesystem} in this kernel")
+
+
+def _package(program: str) -> str:
+    if program not in packages():
+        raise LookupError(f"{program} has no line in packages.txt")
+    return packages()[program]
