@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from warp_integration.powercut import Cut, Replay, Trace, choose_cuts
 from warp_integration.powercut.cut import BLOCK, SECTOR, copy_sparse
 from warp_integration.powercut.trace import TraceWriter

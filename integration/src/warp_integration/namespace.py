@@ -38,7 +38,9 @@ class MountNamespace:
             stderr=subprocess.PIPE,
             bufsize=0,
         )
-        assert self._holder.stdin and self._holder.stdout and self._holder.stderr
+        assert self._holder.stdin
+        assert self._holder.stdout
+        assert self._holder.stderr
         try:
             self._holder.stdin.write(b"\n")
             alive = self._holder.stdout.read(1) == b"\n"

@@ -79,7 +79,8 @@ class Recording:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        assert self._recorder.stdout and self._recorder.stderr
+        assert self._recorder.stdout
+        assert self._recorder.stderr
         self._stack_pipes = (self._recorder.stdout, self._recorder.stderr)
         if self._recorder.stdout.readline() != b"ready\n":
             raise RuntimeError(f"no recorder: {self._recorder.stderr.read().decode()}")

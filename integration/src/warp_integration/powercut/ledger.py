@@ -99,7 +99,9 @@ class Ledger:
         For use after a restart: what is there now has to stay.
         """
         for operation in self._history[key]:
-            if operation.end is None or operation.end is End.DOUBTFUL and operation.end_tick == _NEVER:
+            if operation.end is None or (
+                operation.end is End.DOUBTFUL and operation.end_tick == _NEVER
+            ):
                 self._end(operation, End.DOUBTFUL, self._position())
         self.acknowledge(self.begin(key, content))
 
