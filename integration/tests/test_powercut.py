@@ -18,7 +18,7 @@ from warp_integration.requirements import require_power_cuts
 CORRECT = [(name, "") for name in TOYS]
 FAULTY = [(name, fault) for name, toy in TOYS.items() for fault in toy.faults]
 FILESYSTEMS = [EXT4, XFS, BTRFS]
-SEED = int(os.environ.get("WARP_SEED", "1"))
+SEED = int(os.environ.get("WARP_TEST_SEED", "1"))
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 ABSENT = "-"
 """The content of a key that does not exist. Other contents are any strings that identify them, such as a hash."""
@@ -207,7 +208,7 @@ class Ledger:
         self._file.write(json.dumps(line) + "\n")
 
 
-def _events(file: Path) -> Iterator[dict[str, object]]:
+def _events(file: Path) -> Iterator[dict[str, Any]]:
     lines: Iterable[str] = file.read_text().splitlines(keepends=True)
     for line in lines:
         if line.endswith("\n"):
