@@ -1,1 +1,16 @@
-"""The kits that prove a WARP plugin."""
+"""The kits that prove a WARP plugin: see README.md for how to adopt one and how to add one."""
+
+import pytest
+
+pytest.register_assert_rewrite("warp_conformance.kits", "warp_conformance.kit")
+
+from warp_conformance.kit import (  # noqa: E402  (assertions of kits are rewritten only if asked for before)
+    Kit,
+    KitOverridden,
+    given,
+    known_failure,
+    refused,
+    requires,
+)
+
+__all__ = ["Kit", "KitOverridden", "given", "known_failure", "refused", "requires"]

@@ -1,0 +1,1 @@
+"""Faulty implementations, one module for each kind; see `warp_conformance.mutation`."""

@@ -1,0 +1,1 @@
+"""Correct implementations in memory, plain rather than fast, which mutants are made from."""
