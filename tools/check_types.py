@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+SKIPPED = {".venv", ".tox", "build"}
 
 
 def main() -> int:
@@ -14,11 +16,13 @@ def main() -> int:
     sources = sys.argv[1:] or [
         str(path.relative_to(ROOT))
         for path in sorted(ROOT.glob("**/src"))
-        if not {".venv", ".tox", "build"} & set(path.parts)
+        if not SKIPPED & set(path.parts)
     ]
-    return subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", *sources, "tools"], cwd=ROOT
-    ).returncode
+    found = [str(path) for path in ROOT.glob("**/src") if not SKIPPED & set(path.parts)]
+    # Each folder is an import root: without this, mypy sees an installed package under two names.
+    environment = {**os.environ, "MYPYPATH": os.pathsep.join(found)}
+    command = [sys.executable, "-m", "mypy", "--strict", *sources, "tools"]
+    return subprocess.run(command, cwd=ROOT, env=environment).returncode
 
 
 if __name__ == "__main__":

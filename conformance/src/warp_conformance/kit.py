@@ -7,7 +7,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -110,14 +110,17 @@ def known_failure(test: Test, *, reason: str) -> Test:
     copy.__dict__.update(vars(test))
     copy.__kwdefaults__ = test.__kwdefaults__
     copy.__dict__["pytestmark"] = list(vars(test).get("pytestmark", ()))
-    marked: Test = pytest.mark.xfail(strict=True, reason=reason)(copy)
-    return marked
+    return cast("Test", pytest.mark.xfail(strict=True, reason=reason)(copy))
 
 
 PROPERTY_SETTINGS = settings(
     deadline=None,  # shared machines: an example may wait for the processor
     max_examples=60,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.differing_executors,  # several classes adopt one kit: that is the point
+    ],
     print_blob=True,
 )
 

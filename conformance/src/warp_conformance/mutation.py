@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import tomllib
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -183,3 +184,18 @@ def _hurried(item: pytest.Item) -> Iterator[None]:
         yield
     finally:
         test._hypothesis_internal_use_settings = before
+
+
+def main(kinds: Sequence[str]) -> int:
+    """Print what catches each mutant of some kinds; return 1 if one survives."""
+    survivors = 0
+    for kind in kinds:
+        for mutant, caught in hunt(mutants_of(kind)).items():
+            how = f"{caught.test}: {caught.error.splitlines()[0][:100]}" if caught else "SURVIVES"
+            print(f"{mutant.method:24} {mutant.fault:32} {how}")
+            survivors += caught is None
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -80,8 +80,8 @@ def check(
     ]
     try:
         status = run_quietly(arguments, recorder)
-    except pytest.UsageError as error:
-        return Report(plugins=tuple(names), results=(), error=str(error))
+    except pytest.UsageError as usage:
+        return Report(plugins=tuple(names), results=(), error=str(usage))
     error = recorder.error
     if not error and status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         error = (

@@ -20,7 +20,8 @@ class Stage(pytest.Module):
 
     def _getobj(self) -> types.ModuleType:
         module = types.ModuleType("warp_conformance.test_adopted", "Adopted kits.")
-        vars(module).update(self.config.stash.get(staged, {}))
+        classes: Classes = self.config.stash.get(staged, {})
+        vars(module).update(classes)
         return module
 
 

@@ -6,7 +6,7 @@ import hashlib
 import random
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import pytest
@@ -22,7 +22,7 @@ faults = Faults("codecs")
 
 
 class OnChunker(ChunkerKit):
-    implementation: ClassVar[Callable[[], Chunker]] = Marks
+    implementation: ClassVar[type[Chunker]] = Marks
 
     @pytest.fixture
     def subject(self) -> Chunker:
@@ -30,7 +30,7 @@ class OnChunker(ChunkerKit):
 
 
 class OnFingerprint(FingerprintKit):
-    implementation: ClassVar[Callable[[], Fingerprint]] = Blake2
+    implementation: ClassVar[type[Fingerprint]] = Blake2
 
     @pytest.fixture
     def subject(self) -> Fingerprint:
@@ -38,7 +38,7 @@ class OnFingerprint(FingerprintKit):
 
 
 class OnCompressor(FilterKit):
-    implementation: ClassVar[Callable[[], Filter]] = Deflate
+    implementation: ClassVar[type[Filter]] = Deflate
 
     @pytest.fixture
     def subject(self) -> Filter:
@@ -46,7 +46,7 @@ class OnCompressor(FilterKit):
 
 
 class OnEncryptor(FilterKit):
-    implementation: ClassVar[Callable[[], Filter]] = Masked
+    implementation: ClassVar[type[Filter]] = Masked
 
     @pytest.fixture
     def subject(self) -> Filter:
@@ -54,7 +54,7 @@ class OnEncryptor(FilterKit):
 
 
 class OnStriper(StriperKit):
-    implementation: ClassVar[Callable[[], Striper]] = Sums
+    implementation: ClassVar[type[Striper]] = Sums
 
     @pytest.fixture
     def subject(self) -> Striper:
