@@ -6,6 +6,7 @@ positions, synced, and in the end sealed. Stores know nothing of records, chunks
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from warp_core.errors import Unsupported
+from warp_core.errors import InvalidArgument, Unsupported
 
 BLOB_NAME_MAX = 120  # characters: [a-z0-9._-], folders separated by "/"
 
@@ -138,7 +139,7 @@ class BlobStore(ABC):
         """Begin a growing blob of `reserve` bytes, with space for all of them; durable on return.
 
         Args:
-            recycle: Make it cheap to overwrite and sync, in exchange for what it holds at first: zeros, or bytes of a deleted blob that
+            recycle: Make it cheap to overwrite and sync, in exchange for what it holds: zeros, or bytes of a deleted blob that
                 was made with `recycle`. Without it the blob reads zeros.
             vital: May take from the store's reserve, as for `put`.
 
@@ -176,3 +177,18 @@ class BlobStore(ABC):
     async def punch(self, name: str, *, offset: int, length: int) -> None:
         """Free a range; it reads as zeros afterwards. Granularity is the device's: partial blocks stay."""
         raise Unsupported("this store cannot free ranges")
+
+
+_NAME = re.compile(r"[a-z0-9._-]+(?:/[a-z0-9._-]+)*\Z")
+
+
+def check_blob_name(name: str) -> None:
+    """Refuse what is no blob name.
+
+    Raises:
+        InvalidArgument: Too long, another character, or a component that is empty, "." or "..".
+    """
+    if len(name) > BLOB_NAME_MAX or not _NAME.match(name) or any(part in (".", "..") for part in name.split("/")):
+        raise InvalidArgument(
+            f'blob name "{name[:BLOB_NAME_MAX]}" is not 1 to {BLOB_NAME_MAX} characters of a-z 0-9 . _ - in folders'
+        )

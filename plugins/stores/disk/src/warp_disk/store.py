@@ -1,0 +1,433 @@
+"""A BlobStore on a local file system: one file a blob, calls made by a few threads, reads from cache by the loop itself."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from warp_core.errors import (
+    AlreadyExists,
+    ConfigError,
+    InvalidArgument,
+    NoSpace,
+    StoreFailed,
+)
+from warp_core.interfaces.stores import (
+    BlobInfo,
+    BlobStore,
+    Buffer,
+    Space,
+    StoreCapabilities,
+    check_blob_name,
+)
+
+from warp_disk import files, layout
+from warp_disk.config import Config
+
+T = TypeVar("T")
+
+RESERVE_MAX = (
+    1024 * 1024 * 1024
+)  # enough for every commit that frees space, whatever the disk's size
+SCRATCH = 64 * 1024  # reads up to here are copied out of one warm buffer: cheaper than a fresh one
+WHOLE = (
+    0o400  # mode of a blob that takes no more writes: the one bit of state that a file itself keeps
+)
+GROWING = 0o600
+
+
+class _File:
+    """An open descriptor. `users` are threads that hold it; a file that was dropped is closed by its last user."""
+
+    __slots__ = ("descriptor", "dropped", "growing", "recent", "size", "users")
+
+    def __init__(self, descriptor: int, size: int, *, growing: bool) -> None:
+        self.descriptor = descriptor
+        self.size = size
+        self.growing = growing
+        self.users = 0
+        self.recent = True
+        self.dropped = False
+
+
+class Disk(BlobStore):
+    """Blobs as files below `path`."""
+
+    def __init__(self, config: Config, data: Path) -> None:
+        for option, least in (("threads", 1), ("descriptors", 8), ("spares", 0), ("reserve", -1)):
+            if getattr(config, option) < least:
+                raise ConfigError(f"{option} = {getattr(config, option)} is below {least}")
+        self._config = config
+        self.path: Path = data / config.path
+        self.capabilities = StoreCapabilities(
+            durable=True, grow=True, punch=True, immediate=True, local_path=True
+        )
+        self._blobs = self.path / "blobs"
+        self._spare = self.path / "spare"
+        self._files: dict[str, _File] = {}
+        self._failed: set[str] = set()  # blobs whose sync failed: what they hold is unknown
+        self._folders: set[Path] = set()  # known to exist, durably
+        self._scratch = memoryview(bytearray(SCRATCH))
+        self._numbers = itertools.count()
+        self._lock = -1
+
+    async def __aenter__(self) -> Self:
+        """Open the folder.
+
+        Raises:
+            ConfigError, AlreadyRunning, NewerFormat, Corrupt: As `layout.open_folder`.
+        """
+        self.id, self._lock = layout.open_folder(self.path)
+        for leftover in (self.path / "incoming").iterdir():
+            leftover.unlink()
+        self.capabilities = StoreCapabilities(
+            durable=True,
+            grow=True,
+            punch=files.can_punch(self.path),
+            immediate=True,
+            local_path=True,
+        )
+        self._folders = {self._blobs}
+        self._pool = ThreadPoolExecutor(self._config.threads, thread_name_prefix="disk")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close every file and give up the lock."""
+        self._pool.shutdown(wait=True)
+        for file in self._files.values():
+            os.close(file.descriptor)
+        self._files.clear()
+        os.close(self._lock)
+
+    # Whole blobs ----------------------------------------------------------------------------------
+
+    async def put(self, name: str, buffers: Sequence[Buffer], *, vital: bool = False) -> None:
+        """Write beside, sync, rename over, sync the folder."""
+        check_blob_name(name)
+        target = layout.file_of(self._blobs, name)
+        incoming = self.path / "incoming" / f"{next(self._numbers)}"
+
+        def work() -> None:
+            self._admit(sum(map(len, buffers)), vital)
+            self._make_folder(target.parent)
+            files.replace_durably(target, incoming, buffers, WHOLE)
+
+        try:
+            await self._run(work, "put", name)
+        finally:
+            self._drop(name)
+        self._failed.discard(name)
+
+    async def read(self, name: str, *, offset: int, length: int) -> bytes:
+        """Read by a thread."""
+        buffer = bytearray(length)
+        got = await self.read_into(name, offset=offset, buffer=memoryview(buffer))
+        return bytes(memoryview(buffer)[:got])
+
+    async def read_into(self, name: str, *, offset: int, buffer: memoryview) -> int:
+        """Read by a thread, without a copy."""
+        file = await self._open(name)
+        try:
+            return await self._run(
+                lambda: files.read_at(file.descriptor, offset, buffer), "read", name
+            )
+        finally:
+            self._leave(file)
+
+    def read_now(self, name: str, *, offset: int, length: int) -> bytes | None:
+        """Read what the page cache holds."""
+        if length <= SCRATCH:
+            got = self.read_into_now(name, offset=offset, buffer=self._scratch[:length])
+            return None if got is None else bytes(self._scratch[:got])
+        buffer = bytearray(length)
+        got = self.read_into_now(name, offset=offset, buffer=memoryview(buffer))
+        return None if got is None else bytes(memoryview(buffer)[:got])
+
+    def read_into_now(self, name: str, *, offset: int, buffer: memoryview) -> int | None:
+        """Read what the page cache holds into `buffer`."""
+        file = self._files.get(name)
+        if file is None:
+            return None
+        file.recent = True
+        try:
+            got = os.preadv(file.descriptor, (buffer,), offset, os.RWF_NOWAIT)
+        except OSError:  # not cached, not supported, or an error that `read` will report
+            return None
+        if got < len(buffer) and offset + got < file.size:
+            return None
+        return got
+
+    async def delete(self, name: str) -> None:
+        """Remove the name, durably; a file that can be recycled becomes a spare."""
+        check_blob_name(name)
+        target = layout.file_of(self._blobs, name)
+        await self._run(lambda: self._remove(target), "delete", name)
+        self._drop(name)
+        self._failed.discard(name)
+
+    async def list(self, prefix: str = "", *, after: str = "", limit: int = 1000) -> list[BlobInfo]:
+        """Walk the folders in name order."""
+        blobs = str(self._blobs)
+        return await self._run(
+            lambda: list(itertools.islice(layout.walk(blobs, prefix, after), limit)), "list", prefix
+        )
+
+    async def stat(self, name: str) -> BlobInfo:
+        """Ask the file system."""
+        check_blob_name(name)
+        status = await self._run(layout.file_of(self._blobs, name).stat, "stat", name)
+        return BlobInfo(name, status.st_size, status.st_blocks * 512)
+
+    async def space(self) -> Space:
+        """Ask the file system."""
+        return await self._run(self._space, "measure", "")
+
+    # Growing blobs --------------------------------------------------------------------------------
+
+    async def create(
+        self, name: str, *, reserve: int, recycle: bool = False, vital: bool = False
+    ) -> None:
+        """Make a file with all its space, or take a spare one of that size."""
+        check_blob_name(name)
+        target = layout.file_of(self._blobs, name)
+
+        def work() -> None:
+            self._make_folder(target.parent)
+            if not (recycle and self._take_spare(target, reserve)):
+                self._admit(reserve, vital)
+                self._make(target, reserve, recycle)
+            files.sync_folder(target.parent)
+
+        try:
+            await self._run(work, "create", name)
+        except FileExistsError:
+            raise AlreadyExists(f"blob {name} exists on {self.path}") from None
+
+    async def write(
+        self, name: str, *, offset: int, buffers: Sequence[Buffer], sync: bool = False
+    ) -> None:
+        """Write, and sync in the same thread if asked to."""
+        file = await self._open(name)
+        try:
+            self._refuse_failed(name)
+            if not file.growing:
+                raise InvalidArgument(f"blob {name} is whole and takes no more writes")
+            end = offset + sum(map(len, buffers))
+            growth = end - file.size
+
+            def work() -> None:
+                if growth > 0:
+                    self._admit(growth, vital=False)
+                files.write_at(file.descriptor, offset, buffers)
+                if sync:
+                    self._sync(name, file)
+
+            await self._run(work, "write", name)
+            file.size = max(file.size, end)
+        finally:
+            self._leave(file)
+
+    async def sync(self, name: str) -> None:
+        """Make the file durable."""
+        file = await self._open(name)
+        try:
+            self._refuse_failed(name)
+            await self._run(lambda: self._sync(name, file), "sync", name)
+        finally:
+            self._leave(file)
+
+    async def seal(self, name: str, *, size: int) -> None:
+        """Cut the file, forbid writes, sync."""
+        file = await self._open(name)
+        try:
+            self._refuse_failed(name)
+
+            def work() -> None:
+                if size < os.fstat(file.descriptor).st_size:
+                    os.ftruncate(file.descriptor, size)
+                os.fchmod(file.descriptor, WHOLE)
+                try:
+                    os.fsync(file.descriptor)
+                except OSError:
+                    self._failed.add(name)
+                    raise
+
+            await self._run(work, "seal", name)
+            file.size = min(size, file.size)
+            file.growing = False
+        finally:
+            self._leave(file)
+
+    async def punch(self, name: str, *, offset: int, length: int) -> None:
+        """Free blocks of the file."""
+        if not self.capabilities.punch:
+            await super().punch(name, offset=offset, length=length)
+        file = await self._open(name)
+        try:
+            await self._run(lambda: files.punch(file.descriptor, offset, length), "punch", name)
+        finally:
+            self._leave(file)
+
+    # In the loop ----------------------------------------------------------------------------------
+
+    async def _run(self, work: Callable[[], T], doing: str, name: str) -> T:
+        """Run file calls in a thread; a cancelled caller still waits for its end, since the thread uses the caller's buffers."""
+        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            while not future.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait((future,))
+            future.exception()  # looked at, so that nobody is told about it later
+            raise
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise files.explained(error, doing, f"{self.path}/{name}") from error
+
+    async def _open(self, name: str) -> _File:
+        file = self._files.get(name)
+        if file is None:
+            check_blob_name(name)
+            opened = await self._run(lambda: self._open_file(name), "open", name)
+            file = self._files.get(name)  # another task may have been faster
+            if file is None:
+                file = self._files[name] = opened
+                if len(self._files) > self._config.descriptors:
+                    self._close_idle()
+            else:
+                os.close(opened.descriptor)
+        file.users += 1
+        file.recent = True
+        return file
+
+    def _leave(self, file: _File) -> None:
+        file.users -= 1
+        if file.dropped and not file.users:
+            os.close(file.descriptor)
+
+    def _drop(self, name: str) -> None:
+        file = self._files.pop(name, None)
+        if file is not None:
+            file.dropped = True
+            if not file.users:
+                os.close(file.descriptor)
+
+    def _close_idle(self) -> None:
+        """Second chance: close an eighth of what was not used since the last time."""
+        wanted = max(1, self._config.descriptors // 8)
+        for chance in range(2):
+            for name, file in list(self._files.items()):
+                if file.users == 0 and (chance or not file.recent):
+                    self._drop(name)
+                    wanted -= 1
+                    if not wanted:
+                        return
+                file.recent = False
+
+    def _refuse_failed(self, name: str) -> None:
+        if name in self._failed:
+            raise StoreFailed(
+                f"an earlier sync of {self.path}/{name} failed: what it holds is unknown"
+            )
+
+    # In threads -----------------------------------------------------------------------------------
+
+    def _open_file(self, name: str) -> _File:
+        path = layout.file_of(self._blobs, name)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except PermissionError:  # whole, and we are not root
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        status = os.fstat(descriptor)
+        return _File(descriptor, status.st_size, growing=bool(status.st_mode & 0o200))
+
+    def _sync(self, name: str, file: _File) -> None:
+        try:
+            os.fdatasync(file.descriptor)
+        except OSError:
+            # The kernel has dropped the dirty pages: a second fsync would succeed and mean nothing.
+            self._failed.add(name)
+            raise
+
+    def _space(self) -> Space:
+        status = os.statvfs(self.path)
+        total = status.f_blocks * status.f_frsize
+        reserve = self._config.reserve
+        if reserve < 0:
+            reserve = min(RESERVE_MAX, total // 50)
+        return Space(total, max(0, status.f_bavail * status.f_frsize - reserve), reserve)
+
+    def _admit(self, size: int, vital: bool) -> None:
+        space = self._space()
+        free = space.free + (space.reserve if vital else 0)
+        if size > free:
+            for spare in self._spare.iterdir():
+                spare.unlink(missing_ok=True)
+            space = self._space()
+            free = space.free + (space.reserve if vital else 0)
+        if size > free:
+            raise NoSpace(
+                f"store {self.path} has {free} bytes free beside its reserve, {size} are needed"
+            )
+
+    def _make_folder(self, folder: Path) -> None:
+        if folder in self._folders:
+            return
+        self._make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        files.sync_folder(folder.parent)
+        self._folders.add(folder)
+
+    def _make(self, target: Path, reserve: int, recycle: bool) -> None:
+        descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, GROWING)
+        try:
+            files.allocate(descriptor, reserve)
+            if recycle:
+                files.overwrite_with_zeros(descriptor, reserve)
+                os.fchmod(descriptor, GROWING | 0o010)  # marks what may become a spare
+            os.fsync(descriptor)
+        except OSError:
+            target.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+
+    def _take_spare(self, target: Path, size: int) -> bool:
+        for spare in self._spare.iterdir():
+            if spare.stat().st_size == size:
+                os.link(spare, target)
+                spare.unlink()
+                files.sync_folder(self._spare)
+                return True
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        return False
+
+    def _remove(self, target: Path) -> None:
+        status = target.stat()
+        growing = status.st_mode & 0o200
+        if (
+            growing
+            and status.st_mode & 0o010
+            and len(os.listdir(self._spare)) < self._config.spares
+        ):
+            os.rename(target, self._spare / f"{os.getpid()}-{next(self._numbers)}")
+            files.sync_folder(self._spare)
+        else:
+            target.unlink()
+        files.sync_folder(target.parent)
