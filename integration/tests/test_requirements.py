@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import pytest
+from warp_integration import requirements
+
+
+def test_a_missing_program_skips_and_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requirements, "locate", lambda program: None)
+
+    with pytest.raises(pytest.skip.Exception, match=r"aws \(package awscli\)"):
+        requirements.require("aws")
+
+
+def test_a_program_without_a_line_in_the_list_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requirements, "locate", lambda program: None)
+
+    with pytest.raises(LookupError, match=r"no line in packages\.txt"):
+        requirements.require("frobnicate")
+
+
+def test_what_is_installed_is_required_in_silence() -> None:
+    requirements.require("python")
+
+
+def test_without_root_the_reason_is_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+
+    with pytest.raises(pytest.skip.Exception, match="needs root"):
+        requirements.require_power_cuts()
