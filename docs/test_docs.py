@@ -11,7 +11,7 @@ import pytest
 from warp_core import hooks
 
 ROOT = Path(__file__).resolve().parent.parent
-SKIP = {".venv", ".tox", ".tox-bootstrap", "node_modules", "build", "dist"}
+SKIP = {".venv", ".tox", ".ci-venv", "node_modules", "build", "dist"}
 PAGES = [p for p in sorted(ROOT.rglob("*.md")) if not SKIP & set(p.parts)]
 PLUGINS = sorted(p.parent for p in ROOT.glob("plugins/*/*/pyproject.toml"))
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
