@@ -7,7 +7,7 @@ the tree by table; a test walks every leaf so that none falls through. Messages 
 from __future__ import annotations
 
 import errno as _errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 
@@ -268,9 +268,16 @@ class Ambiguous(WarpError):
 
 
 class ConfigError(WarpError):
-    """A configuration that cannot be used; the message names file, line, key and what is allowed."""
+    """A configuration that cannot be used; the message names file, line, key and what is allowed.
+
+    `problems` are the same, one by one (`warp_core.config.source.Problem`).
+    """
 
     errno = _errno.EINVAL
+
+    def __init__(self, message: str, *, problems: Sequence[object] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
 
 
 class PluginError(WarpError):

@@ -1,0 +1,107 @@
+"""The settings of a node: the tables that core owns, and what plugins made of theirs."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from warp_core.config.types import Address, Between, Codec, Duration, Redundancy, Secret
+
+STORES_MAX = 4096
+
+
+class Node(msgspec.Struct, frozen=True):
+    """`[node]`: who this is and where its data lies."""
+
+    name: Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9._-]*$")] = (
+        ""  # default: host name
+    )
+    data: str = "warp-data"
+    # How long SIGTERM waits for requests in flight.
+    drain: Annotated[Duration, Between("0s", "1h")] = Duration(10)
+    # Serving beyond loopback with a root secret that everybody knows.
+    allow_weak_secret: bool = False
+
+
+class Log(msgspec.Struct, frozen=True):
+    """`[log]`: what is written to stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+
+
+class Metadata(msgspec.Struct, frozen=True):
+    """`[metadata]`: its other keys belong to the engine."""
+
+    engine: str = "local"
+    # Stores that keep a copy of the metadata; 0: one more than `policy.default` tolerates to lose.
+    copies: Annotated[int, Meta(ge=0, le=8)] = 0
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """`[policy.NAME]`: what volumes get unless they say otherwise."""
+
+    redundancy: Redundancy = Redundancy("none")
+    chunker: Codec = Codec("fixed:8MiB")
+    filters: Annotated[tuple[Codec, ...], Meta(max_length=4)] = ()
+    dedup: Literal["off", "volume", "oprf"] = "off"
+    verify: Literal["read", "scrub"] = "read"
+
+
+class Listening(msgspec.Struct, frozen=True, kw_only=True):
+    """Options of every protocol that listens; a protocol's own `Config` extends it.
+
+    Core refuses an address beyond loopback without a certificate, unless `allow_plaintext` says
+    that this is meant. Paths are relative to `node.data`.
+    """
+
+    listen: Address
+    tls_certificate: str = ""  # PEM file with the chain
+    tls_key: str = ""  # PEM file with the private key
+    allow_plaintext: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A plugin that the settings name, and its decoded table."""
+
+    kind: str
+    name: str
+    config: msgspec.Struct
+    key: str  # where its table stands: "protocols.s3", "store[0]"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that a node is built from. Paths are absolute."""
+
+    file: Path | None
+    data: Path
+    node: Node
+    log: Log
+    metadata: Metadata
+    engine: Part
+    stores: tuple[Part, ...]
+    policies: Mapping[str, Policy]
+    protocols: tuple[Part, ...]
+    services: tuple[Part, ...]
+    auth: Part
+    root: tuple[str, Secret] | None  # from the environment
+    origins: Mapping[str, str] = field(default_factory=dict)  # key → where its value comes from
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return self.node.name or socket.gethostname().partition(".")[0] or "node"
+
+    @property
+    def metadata_copies(self) -> int:
+        """How many stores keep the metadata."""
+        wanted = self.metadata.copies or 1 + self.policies["default"].redundancy.tolerates
+        return min(wanted, len(self.stores))
