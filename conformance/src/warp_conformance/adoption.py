@@ -5,17 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-import pluggy
 import pytest
-from warp_core import hooks
-from warp_core.registry import KINDS, Entry, Registry
+from warp_core.errors import WarpError
+from warp_core.plugins import Plugins
+from warp_core.registry import Entry
 
 from warp_conformance.kit import Kit
-
-GROUP = "warp.plugins"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,22 +25,30 @@ class Offer:
 
 
 def offers(name: str) -> list[Offer]:
-    """Return what the installed plugin `name` offers; `codecs/zstd` and `codecs.zstd` say the kind as well.
+    """Return what the installed plugin `name` offers: `zstd`, `codecs/zstd`, `codecs.zstd`, or the distribution `warp-zstd`.
 
     Raises:
-        UsageError: No such plugin is installed; the message lists those that are.
+        UsageError: No such plugin is installed, or it cannot be loaded; the message says what to do.
     """
+    plugins = Plugins()
     wanted = name.replace("/", ".")
-    found = [offer for point in _points(wanted) for offer in _offered_by(point)]
-    named = [
-        offer for offer in found if wanted in (offer.entry.name, f"{offer.kind}.{offer.entry.name}")
+    found = [
+        status.found
+        for status in plugins.status()
+        if wanted in (status.found.name, status.found.entry, status.found.distribution.name)
     ]
     if not found:
-        installed = ", ".join(sorted(point.name for point in entry_points(group=GROUP)))
+        installed = ", ".join(sorted({status.found.entry for status in plugins.status()})) or "none"
         raise pytest.UsageError(
             f'no installed WARP plugin is called "{name}" (installed: {installed})'
         )
-    return named or found
+    try:
+        return [
+            Offer(each.kind, plugins.registries[each.kind].get(each.name), str(each.distribution))
+            for each in found
+        ]
+    except WarpError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def adoptions(names: Iterable[str]) -> dict[str, type]:
@@ -62,22 +67,3 @@ def adopt(kind: str, entry: Entry[Any]) -> Iterator[type[Kit]]:
     for kit, members in module.adopt(entry):
         words = entry.name.replace("-", " ").replace(".", " ").title().replace(" ", "")
         yield type(f"Test{words}{kit.__name__.removesuffix('Kit')}", (kit,), members)
-
-
-def _points(wanted: str) -> Iterator[EntryPoint]:
-    for point in entry_points(group=GROUP):
-        distribution = point.dist.name if point.dist else ""
-        if wanted in (point.name, point.name.partition(".")[2], distribution):
-            yield point
-
-
-def _offered_by(point: EntryPoint) -> Iterator[Offer]:
-    manager = pluggy.PluginManager("warp")
-    manager.add_hookspecs(hooks)
-    manager.register(point.load())
-    owner = point.dist.name if point.dist else point.value
-    for kind in KINDS:
-        registry: Registry[Any] = Registry(kind)
-        registry.offering_as(owner)
-        getattr(manager.hook, f"warp_register_{kind}")(registry=registry)
-        yield from (Offer(kind, entry, owner) for entry in registry)
