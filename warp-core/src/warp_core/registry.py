@@ -26,6 +26,8 @@ class Entry(Generic[P]):
 
     `build(config, context)` makes the part without side effects; resources open when it is entered. `context` is what its kind gets
     (see `warp_core.contexts`). `sample(folder)` returns a configuration that kits and skeletons may try, using only `folder`.
+    `by_default` says of a protocol or service that a node runs it without being told: it needs no privilege, and its
+    configuration's defaults stay on loopback.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Entry(Generic[P]):
     config: type[msgspec.Struct] = NoConfig
     summary: str = ""
     sample: Callable[[Path], msgspec.Struct] = field(default=lambda folder: NoConfig())
+    by_default: bool = True
 
 
 class Registry(Generic[P]):

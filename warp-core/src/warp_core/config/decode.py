@@ -10,7 +10,7 @@ import msgspec
 
 from warp_core.config.positions import Path as Keys
 from warp_core.config.source import Source
-from warp_core.config.types import CUSTOM, Between, convert
+from warp_core.config.types import CUSTOM, Between, Secret, convert
 from warp_core.errors import WarpError
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -58,7 +58,7 @@ def meant(word: str, known: Iterable[str]) -> str:
     """Return `, did you mean "..."?` where a known word is close, else ""."""
     from difflib import get_close_matches
 
-    near = get_close_matches(word, list(known), n=1)
+    near = get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f', did you mean "{near[0]}"?' if near else ""
 
 
@@ -123,9 +123,14 @@ def _diagnose(source: Source, path: Keys, table: Mapping[str, Any], kind: type[A
             value = msgspec.convert(table[name], field.type, dec_hook=convert)
         except msgspec.ValidationError as error:
             text = str(error).partition(" - at ")[0]
-            source.problem(here, _plain(text), found=table[name], allowed=describe(field.type))
+            found = None if _secret(field.type) else table[name]
+            source.problem(here, _plain(text), found=found, allowed=describe(field.type))
         else:
             _between(source, here, table[name], value, field.type)
+
+
+def _secret(kind: object) -> bool:
+    return kind is Secret or any(_secret(inner) for inner in get_args(kind))
 
 
 def _bounds(source: Source, path: Keys, made: msgspec.Struct, kind: type[Any]) -> None:

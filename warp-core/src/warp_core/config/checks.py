@@ -1,0 +1,204 @@
+"""What settings must be beyond having the right types: judged over all tables together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from warp_core.config.model import Listening, Part, Policy, Settings
+from warp_core.config.positions import Path as Keys
+from warp_core.config.source import Source
+from warp_core.config.types import Address, Codec
+from warp_core.errors import NotFound, PluginError, WarpError
+from warp_core.registry import Registries
+
+# Secrets that others' documentation prints; whoever scans the network tries these first.
+WELL_KNOWN_SECRETS = frozenset(
+    (
+        "minioadmin",
+        "minio123",
+        "adminadmin",
+        "password",
+        "password1",
+        "passw0rd",
+        "changeme",
+        "changeit",
+        "secretkey",
+        "secret-key",
+        "supersecret",
+        "testtest",
+        "12345678",
+        "123456789",
+        "any-secret",
+        "rustfsadmin",
+        "ceph-admin",
+        "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+    )
+)
+
+
+def check(settings: Settings, source: Source, registries: Registries) -> None:
+    """Note every problem of settings that are complete."""
+    _stores(settings, source)
+    _listening(settings, source)
+    for name, policy in settings.policies.items():
+        _policy(settings, source, registries, name, policy)
+    if settings.metadata.copies > len(settings.stores):
+        source.problem(
+            ("metadata", "copies"),
+            f"more copies than stores ({len(settings.stores)})",
+            found=settings.metadata.copies,
+            allowed=f"at most {len(settings.stores)}; add a [[store]] for each further copy",
+        )
+
+
+def _stores(settings: Settings, source: Source) -> None:
+    taken: dict[Path, Keys] = {}
+    for index, part in enumerate(settings.stores):
+        written = msgspec.structs.asdict(part.config).get("path")
+        if not isinstance(written, str | Path) or not str(written):
+            continue
+        here: Keys = ("store", index, "path")
+        path = Path(settings.data, Path(written).expanduser()).resolve()
+        if path == settings.data:
+            source.problem(
+                here,
+                "is the node's data directory itself",
+                found=str(written),
+                allowed="a folder of its own",
+            )
+        for other, there in taken.items():
+            if path == other or other in path.parents or path in other.parents:
+                source.problem(
+                    here,
+                    f"the same disk space as {source.where(there)}: two stores that share a folder"
+                    " would count as two copies",
+                    found=str(written),
+                    allowed="one folder for each store, none inside another",
+                )
+        taken[path] = here
+
+
+def _listening(settings: Settings, source: Source) -> None:
+    taken: dict[str, Keys] = {}
+    open_to_others = False
+    for part in settings.protocols:
+        for name, address in _addresses(part):
+            here: Keys = ("protocols", part.name, name)
+            if address in taken and (address.port or address.path):
+                source.problem(
+                    here,
+                    f"taken by {source.where(taken[address])}",
+                    found=str(address),
+                    allowed="an address of its own",
+                )
+            taken[address] = here
+            open_to_others |= not address.loopback
+        if isinstance(part.config, Listening):
+            _tls(settings, source, part, part.config)
+    secret = settings.root[1] if settings.root else ""
+    if open_to_others and secret in WELL_KNOWN_SECRETS and not settings.node.allow_weak_secret:
+        source.problem(
+            ("WARP_SECRET_KEY",),
+            "a well-known secret, while a protocol listens beyond loopback",
+            allowed="a secret of your own, or `allow_weak_secret = true` in [node]",
+        )
+
+
+def _addresses(part: Part) -> Iterator[tuple[str, Address]]:
+    for name, value in msgspec.structs.asdict(part.config).items():
+        if isinstance(value, Address):
+            yield name, value
+
+
+def _tls(settings: Settings, source: Source, part: Part, config: Listening) -> None:
+    path: Keys = ("protocols", part.name)
+    if bool(config.tls_certificate) != bool(config.tls_key):
+        missing = "tls_key" if config.tls_certificate else "tls_certificate"
+        source.problem(
+            path, f'the key "{missing}" is missing', allowed="both or none of the two files"
+        )
+    for name, file in (("tls_certificate", config.tls_certificate), ("tls_key", config.tls_key)):
+        if file and not Path(settings.data, file).is_file():
+            source.problem(
+                (*path, name),
+                "no such file",
+                found=file,
+                allowed="a PEM file, relative to node.data",
+            )
+    if not config.listen.loopback and not config.tls_certificate and not config.allow_plaintext:
+        source.problem(
+            (*path, "listen"),
+            "reachable from other machines without TLS",
+            found=str(config.listen),
+            allowed="a loopback address, or `tls_certificate` and `tls_key`, or `allow_plaintext = true`",
+        )
+
+
+def _policy(
+    settings: Settings, source: Source, registries: Registries, name: str, policy: Policy
+) -> None:
+    path: Keys = ("policy", name)
+    stores = len(settings.stores)
+    if policy.redundancy.striped:
+        source.problem(
+            (*path, "redundancy"),
+            "no erasure codec is installed",
+            found=str(policy.redundancy),
+            allowed='"none" or "replica:N"',
+        )
+    elif policy.redundancy.stores > stores:
+        source.problem(
+            (*path, "redundancy"),
+            f"takes {policy.redundancy.stores} stores, {stores} configured",
+            found=str(policy.redundancy),
+            allowed=f'"replica:{stores}" or fewer, or more [[store]] tables'
+            if stores > 1
+            else '"none", or more [[store]] tables',
+        )
+    if policy.dedup != "off":
+        source.problem(
+            (*path, "dedup"), "no deduplication is installed", found=policy.dedup, allowed='"off"'
+        )
+    _codec(source, registries, (*path, "chunker"), policy.chunker, "chunker")
+    stages: list[str] = []
+    for index, spec in enumerate(policy.filters):
+        here: Keys = (*path, "filters", index)
+        codec = _codec(source, registries, here, spec, "filter")
+        if codec is None:
+            continue
+        if stages and stages[-1] == "encrypt" and codec.stage == "compress":
+            source.problem(
+                here,
+                "compresses what is encrypted already, which gains nothing",
+                found=str(spec),
+                allowed="compress first, then encrypt",
+            )
+        stages.append(codec.stage)
+
+
+def _codec(source: Source, registries: Registries, path: Keys, spec: Codec, shape: str) -> Any:
+    """Build a codec to see whether it is there, of the right shape, and takes its arguments."""
+    from warp_core.contexts import CodecContext
+
+    try:
+        entry = registries["codecs"].get(spec.name)
+        codec = entry.build(entry.config(), CodecContext(arguments=spec.arguments))
+    except (NotFound, PluginError) as error:
+        source.problem(path, str(error), found=str(spec))
+        return None
+    except (WarpError, ValueError) as error:
+        source.problem(path, f"{spec.name} refuses its arguments: {error}", found=str(spec))
+        return None
+    if codec.shape != shape:
+        source.problem(
+            path,
+            f"{spec.name} is a {codec.shape}",
+            found=str(spec),
+            allowed=f"the name of a {shape}",
+        )
+        return None
+    return codec

@@ -1,0 +1,282 @@
+"""From a file, the environment and the command line to `Settings`, or to every error at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from warp_core.config.checks import check
+from warp_core.config.decode import decode, meant
+from warp_core.config.model import STORES_MAX, Log, Metadata, Node, Part, Policy, Settings
+from warp_core.config.positions import Path as Keys
+from warp_core.config.source import Problem, Source, dotted, read
+from warp_core.config.types import Secret
+from warp_core.errors import ConfigError, NotFound, PluginError
+from warp_core.registry import Registries
+
+TABLES = ("node", "log", "metadata", "store", "policy", "protocols", "services", "auth")
+DEFAULT_STORE: Mapping[str, object] = {"kind": "disk", "path": "store"}
+
+
+class Catalog(Protocol):
+    """What is installed (`warp_core.plugins.Plugins`)."""
+
+    @property
+    def registries(self) -> Registries:
+        """Registries by kind."""
+
+    def names(self, kind: str) -> list[str]:
+        """Return the installed names of a kind."""
+
+
+def load(
+    file: Path | None,
+    *,
+    catalog: Catalog,
+    environ: Mapping[str, str],
+    options: Sequence[tuple[str, str]] = (),
+) -> Settings:
+    """Return the settings of a node; without a file, those of the default server.
+
+    Args:
+        file: The TOML file, or None.
+        catalog: The plugins that names are looked up in; those that are named get loaded.
+        environ: The process environment.
+        options: Keys and values of the command line, over everything else.
+
+    Raises:
+        ConfigError: Something is wrong; the message has a line for each problem.
+    """
+    source = read(file, environ=environ, options=options)
+    settings = _Loading(source, catalog, file).settings(environ)
+    if source.problems or settings is None:
+        problems = sorted(source.problems, key=_place)
+        raise ConfigError("\n".join(str(problem) for problem in problems), problems=problems)
+    return settings
+
+
+class _Loading:
+    def __init__(self, source: Source, catalog: Catalog, file: Path | None) -> None:
+        self.source = source
+        self.catalog = catalog
+        self.file = file
+
+    def settings(self, environ: Mapping[str, str]) -> Settings | None:
+        source, document = self.source, self.source.document
+        for key in document:
+            if key == "stores":
+                source.problem((key,), "unknown table", allowed="[[store]], once for each disk")
+            elif key not in TABLES:
+                hint = meant(key, TABLES)
+                source.problem((key,), f"unknown table{hint}", allowed=", ".join(TABLES))
+        node = decode(source, ("node",), document.get("node", {}), Node)
+        log = decode(source, ("log",), document.get("log", {}), Log)
+        data = self._data(node or Node())
+        metadata, engine = self._metadata(document.get("metadata", {}))
+        stores = self._stores(document.get("store", None))
+        policies = self._policies(document.get("policy", {}))
+        protocols = self._protocols(document.get("protocols", None))
+        services = self._services(document.get("services", {}))
+        auth = self._auth(document.get("auth", {}))
+        root = self._root(environ)
+        if node is None or log is None or metadata is None or engine is None or auth is None:
+            return None
+        said = {
+            dotted(path): origin for path in _paths(document, ()) if (origin := source.said(path))
+        }
+        settings = Settings(
+            file=self.file,
+            data=data,
+            node=node,
+            log=log,
+            metadata=metadata,
+            engine=engine,
+            stores=tuple(stores),
+            policies=policies,
+            protocols=tuple(protocols),
+            services=tuple(services),
+            auth=auth,
+            root=root,
+            origins=said,
+        )
+        if not source.problems:  # what is judged over all tables would only repeat them
+            check(settings, source, self.catalog.registries)
+        return settings
+
+    def _data(self, node: Node) -> Path:
+        origin = self.source.said(("node", "data"))
+        written_in_file = origin is not None and origin.startswith(self.source.label)
+        start = self.file.parent if self.file and written_in_file else Path.cwd()
+        return Path(start, Path(node.data).expanduser()).resolve()
+
+    def _metadata(self, table: object) -> tuple[Metadata | None, Part | None]:
+        path: Keys = ("metadata",)
+        own, rest = _split(table, Metadata.__struct_encode_fields__)
+        metadata = decode(self.source, path, own, Metadata)
+        if metadata is None:
+            return None, None
+        return metadata, self._part("consistency", metadata.engine, path, rest, said="engine")
+
+    def _stores(self, tables: object) -> list[Part]:
+        source = self.source
+        if tables is None:
+            tables = [dict(DEFAULT_STORE)]
+        if not isinstance(tables, list):
+            source.problem(
+                ("store",), "is no list of tables", allowed="[[store]], once for each disk"
+            )
+            return []
+        if not 1 <= len(tables) <= STORES_MAX:
+            source.problem(("store",), "wrong number of stores", allowed=f"1 to {STORES_MAX}")
+        parts = []
+        for index, table in enumerate(tables):
+            own, rest = _split(table, ("kind",))
+            kind = own.get("kind", "disk")
+            if not isinstance(kind, str):
+                source.problem(
+                    ("store", index, "kind"), "the wrong type", found=kind, allowed="text"
+                )
+                continue
+            parts.append(self._part("stores", kind, ("store", index), rest, said="kind"))
+        return [part for part in parts if part is not None]
+
+    def _policies(self, tables: object) -> dict[str, Policy]:
+        policies = {"default": Policy()}
+        for name, table in self._tables("policy", tables).items():
+            policy = decode(self.source, ("policy", name), table, Policy)
+            if policy is not None:
+                policies[name] = policy
+        return policies
+
+    def _protocols(self, tables: object) -> list[Part]:
+        named = self._tables("protocols", {} if tables is None else tables)
+        if self.file is not None and not tables:
+            installed = ", ".join(f"[protocols.{name}]" for name in self.catalog.names("protocols"))
+            self.source.problem(
+                ("protocols",),
+                "no protocol is configured, so nothing would be served",
+                allowed=installed,
+            )
+        if self.file is None:
+            # The default server offers what is installed and needs no privilege.
+            for name in self.catalog.names("protocols"):
+                if name not in named and self._by_default("protocols", name):
+                    named[name] = {}
+        parts = [
+            self._part("protocols", name, ("protocols", name), table)
+            for name, table in named.items()
+        ]
+        return [part for part in parts if part is not None]
+
+    def _services(self, tables: object) -> list[Part]:
+        named = self._tables("services", tables)
+        for name in self.catalog.names("services"):
+            if name not in named and self._by_default("services", name):
+                named[name] = {}
+        parts = []
+        for name, table in named.items():
+            own, rest = _split(table, ("enabled",))
+            enabled = own.get("enabled", True)
+            if not isinstance(enabled, bool):
+                self.source.problem(
+                    ("services", name, "enabled"),
+                    "wrong type",
+                    found=enabled,
+                    allowed="true or false",
+                )
+            part = self._part("services", name, ("services", name), rest)
+            if part is not None and enabled:
+                parts.append(part)
+        return parts
+
+    def _auth(self, table: object) -> Part | None:
+        own, rest = _split(table, ("kind",))
+        kind = own.get("kind", "keys")
+        if not isinstance(kind, str):
+            self.source.problem(
+                ("auth", "kind"), "wrong type", found=kind, allowed="text in quotes"
+            )
+            return None
+        return self._part("auth", kind, ("auth",), rest, said="kind")
+
+    def _root(self, environ: Mapping[str, str]) -> tuple[str, Secret] | None:
+        access, secret = environ.get("WARP_ACCESS_KEY", ""), environ.get("WARP_SECRET_KEY", "")
+        if not access and not secret:
+            return None
+        if not access or not secret:
+            missing = "WARP_SECRET_KEY" if access else "WARP_ACCESS_KEY"
+            self.source.problem(
+                (missing,), "is not set, but its other half is", allowed="both or none"
+            )
+            return None
+        if not 3 <= len(access) <= 128 or not access.isascii() or not access.isalnum():
+            self.source.problem(
+                ("WARP_ACCESS_KEY",),
+                "not an access key",
+                found=access,
+                allowed="3 to 128 letters and digits",
+            )
+            return None
+        try:
+            return access, Secret.parse(secret)
+        except ValueError as error:
+            self.source.problem(("WARP_SECRET_KEY",), str(error), allowed=Secret.ALLOWED)
+            return None
+
+    def _tables(self, key: str, tables: object) -> dict[str, Any]:
+        if isinstance(tables, dict):
+            return dict(tables)
+        self.source.problem((key,), "is no table", found=tables, allowed=f"[{key}.NAME]")
+        return {}
+
+    def _by_default(self, kind: str, name: str) -> bool:
+        """Say whether an unnamed plugin takes part; a broken one does not, and shows in `plugin list`."""
+        try:
+            return bool(self.catalog.registries[kind].get(name).by_default)
+        except PluginError:
+            return False
+
+    def _part(
+        self, kind: str, name: str, path: Keys, table: object, *, said: str = ""
+    ) -> Part | None:
+        """Look a plugin up and decode its table; `said` is the key that named it, if one did."""
+        here = (*path, said) if said and self.source.said((*path, said)) else path
+        names = self.catalog.names(kind)
+        if name not in names:
+            hint = meant(name, names)
+            self.source.problem(
+                here,
+                f'no {kind} plugin "{name}" is installed{hint}',
+                allowed=", ".join(names) or "none is installed",
+            )
+            return None
+        try:
+            entry = self.catalog.registries[kind].get(name)
+        except (PluginError, NotFound) as error:
+            self.source.problem(here, str(error))
+            return None
+        config = decode(self.source, path, table, entry.config)
+        return None if config is None else Part(kind, name, config, dotted(path))
+
+
+def _place(problem: Problem) -> tuple[str, int]:
+    label, _, line = problem.where.rpartition(":")
+    return (label, int(line)) if line.isdecimal() else (problem.where, 0)
+
+
+def _split(table: object, own: Sequence[str]) -> tuple[Any, Any]:
+    """Part a table into the keys that core owns and those that belong to the plugin."""
+    if not isinstance(table, dict):
+        return table, {}
+    mine = {key: value for key, value in table.items() if key in own}
+    return mine, {key: value for key, value in table.items() if key not in own}
+
+
+def _paths(value: object, path: Keys) -> list[Keys]:
+    own = [path] if path else []
+    if isinstance(value, dict):
+        return own + [deep for key, item in value.items() for deep in _paths(item, (*path, key))]
+    if isinstance(value, list):
+        return own + [deep for i, item in enumerate(value) for deep in _paths(item, (*path, i))]
+    return own

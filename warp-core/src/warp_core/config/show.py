@@ -1,0 +1,68 @@
+"""The effective settings, each with where its value comes from; secrets are never shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from warp_core.config.model import Settings
+from warp_core.config.source import toml
+from warp_core.config.types import Duration, Secret, Size
+from warp_core.logs import SECRET_WORDS
+
+HIDDEN = "***"
+
+
+class Setting(NamedTuple):
+    """One effective setting."""
+
+    key: str
+    value: str  # as TOML shows it
+    origin: str  # "default", "warp.toml:12", "environment WARP_DATA", "command line"
+
+
+def effective(settings: Settings) -> list[Setting]:
+    """Return every setting in the order of the file's tables."""
+    found = [*_struct("node", settings.node, settings.origins)]
+    found += _struct("log", settings.log, settings.origins)
+    found += _struct("metadata", settings.metadata, settings.origins)
+    found += _struct("metadata", settings.engine.config, settings.origins)
+    for part in settings.stores:
+        found.append(_one(f"{part.key}.kind", part.name, settings.origins))
+        found += _struct(part.key, part.config, settings.origins)
+    for name, policy in settings.policies.items():
+        found += _struct(f"policy.{name}", policy, settings.origins)
+    for part in settings.protocols:
+        found += _struct(part.key, part.config, settings.origins)
+    for part in settings.services:
+        found.append(_one(f"{part.key}.enabled", True, settings.origins))
+        found += _struct(part.key, part.config, settings.origins)
+    found.append(_one("auth.kind", settings.auth.name, settings.origins))
+    found += _struct("auth", settings.auth.config, settings.origins)
+    if settings.root is not None:
+        found.append(
+            Setting("WARP_ACCESS_KEY", toml(settings.root[0]), "environment WARP_ACCESS_KEY")
+        )
+        found.append(Setting("WARP_SECRET_KEY", HIDDEN, "environment WARP_SECRET_KEY"))
+    return found
+
+
+def _struct(prefix: str, made: msgspec.Struct, origins: Mapping[str, str]) -> Iterator[Setting]:
+    for name, encoded in zip(made.__struct_fields__, made.__struct_encode_fields__, strict=True):
+        value = getattr(made, name)
+        if isinstance(value, msgspec.Struct):
+            yield from _struct(f"{prefix}.{encoded}", value, origins)
+        else:
+            yield _one(f"{prefix}.{encoded}", value, origins)
+
+
+def _one(key: str, value: object, origins: Mapping[str, str]) -> Setting:
+    last = key.rpartition(".")[2].lower()
+    hidden = isinstance(value, Secret) or (
+        isinstance(value, str) and bool(value) and any(word in last for word in SECRET_WORDS)
+    )
+    if isinstance(value, Size | Duration):
+        value = str(value)
+    return Setting(key, HIDDEN if hidden else toml(value), origins.get(key, "default"))
