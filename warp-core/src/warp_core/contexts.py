@@ -64,7 +64,7 @@ class AuthContext:
 
 @dataclass(frozen=True, slots=True)
 class ProtocolContext:
-    """For protocols: the three views, who is who, and where to count."""
+    """For protocols: the three views, who is who, where to count, and how long leaving may take."""
 
     node: str
     data: Path
@@ -73,3 +73,4 @@ class ProtocolContext:
     blocks: Blocks
     authenticator: Authenticator
     metrics: Metrics
+    drain_s: float = 10.0  # requests in flight get this long to finish

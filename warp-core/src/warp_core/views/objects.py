@@ -383,8 +383,12 @@ class Objects:
         source_version: str = "",
         offset: int = 0,
         length: int | None = None,
+        digests: Digests | None = None,
     ) -> PartInfo:
-        """Make a part of a range of another object."""
+        """Make a part of a range of another object, by reference.
+
+        `digests` are of that range, where the caller has read it; without them the part's ETag is opaque (32 hex digits).
+        """
         raise NotImplementedError
 
     async def list_parts(
