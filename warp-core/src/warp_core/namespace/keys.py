@@ -1,0 +1,314 @@
+"""Keys of the namespace's rows: how names become bytes whose order is S3's order (`docs/formats/rows.md`).
+
+A *component* is what lies between slashes. Its row key is the name with `00` escaped as `00 FF`, then `00 00` for a file,
+`2F 00 00` for a directory, `00 01` for a continuation. So an object `a` (`61 00 00`) sorts before `a\\0` (`61 00 FF 00 00`) and
+`a-b` (`61 2D ...`), those before everything in `a/` (`61 2F 00 00`), and that before `a0`: a depth-first walk yields keys in
+byte order.
+
+A component of NODE_BYTES or more continues in another node: its first NODE_BYTES bytes are a continuation entry, the rest is
+looked up in the node that the entry leads to, as if it were a name there. The split is made on raw bytes, then both sides are
+escaped, so the order survives. Every key stays within what any engine takes (`KEY_MAX`), archived ones included.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final, NamedTuple
+
+from warp_core.errors import InvalidArgument
+
+# Raw bytes of a component in one row: escaped at most 400, which leaves room for every prefix and tail.
+NODE_BYTES: Final = 200
+ROOT: Final = 1  # the root directory of every volume
+PREFIX_BYTES: Final = 5  # "v" + volume
+
+FILE_END: Final = b"\0\0"
+DIRECTORY_END: Final = b"/\0\0"
+CONTINUED_END: Final = b"\0\1"
+
+_U64 = Struct(">Q")
+_VOLUME = Struct(">cI")
+_U64_MAX: Final = 2**64 - 1
+
+# Rows outside any volume -------------------------------------------------------------------------
+
+IDS: Final = b"i"  # next id that no node has reserved
+GARBAGE: Final = b"g"  # g, commit version, number within the commit
+GARBAGE_END: Final = b"h"
+NAMES: Final = b"n"  # n, volume name
+NAMES_END: Final = b"o"
+NUMBERS: Final = b"m"  # m, volume number
+
+
+def volume_name_key(name: str) -> bytes:
+    """Return the key of the row that describes the volume."""
+    return NAMES + name.encode()
+
+
+def volume_number_key(volume: int) -> bytes:
+    """Return the key of the row that tells a volume's name from its number."""
+    return NUMBERS + volume.to_bytes(4, "big")
+
+
+def prefix(volume: int) -> bytes:
+    """Return what all rows of a volume begin with; the keys below are relative to it."""
+    return _VOLUME.pack(b"v", volume)
+
+
+def after(start: bytes) -> bytes:
+    """Return the smallest key greater than every key that begins with `start`; empty if there is none."""
+    stripped = start.rstrip(b"\xff")
+    return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else b""
+
+
+# Components --------------------------------------------------------------------------------------
+
+
+def escape(raw: bytes) -> bytes:
+    """Escape zeros, so that the ends below cannot occur inside; order is kept."""
+    return raw.replace(b"\0", b"\0\xff") if b"\0" in raw else raw
+
+
+def unescape(escaped: bytes) -> bytes:
+    """Undo `escape`."""
+    return escaped.replace(b"\0\xff", b"\0") if b"\0" in escaped else escaped
+
+
+class Step(NamedTuple):
+    """One row on the way to a name: `key` is the escaped component with its end, `raw` what it adds to the S3 key."""
+
+    key: bytes
+    raw: bytes
+
+
+def steps(key: bytes) -> list[Step]:
+    """Return the rows on the way from the root to an S3 key: directories and continuations, last the file.
+
+    >>> [step.key for step in steps(b"a/b")]
+    [b'a/\\x00\\x00', b'b\\x00\\x00']
+    """
+    if b"/" not in key and len(key) < NODE_BYTES:
+        return [Step(escape(key) + FILE_END, key)]
+    path: list[Step] = []
+    *directories, name = key.split(b"/")
+    for component in directories:
+        while len(component) >= NODE_BYTES:
+            path.append(_continued(component))
+            component = component[NODE_BYTES:]
+        path.append(Step(escape(component) + DIRECTORY_END, component + b"/"))
+    while len(name) >= NODE_BYTES:
+        path.append(_continued(name))
+        name = name[NODE_BYTES:]
+    path.append(Step(escape(name) + FILE_END, name))
+    return path
+
+
+def name_steps(name: bytes, *, directory: bool) -> list[Step]:
+    """Return the rows on the way from a directory to one of its entries: continuations, then the entry (`name` holds no slash)."""
+    return steps(name + b"/")[:-1] if directory else steps(name)
+
+
+def _continued(component: bytes) -> Step:
+    head = component[:NODE_BYTES]
+    return Step(escape(head) + CONTINUED_END, head)
+
+
+def raw_of(component: bytes) -> bytes:
+    """Return what a component with its end adds to the S3 key: the inverse of `Step.key`."""
+    return unescape(component[:-2])
+
+
+def end_of_component(key: bytes, start: int) -> int:
+    """Return where the component that begins at `start` ends (its end included), in a key that goes on behind it.
+
+    Raises:
+        InvalidArgument: No end follows: not a key of ours.
+    """
+    index = key.find(b"\0", start)
+    while index >= 0:
+        following = key[index + 1 : index + 2]
+        if following != b"\xff":
+            return index + 2
+        index = key.find(b"\0", index + 2)
+    raise InvalidArgument(f"component without an end in key {key!r}")
+
+
+# Rows of a volume, relative to its prefix --------------------------------------------------------
+
+
+def u64(number: int) -> bytes:
+    """Pack an id, big endian so that order is kept."""
+    return _U64.pack(number)
+
+
+def descending(number: int) -> bytes:
+    """Pack a number so that greater ones sort first."""
+    return _U64.pack(_U64_MAX - number)
+
+
+def from_descending(packed: bytes) -> int:
+    """Undo `descending`."""
+    return _U64_MAX - int.from_bytes(packed, "big")
+
+
+def name_key(directory: int, component: bytes) -> bytes:
+    """D: the live entry of a directory; `component` with its end."""
+    return b"D" + _U64.pack(directory) + component
+
+
+def names_of(directory: int) -> tuple[bytes, bytes]:
+    """Return the range of D rows of a directory."""
+    return b"D" + _U64.pack(directory), b"D" + _U64.pack(directory + 1)
+
+
+NAME_AT: Final = 9  # where the component begins in a relative D or V key
+
+
+def version_key(directory: int, component: bytes, sequence: int) -> bytes:
+    """V: a noncurrent version or a delete marker, newest first within its name."""
+    return b"V" + _U64.pack(directory) + component + _U64.pack(_U64_MAX - sequence)
+
+
+def versions_of_name(directory: int, component: bytes) -> tuple[bytes, bytes]:
+    """Return the range of V rows of one name, the null pointer excluded (it sorts before)."""
+    base = b"V" + _U64.pack(directory) + component
+    return base + b"\1", base + b"\xff" * 9
+
+
+def null_version_key(directory: int, component: bytes) -> bytes:
+    """V: says which noncurrent version of the name is the null version."""
+    return b"V" + _U64.pack(directory) + component + b"\0"
+
+
+def kept_directory_key(directory: int, component: bytes) -> bytes:
+    """V: keeps the id of a directory or continuation as long as versions lie below it."""
+    return b"V" + _U64.pack(directory) + component
+
+
+def versions_of(directory: int) -> tuple[bytes, bytes]:
+    """Return the range of V rows of a directory."""
+    return b"V" + _U64.pack(directory), b"V" + _U64.pack(directory + 1)
+
+
+def revision_key(revision: int) -> bytes:
+    """R: immutable content and its attributes."""
+    return b"R" + _U64.pack(revision)
+
+
+def inode_key(inode: int) -> bytes:
+    """I: an inode that something sets apart from its only name."""
+    return b"I" + _U64.pack(inode)
+
+
+def window_key(revision: int, window: int) -> bytes:
+    """E: extents of one 1 MiB window of content that is written at random."""
+    return b"E" + _U64.pack(revision) + _U64.pack(window)
+
+
+def windows_of(revision: int) -> tuple[bytes, bytes]:
+    """Return the range of E rows of a revision."""
+    return b"E" + _U64.pack(revision), b"E" + _U64.pack(revision + 1)
+
+
+def cookie_key(directory: int, cookie: int) -> bytes:
+    """C: 63-bit hash of the case-folded name → name."""
+    return b"C" + _U64.pack(directory) + _U64.pack(cookie)
+
+
+def cookies_of(directory: int) -> tuple[bytes, bytes]:
+    """Return the range of C rows of a directory."""
+    return b"C" + _U64.pack(directory), b"C" + _U64.pack(directory + 1)
+
+
+def archive_key(key: bytes, death: int) -> bytes:
+    """A: what a relative key held until epoch `death`."""
+    return b"A" + key + _U64.pack(death)
+
+
+def archive_parts(key: bytes) -> tuple[bytes, int]:
+    """Undo `archive_key`."""
+    return key[1:-8], int.from_bytes(key[-8:], "big")
+
+
+def dead_key(snapshot: int, key: bytes, death: int) -> bytes:
+    """L: an entry of a snapshot's dead list, names the archived row."""
+    return b"L" + _U64.pack(snapshot) + key + _U64.pack(death)
+
+
+def dead_of(snapshot: int) -> tuple[bytes, bytes]:
+    """Return the range of a snapshot's dead list."""
+    return b"L" + _U64.pack(snapshot), b"L" + _U64.pack(snapshot + 1)
+
+
+def dead_parts(key: bytes) -> tuple[bytes, int]:
+    """Return the key and the death of the archived row that a dead list entry names."""
+    return key[9:-8], int.from_bytes(key[-8:], "big")
+
+
+def snapshot_key(snapshot: int) -> bytes:
+    """S: a snapshot of the volume."""
+    return b"S" + _U64.pack(snapshot)
+
+
+SNAPSHOTS: Final = (b"S", b"T")
+
+
+def borrow_key(revision: int, volume: int, borrower: int) -> bytes:
+    """X: revision `borrower` of `volume` refers to chunks that `revision` of this volume wrote."""
+    return b"X" + _U64.pack(revision) + _VOLUME.pack(b"v", volume)[1:] + _U64.pack(borrower)
+
+
+def borrowers_of(revision: int) -> tuple[bytes, bytes]:
+    """Return the range of X rows of a revision."""
+    return b"X" + _U64.pack(revision), b"X" + _U64.pack(revision + 1)
+
+
+def lender_key(revision: int) -> bytes:
+    """Z: chunks of a dropped revision that borrowers still refer to."""
+    return b"Z" + _U64.pack(revision)
+
+
+def upload_prefix(key: bytes) -> bytes:
+    """Return what the U rows of an S3 key begin with; keys that share their first NODE_BYTES bytes share it."""
+    if len(key) < NODE_BYTES:
+        return b"U" + escape(key) + FILE_END
+    return b"U" + escape(key[:NODE_BYTES]) + CONTINUED_END
+
+
+def upload_key(key: bytes, upload: int) -> bytes:
+    """U: a multipart upload in progress, by key, then by age."""
+    return upload_prefix(key) + _U64.pack(upload)
+
+
+UPLOADS: Final = (b"U", b"V")
+
+
+def part_key(upload: int, number: int) -> bytes:
+    """P: a part of an upload."""
+    return b"P" + _U64.pack(upload) + number.to_bytes(2, "big")
+
+
+def parts_of(upload: int, *, after: int = -1) -> tuple[bytes, bytes]:
+    """Return the range of P rows of an upload with a number above `after`."""
+    base = b"P" + _U64.pack(upload)
+    return base + min(after + 1, 0xFFFF).to_bytes(2, "big"), b"P" + _U64.pack(upload + 1)
+
+
+USAGE: Final = b"Q"  # counters, changed by merges
+
+
+def times_key(directory: int) -> bytes:
+    """T: when a directory's entries last changed, by merges."""
+    return b"T" + _U64.pack(directory)
+
+
+FEED: Final = b"F"  # F, commit version, number within the commit
+FEED_END: Final = b"G"
+
+
+def document_key(name: str) -> bytes:
+    """K: a document that a protocol keeps with the volume."""
+    return b"K" + name.encode()
+
+
+DOCUMENTS: Final = (b"K", b"L")

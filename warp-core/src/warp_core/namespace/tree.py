@@ -1,0 +1,419 @@
+"""A volume's rows over a MetaStore: live, as of a snapshot, and through a clone's base; and the transaction that keeps snapshots true.
+
+Keys here are relative to the volume (`keys.py`). The live path of a volume that is no clone is a plain `get`.
+
+```
+ snapshots     S1          S2                  epoch of the volume: 0 | 1 | 2
+ row p    born 0 ─┼─ born 1 ─┼─────────▶       p written in epoch 1: its old value goes to A/p/1, dead list of S1
+ at S1:   live born 1 ≥ 1, so the first archived row with death ≥ 1: A/p/1, born 0 < 1
+ at S2:   live born 1 < 2: the live row
+```
+
+A clone's rows hide its base's; a row of the base that is deleted in the clone leaves a *whiteout*.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from warp_core.interfaces.consistency import SCAN_MAX, Row, View
+from warp_core.metadata import Transaction
+from warp_core.namespace import keys
+from warp_core.namespace.rows import VolumeRow, born, is_whiteout, whiteout
+
+Pair = tuple[bytes, bytes]  # relative key, value
+
+KEPT_FAMILIES: Final = frozenset(
+    b"DVRIEC"
+)  # what snapshots keep; the rest is bookkeeping of the present
+
+
+class Source(Protocol):
+    """What rows are read from: a view, or a transaction, which remembers what it read and checks it at its commit."""
+
+    async def get(self, key: bytes) -> bytes | None:
+        """Return the row's value."""
+
+    async def scan(
+        self, start: bytes, end: bytes, *, limit: int = SCAN_MAX, reverse: bool = False
+    ) -> list[Row]:
+        """Return up to `limit` rows of [start, end)."""
+
+
+class ViewSource:
+    """A view as a source."""
+
+    __slots__ = ("scan", "view")
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self.scan = view.scan
+
+    async def get(self, key: bytes) -> bytes | None:
+        """Return the row's value."""
+        found = await self.view.get(key)
+        return found[0] if found else None
+
+
+class Unchecked:
+    """A transaction as a source whose reads are not checked at its commit: the body says what matters by `check`."""
+
+    __slots__ = ("_txn",)
+
+    def __init__(self, txn: Transaction) -> None:
+        self._txn = txn
+
+    async def get(self, key: bytes) -> bytes | None:
+        """Return the row's value."""
+        return await self._txn.get(key, checked=False)
+
+    async def scan(
+        self, start: bytes, end: bytes, *, limit: int = SCAN_MAX, reverse: bool = False
+    ) -> list[Row]:
+        """Return up to `limit` rows of [start, end)."""
+        return await self._txn.scan(start, end, limit=limit, reverse=reverse, checked=False)
+
+
+class Rows(Protocol):
+    """Rows of one volume, by relative key."""
+
+    async def get(self, key: bytes) -> bytes | None:
+        """Return the row's value."""
+
+    async def scan(
+        self, start: bytes, end: bytes, *, limit: int = SCAN_MAX, reverse: bool = False
+    ) -> list[Pair]:
+        """Return up to `limit` rows of [start, end)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A volume as it was last read. `version` is that of its row, which every transaction checks.
+
+    With `snapshot` this is the volume as of then: read only. `bases` are (volume, snapshot) below a clone, nearest first.
+    """
+
+    row: VolumeRow
+    version: int
+    prefix: bytes
+    bases: tuple[tuple[int, int], ...] = ()
+    snapshot: int = 0
+
+    @property
+    def number(self) -> int:
+        """Return the number that its rows and records carry."""
+        return self.row.number
+
+    @property
+    def plain(self) -> bool:
+        """Say whether its rows are just what the MetaStore holds under its prefix."""
+        return not self.snapshot and not self.bases
+
+    def rows(self, source: Source) -> Rows:
+        """Return the volume's rows as `source` shows them."""
+        own: Rows = (
+            SnapshotRows(source, self.prefix, self.snapshot)
+            if self.snapshot
+            else LiveRows(source, self.prefix)
+        )
+        return _layered(source, own, self.bases)
+
+
+def _layered(source: Source, own: Rows, bases: tuple[tuple[int, int], ...]) -> Rows:
+    if not bases:
+        return own
+    (number, snapshot), *deeper = bases
+    base = SnapshotRows(source, keys.prefix(number), snapshot)
+    return CloneRows(own, _layered(source, base, tuple(deeper)))
+
+
+class LiveRows:
+    """What the volume's prefix holds now."""
+
+    __slots__ = ("_prefix", "_source")
+
+    def __init__(self, source: Source, prefix: bytes) -> None:
+        self._source = source
+        self._prefix = prefix
+
+    async def get(self, key: bytes) -> bytes | None:
+        """Return the row's value."""
+        return await self._source.get(self._prefix + key)
+
+    async def scan(
+        self, start: bytes, end: bytes, *, limit: int = SCAN_MAX, reverse: bool = False
+    ) -> list[Pair]:
+        """Return up to `limit` rows of [start, end)."""
+        prefix = self._prefix
+        cut = len(prefix)
+        found = await self._source.scan(prefix + start, prefix + end, limit=limit, reverse=reverse)
+        return [(row[0][cut:], row[1]) for row in found]
+
+
+class SnapshotRows:
+    """What the volume's prefix held when snapshot `snapshot` was taken."""
+
+    __slots__ = ("_live", "_snapshot")
+
+    def __init__(self, source: Source, prefix: bytes, snapshot: int) -> None:
+        self._live = LiveRows(source, prefix)
+        self._snapshot = snapshot
+
+    async def get(self, key: bytes) -> bytes | None:
+        """Return the row's value as of the snapshot."""
+        value = await self._live.get(key)
+        if value is not None and born(value) < self._snapshot:
+            return value
+        archived = b"A" + key
+        found = await self._live.scan(
+            archived + keys.u64(self._snapshot), archived + b"\xff" * 9, limit=1
+        )
+        return found[0][1] if found and born(found[0][1]) < self._snapshot else None
+
+    async def scan(
+        self, start: bytes, end: bytes, *, limit: int = SCAN_MAX, reverse: bool = False
+    ) -> list[Pair]:
+        """Return up to `limit` rows of [start, end) as of the snapshot."""
+        live = _Cursor(self._live, start, end, limit, reverse)
+        # A start or end that lies just behind a key (key + 00) lies before that key's archived rows, which go on with their death.
+        far_end = end[:-1] + b"\xff" * 9 if end.endswith(b"\0") else end
+        dead = _Cursor(self._live, b"A" + start, b"A" + far_end, limit, reverse)
+        result: list[Pair] = []
+        while len(result) < limit:
+            row, grave = await live.peek(), await dead.peek()
+            if row is None and grave is None:
+                break
+            buried = keys.archive_parts(grave[0])[0] if grave else b""
+            if row is not None and (
+                grave is None or (row[0] >= buried if reverse else row[0] <= buried)
+            ):
+                live.skip()
+                if born(row[1]) < self._snapshot:
+                    result.append(row)
+                    await self._skip(dead, row[0])
+                continue
+            found = await self._archived(dead, buried, reverse)
+            if found is not None and start <= buried < end:
+                result.append((buried, found))
+        return result
+
+    async def _skip(self, dead: _Cursor, key: bytes) -> None:
+        while (grave := await dead.peek()) is not None and grave[0][1:-8] == key:
+            dead.skip()
+
+    async def _archived(self, dead: _Cursor, key: bytes, reverse: bool) -> bytes | None:
+        """Consume a key's archived rows; return what it held at the snapshot: the first death at or after it, if born before it."""
+        chosen: bytes | None = None
+        while (grave := await dead.peek()) is not None and grave[0][1:-8] == key:
+            dead.skip()
+            death = int.from_bytes(grave[0][-8:], "big")
+            if death >= self._snapshot and (chosen is None or reverse):
+                chosen = grave[1]
+        return chosen if chosen is not None and born(chosen) < self._snapshot else None
+
+
+class CloneRows:
+    """A clone's own rows before those of its base."""
+
+    __slots__ = ("_base", "_own")
+
+    def __init__(self, own: Rows, base: Rows) -> None:
+        self._own = own
+        self._base = base
+
+    async def get(self, key: bytes) -> bytes | None:
+        """Return the row's value, the base's where the clone has none of its own."""
+        value = await self._own.get(key)
+        if value is None:
+            return await self._base.get(key) if key[0] in KEPT_FAMILIES else None
+        return None if is_whiteout(value) else value
+
+    async def scan(
+        self, start: bytes, end: bytes, *, limit: int = SCAN_MAX, reverse: bool = False
+    ) -> list[Pair]:
+        """Return up to `limit` rows of [start, end), each key once."""
+        if start[0] not in KEPT_FAMILIES:
+            return await self._own.scan(start, end, limit=limit, reverse=reverse)
+        own = _Cursor(self._own, start, end, limit, reverse)
+        base = _Cursor(self._base, start, end, limit, reverse)
+        result: list[Pair] = []
+        while len(result) < limit:
+            mine, below = await own.peek(), await base.peek()
+            if mine is None and below is None:
+                break
+            if mine is None or (
+                below is not None and (below[0] > mine[0] if reverse else below[0] < mine[0])
+            ):
+                assert below is not None
+                base.skip()
+                result.append(below)
+                continue
+            own.skip()
+            if below is not None and below[0] == mine[0]:
+                base.skip()
+            if not is_whiteout(mine[1]):
+                result.append(mine)
+        return result
+
+
+class _Cursor:
+    """Rows of a range one by one, fetched a page at a time."""
+
+    __slots__ = ("_end", "_limit", "_page", "_place", "_reverse", "_rows", "_start")
+
+    def __init__(self, rows: Rows, start: bytes, end: bytes, limit: int, reverse: bool) -> None:
+        self._rows = rows
+        self._start = start
+        self._end = end
+        self._limit = max(1, min(limit, SCAN_MAX))
+        self._reverse = reverse
+        self._page: list[Pair] | None = None
+        self._place = 0
+
+    async def peek(self) -> Pair | None:
+        """Return the next row without consuming it."""
+        page = self._page
+        if page is None or (self._place == len(page) and len(page) == self._limit):
+            if page:
+                last = page[-1][0]
+                if self._reverse:
+                    self._end = last
+                else:
+                    self._start = last + b"\0"
+            page = self._page = await self._rows.scan(
+                self._start, self._end, limit=self._limit, reverse=self._reverse
+            )
+            self._place = 0
+        return page[self._place] if self._place < len(page) else None
+
+    def skip(self) -> None:
+        """Consume the row that `peek` returned."""
+        self._place += 1
+
+
+class VolumeTransaction:
+    """Reads and writes of one volume in one transaction; the first change of a row after a snapshot archives it.
+
+    The volume's row is checked at the commit: a snapshot, a change of versioning or the volume's deletion in between is a
+    conflict, and the body runs again with the volume as it then is.
+    """
+
+    __slots__ = ("_bases", "_own", "_prefix", "_rows", "_txn", "newest", "volume")
+
+    def __init__(self, txn: Transaction, volume: Volume) -> None:
+        assert not volume.snapshot, "a snapshot is read only"
+        txn.check(keys.volume_name_key(volume.row.name), volume.version)
+        self._txn = txn
+        self._prefix = volume.prefix
+        self._own = LiveRows(txn, volume.prefix)
+        self._rows = volume.rows(txn)
+        self._bases = volume.bases
+        self.volume = volume
+        self.newest = volume.row.newest
+
+    @property
+    def epoch(self) -> int:
+        """Return what rows written now are born in."""
+        return self.volume.row.epoch
+
+    @property
+    def engine(self) -> Transaction:
+        """Return the transaction below, for rows outside the volume."""
+        return self._txn
+
+    async def get(self, key: bytes) -> bytes | None:
+        """Return the row's value, checked at the commit."""
+        return await self._rows.get(key)
+
+    async def scan(
+        self, start: bytes, end: bytes, *, limit: int = SCAN_MAX, reverse: bool = False
+    ) -> list[Pair]:
+        """Return up to `limit` rows of [start, end); the range that was seen is checked at the commit."""
+        return await self._rows.scan(start, end, limit=limit, reverse=reverse)
+
+    async def put(self, key: bytes, value: bytes) -> bool:
+        """Set a row that snapshots keep; `value` says that it is born in `epoch`. Returns whether its old value stays for somebody.
+
+        Where that is False, what only the old value referred to is garbage now: see `references`.
+        """
+        kept = await self._archive(key) if self.newest or self._bases else False
+        self._txn.put(self._prefix + key, value)
+        return kept
+
+    async def delete(self, key: bytes) -> bool:
+        """Remove a row that snapshots keep. Returns whether its value stays for somebody, as `put` does."""
+        if not (self.newest or self._bases):
+            self._txn.delete(self._prefix + key)
+            return False
+        kept = await self._archive(key)
+        if self._bases and await self._below(key):
+            self._txn.put(self._prefix + key, whiteout(self.epoch))
+        else:
+            self._txn.delete(self._prefix + key)
+        return kept
+
+    async def _archive(self, key: bytes) -> bool:
+        """Keep the row for the newest snapshot that shows it; returns whether a snapshot or the base keeps it."""
+        value = await self._txn.get(self._prefix + key)
+        if value is None:
+            return bool(self._bases) and await self._below(key)
+        if born(value) >= self.newest:
+            return False
+        self._txn.put(self._prefix + keys.archive_key(key, self.epoch), value)
+        self._txn.put(self._prefix + keys.dead_key(self.newest, key, self.epoch), b"")
+        return True
+
+    async def _below(self, key: bytes) -> bool:
+        base = _layered(self._txn, _Nothing(), self._bases)
+        return await base.get(key) is not None
+
+    async def archived(self, key: bytes) -> bytes | None:
+        """Return the newest archived value of a row: its neighbour in time, with which it may share content."""
+        if not self.newest:
+            return None
+        base = b"A" + key
+        found = await self._own.scan(base, base + b"\xff" * 9, limit=1, reverse=True)
+        return found[0][1] if found else None
+
+    # Rows that snapshots do not keep --------------------------------------------------------------
+
+    async def get_present(self, key: bytes) -> bytes | None:
+        """Return the value of a row that snapshots and clones do not share."""
+        return await self._own.get(key)
+
+    async def scan_present(
+        self, start: bytes, end: bytes, *, limit: int = SCAN_MAX, reverse: bool = False
+    ) -> list[Pair]:
+        """Return up to `limit` rows of a range that snapshots and clones do not share."""
+        return await self._own.scan(start, end, limit=limit, reverse=reverse)
+
+    def put_present(self, key: bytes, value: bytes) -> None:
+        """Set a row that snapshots do not keep."""
+        self._txn.put(self._prefix + key, value)
+
+    def delete_present(self, key: bytes) -> None:
+        """Remove a row that snapshots do not keep."""
+        self._txn.delete(self._prefix + key)
+
+    def merge(
+        self, key: bytes, *, add: tuple[int, ...] = (), maximum: tuple[int, ...] = ()
+    ) -> None:
+        """Add to a counter row without reading it."""
+        self._txn.merge(self._prefix + key, add=add, max=maximum)
+
+    def stamp(self, prefix: bytes, suffix: bytes, value: bytes) -> None:
+        """Write a row whose key carries the commit's version."""
+        self._txn.stamp(self._prefix + prefix, suffix, value)
+
+
+class _Nothing:
+    """The own rows of nobody."""
+
+    async def get(self, key: bytes) -> bytes | None:
+        return None
+
+    async def scan(
+        self, start: bytes, end: bytes, *, limit: int = SCAN_MAX, reverse: bool = False
+    ) -> list[Pair]:
+        return []
