@@ -1,0 +1,750 @@
+"""The journal: one log of everything small that must be durable soon, in copies on several stores.
+
+```
+ append append append …            in the loop's thread: a place is assigned, buffers are queued
+        │ queued batch │ ─────────▶ one write and one sync a copy, all copies at once ──▶ flush() returns
+               ▲                            meanwhile the next batch fills: group commit
+```
+
+Segments are containers of lane 1. A batch begins with a mark that says what was durable before it;
+after a crash the end is the first place where no copy has a valid record and no mark says that
+there was one (`segments.recover`). Records are only ever added: a segment is never appended to by a
+later run. See `docs/formats/journal.md`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from warp_core.containers import format as fmt
+from warp_core.containers import segments as seg
+from warp_core.containers.generations import Copy, find_copies, write_generation
+from warp_core.containers.segments import START, Entry, Gap, Mark, Position, Segment
+from warp_core.errors import (
+    Busy,
+    Corrupt,
+    NoSpace,
+    NotFound,
+    ReadOnly,
+    StoreFailed,
+    TooLarge,
+    Unavailable,
+    WarpError,
+)
+from warp_core.interfaces.stores import BlobStore, Buffer
+
+BATCH_MAX = 1024 * 1024  # bytes of one write and sync: larger ones only make the first in it wait
+QUEUE_MAX = 16 * 1024 * 1024  # bytes queued; beyond it `append` refuses and `room` waits
+JOIN_MAX = 8 * 1024  # records up to here are joined: a copy is cheaper than three more buffers
+BUFFERS_MAX = 1000  # of one batch: the kernel takes 1024 at once
+SPARE_AT = 4  # the next segment is made when a quarter of the current one is used
+TIGHT_SIZE = 4 * 1024 * 1024  # of a segment that grows into a full store's reserve
+TIGHT_RETRY_S = 1.0  # how often a full store is asked again
+MARK_ROOM = 256  # bytes that a mark takes at most
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class _Batch:
+    """Records of one segment that are written together."""
+
+    __slots__ = ("buffers", "number", "offset", "payload", "segment", "sequence", "size", "waiting")
+
+    def __init__(self, number: int, segment: Segment, offset: int) -> None:
+        self.number = number
+        self.segment = segment
+        self.offset = offset
+        self.size = 0
+        self.payload = 0
+        self.sequence = 0
+        self.buffers: list[Buffer] = []
+        self.waiting: list[asyncio.Future[None]] = []
+
+
+class Journal:
+    """Open it with `async with`; all calls come from the loop's thread.
+
+    `sequence` is that of the newest record appended, `durable` of the newest that is durable,
+    `batch` the number of the batch that is filling: what is appended under one number becomes
+    durable together.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[BlobStore],
+        *,
+        epoch: int | None = None,
+        segment_size: int = fmt.CONTAINER_SIZE,
+        wall_ns: Callable[[], int] = time.time_ns,
+        on_sealed: Callable[[Segment], None] | None = None,
+    ) -> None:
+        """Take the stores of the copies.
+
+        Args:
+            epoch: Of this run; without one the journal makes one that it has not used.
+            on_sealed: Told of each segment that will not grow any more, those of earlier runs
+            included.
+        """
+        if not stores:
+            raise ReadOnly("a journal needs at least one store")
+        self._stores = list(stores)
+        self._epoch = epoch
+        self._counter = 0
+        self._segment_size = segment_size
+        self._wall_ns = wall_ns
+        self.on_sealed = on_sealed
+        self.copies: list[Copy] = []
+        self.generation = 0
+        self.sequence = 0
+        self.durable = 0
+        self.batch = 0
+        self.queued = 0  # bytes
+        self.batches_written = 0
+        self.bytes_written = 0  # to each copy
+        self.failed: WarpError | None = None
+        self.tight: NoSpace | None = None  # why no next segment could be made
+        self._segments: dict[
+            int, Segment
+        ] = {}  # of this run, and those that the last one left open
+        self._old: list[int] = []  # ids of earlier runs, ascending
+        self._old_ids: set[int] = set()
+        self._released = START
+        self._segment: Segment | None = None
+        self._capacity = segment_size
+        self._offset = 0
+        self._previous = 0
+        self._durable_at = START
+        self._spare: Segment | None = None
+        self._spare_task: asyncio.Task[None] | None = None
+        self._queue: deque[_Batch] = deque()
+        self._writing: _Batch | None = None
+        self._flush_to = -1
+        self._wake: asyncio.Future[None] | None = None
+        self._room: list[asyncio.Future[None]] = []
+        self._writer: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # Opening and closing
+    # ------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Recover what earlier runs left, seal it, and begin a segment.
+
+        Raises:
+            Corrupt: No copy can be read.
+            NewerFormat: Written by a later release.
+        """
+        self.copies = await find_copies(self._stores)
+        if not any(copy.alive for copy in self.copies):
+            raise StoreFailed(f"no copy of the journal can be read: {self._reasons()}")
+        states = [copy.state for copy in self.copies if copy.state is not None]
+        self.generation = max((state.generation for state in states), default=0)
+        # A stale copy may still have open segments that the others have sealed, or deleted.
+        sealed_below = min(
+            (copy.state.sealed_below for copy in self.copies if copy.state), default=0
+        )
+        held = await self._listing()
+        self._old = sorted(held)
+        await self._recover([container for container in self._old if container >= sealed_below])
+        if self._epoch is None:
+            last = max((fmt.epoch_of(container) for container in self._old), default=0)
+            self._epoch = fmt.next_epoch(last, self._wall_ns() / 1e9)
+        first = fmt.container_id(fmt.Lane.JOURNAL, self._epoch, 0)
+        if self._old and self._old[-1] >= first:
+            raise Corrupt(
+                f"epoch {self._epoch} was used before: the journal has {self._old[-1]:016x}"
+            )
+        self._previous = self._old[-1] if self._old else 0
+        self._old_ids = set(self._old)
+        self.generation += 1
+        await self._write_generation(first)
+        self._writer = asyncio.create_task(self._write_batches(), name="journal writer")
+        try:
+            await self._make_spare()
+        except NoSpace as error:
+            self.tight = error
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Flush, seal the segment, and end the writer."""
+        try:
+            if self.failed is None and self._queue:
+                await self.flush()
+        except WarpError:
+            pass  # whoever waited for these records has heard of it
+        if self._spare_task is not None:
+            self._tasks.add(self._spare_task)
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.gather(self._writer, return_exceptions=True)
+        if self.failed is None:
+            for segment in (self._segment, self._spare):
+                if segment is not None and not segment.sealed:
+                    await self._finish(segment)
+            below = fmt.container_id(fmt.Lane.JOURNAL, self._epoch or 0, self._counter)
+            await self._write_generation(below)
+        self.failed = self.failed or Unavailable("the journal is closed")
+
+    async def _listing(self) -> dict[int, list[BlobStore]]:
+        """Return which stores have which segments."""
+        held: dict[int, list[BlobStore]] = {}
+        prefix = f"c/{fmt.Lane.JOURNAL:02x}"
+        for copy in self.copies:
+            after = ""
+            while copy.alive:
+                page = await copy.store.list(prefix, after=after)
+                if not page:
+                    break
+                for blob in page:
+                    parsed = fmt.parse_blob_name(blob.name)
+                    if parsed is not None:
+                        held.setdefault(parsed[0], []).append(copy.store)
+                after = page[-1].name
+        return held
+
+    async def _recover(self, containers: Sequence[int]) -> None:
+        """Seal segments that a crash left open."""
+        living = [copy.store for copy in self.copies if copy.alive]
+        for index, container in enumerate(containers):
+            pages = [await seg.page_of(store, container) for store in living]
+            size = next((page.size for page in pages if page and page.state == fmt.State.SEALED), 0)
+            if all(page and page.state == fmt.State.SEALED for page in pages):
+                self._segments[container] = Segment(container, living, sealed=True, size=size)
+                continue
+            durable_to = size
+            for later in containers[index + 1 :]:
+                async for entry in seg.entries(Segment(later, living), end=fmt.PAGE + 1):
+                    mark = msgspec.msgpack.decode(entry.payload, type=Mark)
+                    if mark.container == container:
+                        durable_to = max(durable_to, mark.offset)
+            segment = await seg.recover(
+                container, living, pages, durable_to=durable_to, created_ns=self._wall_ns()
+            )
+            if segment.size <= fmt.PAGE:
+                self._old.remove(container)
+                await self._delete(segment)
+                continue
+            self._segments[container] = segment
+            if self.on_sealed is not None:
+                self.on_sealed(segment)
+
+    # Writing
+    # ------------------------------------------------------------------------------------------
+
+    def append(self, kind: int, payload: Buffer, *, owner: fmt.Owner = fmt.NOBODY) -> fmt.Chunk:
+        """Queue a record and return its place; `flush` makes it durable. The payload must not
+        change until then.
+
+        Raises:
+            Busy: More than QUEUE_MAX is queued, or the next segment is being made: await `room`
+                first. NoSpace: The stores are full. TooLarge: Beyond RECORD_MAX. ReadOnly: No copy
+                could be written any more.
+        """
+        if self.tight is not None:
+            self._try_again()
+            if kind == fmt.Kind.PAYLOAD:
+                raise self.tight  # what is left is for commits: deletes need them
+        length = len(payload)
+        stored = fmt.stored_size(length)
+        size = fmt.align(stored)
+        batch = self._queue[-1] if self._queue else None
+        if (
+            batch is None
+            or batch.size + size > BATCH_MAX
+            or self._offset + size > self._capacity
+            or len(batch.buffers) > BUFFERS_MAX
+        ):
+            batch = self._begin(size)
+        segment = batch.segment
+        offset = self._offset
+        now = self._wall_ns()
+        sequence = self.sequence = now if now > self.sequence else self.sequence + 1
+        buffers = (fmt.pack_small if 0 < length <= fmt.FRAME else fmt.pack)(
+            kind, segment.container, offset, owner, sequence, payload
+        )
+        if size <= JOIN_MAX:
+            batch.buffers.append(b"".join(buffers))
+        else:
+            batch.buffers += buffers
+        batch.sequence = sequence
+        batch.size += size
+        if kind == fmt.Kind.PAYLOAD:
+            batch.payload += size
+        self._offset = offset + size
+        self.queued += size
+        if self.queued > BATCH_MAX and self._wake is not None:
+            self._kick(batch.number - 1)
+        return fmt.Chunk(segment.container, offset, stored, length)
+
+    def has_room(self, length: int) -> bool:
+        """Tell whether `append` of so many bytes would succeed now."""
+        return self._refusal(fmt.align(fmt.stored_size(length))) is None
+
+    async def room(self, length: int) -> None:
+        """Wait until a record of so many bytes can be appended: the queue is the limit on memory.
+
+        Raises:
+            NoSpace: The stores are full.
+            TooLarge: Beyond RECORD_MAX.
+            ReadOnly: No copy could be written any more.
+        """
+        size = fmt.align(fmt.stored_size(length))
+        tried = False
+        while (error := self._refusal(size)) is not None:
+            if isinstance(error, NoSpace) and not tried:
+                tried = True
+                await self._make_spare_once()
+                continue
+            if not isinstance(error, Busy):
+                raise error
+            if self.queued > QUEUE_MAX:
+                self._kick(self.batch)
+                future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._room.append(future)
+                await future
+            else:
+                await self._make_spare_once()
+
+    def _refusal(self, size: int) -> WarpError | None:
+        """Return why a record of `size` bytes cannot be appended now."""
+        if self.failed is not None:
+            return self.failed
+        if size > seg.RECORD_MAX or size > self._segment_size - fmt.PAGE - MARK_ROOM:
+            return TooLarge(f"record of {size} bytes > {min(seg.RECORD_MAX, self._segment_size)}")
+        if self.queued > QUEUE_MAX:
+            return Busy(f"{self.queued} bytes are queued > QUEUE_MAX {QUEUE_MAX}")
+        if self._segment is not None and self._offset + size + MARK_ROOM <= self._capacity:
+            return None
+        if self._spare is None or fmt.PAGE + size + MARK_ROOM > self._spare.size:
+            return self.tight or Busy("the next segment is being made")
+        return None
+
+    def _begin(self, size: int) -> _Batch:
+        """Begin a batch that has room for a record of `size` bytes, in the next segment if need be."""
+        refusal = self._refusal(size)
+        if refusal is not None:
+            raise refusal
+        segment = self._segment
+        if segment is None or self._offset + size + MARK_ROOM > self._capacity:
+            if segment is not None:
+                self._previous = segment.container
+                segment.size = self._offset
+                written = self._writing is None or self._writing.segment is not segment
+                if written and not any(batch.segment is segment for batch in self._queue):
+                    self._background(self._finish(segment))  # else the writer does, when it is
+            segment, self._spare = self._spare, None
+            assert segment is not None
+            self._segment = segment
+            self._capacity, segment.size = segment.size, 0
+            self._offset = fmt.PAGE
+            self._segments[segment.container] = segment
+        if (
+            self._spare is None
+            and self._offset > self._capacity // SPARE_AT
+            and self._spare_task is None
+        ):
+            self._spare_task = asyncio.create_task(self._make_spare_quietly(), name="journal spare")
+        self.batch += 1
+        batch = _Batch(self.batch, segment, self._offset)
+        now = self._wall_ns()
+        batch.sequence = self.sequence = now if now > self.sequence else self.sequence + 1
+        mark = _encode(Mark(*self._durable_at, self._previous))
+        buffers = fmt.pack_small(
+            fmt.Kind.BATCH, segment.container, self._offset, fmt.NOBODY, batch.sequence, mark
+        )
+        batch.buffers.append(b"".join(buffers))
+        batch.size = len(batch.buffers[0])
+        self._offset += batch.size
+        self.queued += batch.size
+        self._queue.append(batch)
+        return batch
+
+    async def flush(self) -> None:
+        """Return when everything appended so far is durable on every copy.
+
+        Raises:
+            ReadOnly: No copy could be written: what was appended may or may not be found after a
+                restart.
+        """
+        if self._queue:
+            batch = self._queue[-1]
+        elif self._writing is not None:
+            batch = self._writing
+        elif self.failed is not None and self.durable < self.sequence:
+            raise self.failed
+        else:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        batch.waiting.append(future)
+        self._kick(batch.number)
+        await future
+
+    def _kick(self, number: int) -> None:
+        """Let the writer write batches up to `number`."""
+        if number > self._flush_to:
+            self._flush_to = number
+        if self._wake is not None:
+            self._wake.set_result(None)
+            self._wake = None
+
+    async def _write_batches(self) -> None:
+        """Write what is queued, one batch after the other; the next fills meanwhile."""
+        queue = self._queue
+        loop = asyncio.get_running_loop()
+        while True:
+            while not queue or (queue[0].number > self._flush_to and self.queued < BATCH_MAX):
+                self._wake = loop.create_future()
+                await self._wake
+            batch = self._writing = queue.popleft()
+            try:
+                await self._write(batch)
+            except WarpError as error:
+                self._fail(batch, error)
+                return
+            self._writing = None
+            self.durable = batch.sequence
+            self.queued -= batch.size
+            self.batches_written += 1
+            self.bytes_written += batch.size
+            segment = batch.segment
+            segment.payload += batch.payload
+            end = batch.offset + batch.size
+            self._durable_at = Position(segment.container, end)
+            for future in batch.waiting:
+                if not future.done():
+                    future.set_result(None)
+            if self._room:
+                self._let_in()
+            if segment is not self._segment and (not queue or queue[0].segment is not segment):
+                self._background(self._finish(segment))
+
+    async def _write(self, batch: _Batch) -> None:
+        """Write one batch to every living copy; those that fail are left behind by a new
+        generation.
+
+        Raises:
+            ReadOnly: None is left.
+        """
+        blob = batch.segment.blob
+        living = [copy for copy in self.copies if copy.alive]
+        if len(living) == 1:
+            try:
+                await living[0].store.write(
+                    blob, offset=batch.offset, buffers=batch.buffers, sync=True
+                )
+            except WarpError as error:
+                living[0].alive, living[0].reason = False, str(error)
+                raise ReadOnly(
+                    f"no copy of the journal can be written: {self._reasons()}"
+                ) from error
+            return
+        results = await asyncio.gather(
+            *(
+                copy.store.write(blob, offset=batch.offset, buffers=batch.buffers, sync=True)
+                for copy in living
+            ),
+            return_exceptions=True,
+        )
+        await self._leave_behind(living, results)
+
+    async def _leave_behind(
+        self, living: Sequence[Copy], results: Sequence[BaseException | None]
+    ) -> None:
+        """Mark copies dead that failed, and say so on the others before anything else is
+        acknowledged.
+        """
+        failed = False
+        for copy, result in zip(living, results, strict=True):
+            if isinstance(result, WarpError):
+                copy.alive, copy.reason, failed = False, str(result), True
+            elif result is not None:
+                raise result
+        if failed:
+            self.generation += 1
+            below = min(
+                (s.container for s in self._segments.values() if not s.sealed),
+                default=fmt.container_id(fmt.Lane.JOURNAL, self._epoch or 0, 0),
+            )
+            await self._write_generation(below)
+
+    async def _write_generation(self, sealed_below: int) -> None:
+        living = await write_generation(self.copies, self.generation, sealed_below=sealed_below)
+        if not living:
+            raise ReadOnly(f"no copy of the journal can be written: {self._reasons()}")
+        self.generation = living[0].state.generation if living[0].state else self.generation
+
+    def _fail(self, batch: _Batch, error: WarpError) -> None:
+        """Stop for good: nothing more is written in this run."""
+        self.failed = error
+        self._writing = None
+        batches = [batch, *self._queue]
+        self._queue.clear()
+        self.queued = 0
+        for each in batches:
+            for future in each.waiting:
+                if not future.done():
+                    future.set_exception(error)
+        self._let_in()
+
+    def _let_in(self) -> None:
+        waiting, self._room = self._room, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    def _reasons(self) -> str:
+        return "; ".join(f"{copy.name}: {copy.reason}" for copy in self.copies if copy.reason)
+
+    # Segments
+    # -----------------------------------------------------------------------------------------
+
+    async def _make_spare_once(self) -> None:
+        """Wait for the next segment; one task makes it for all who wait."""
+        if self._spare_task is None:
+            self._spare_task = asyncio.create_task(self._make_spare_quietly(), name="journal spare")
+        await asyncio.wait([self._spare_task])
+
+    def _try_again(self) -> None:
+        """Look, now and then, whether a full store has space again."""
+        now = asyncio.get_running_loop().time()
+        if self._spare_task is None and now - self._tight_since_s > TIGHT_RETRY_S:
+            self._spare_task = asyncio.create_task(self._make_spare_quietly(), name="journal spare")
+
+    async def _make_spare_quietly(self) -> None:
+        try:
+            await self._make_spare()
+        except NoSpace as error:
+            self.tight = error
+        except WarpError as error:
+            self.failed = self.failed or error
+        finally:
+            self._spare_task = None
+
+    async def _make_spare(self) -> None:
+        """Create the next segment on every living copy.
+
+        Raises:
+            NoSpace: Not even a small one fits.
+            ReadOnly: No copy is left.
+        """
+        if self._spare is not None and self.tight is None:
+            return
+        try:
+            spare = await self._create(self._segment_size, recycle=True)
+        except NoSpace as error:
+            # Payloads are refused from now on; commits, which deletes need, may use the stores'
+            # reserve.
+            self.tight = error
+            self._tight_since_s = asyncio.get_running_loop().time()
+            if self._spare is None and (
+                self._segment is None or self._offset > self._capacity // 2
+            ):
+                size = min(TIGHT_SIZE, self._segment_size)
+                self._spare = await self._create(size, vital=True)
+            return
+        small, self._spare, self.tight = self._spare, spare, None
+        if small is not None:
+            await self._delete(small)
+
+    async def _create(self, size: int, *, recycle: bool = False, vital: bool = False) -> Segment:
+        """Create a segment on every living copy.
+
+        Raises:
+            NoSpace: A store is too full.
+            ReadOnly: No copy is left.
+        """
+        assert self._epoch is not None
+        container = fmt.container_id(fmt.Lane.JOURNAL, self._epoch, self._counter)
+        self._counter += 1
+        blob = fmt.blob_name(container)
+        living = [copy for copy in self.copies if copy.alive]
+        page = fmt.pack_page(fmt.Page(container, copies=len(living), created_ns=self._wall_ns()))
+
+        async def create(store: BlobStore) -> None:
+            await store.create(blob, reserve=size, recycle=recycle, vital=vital)
+            await store.write(blob, offset=0, buffers=[page], sync=True)
+
+        results = await asyncio.gather(
+            *(create(copy.store) for copy in living), return_exceptions=True
+        )
+        full = next((result for result in results if isinstance(result, NoSpace)), None)
+        if full is not None:
+            await self._delete(Segment(container, []))
+            raise full
+        await self._leave_behind(living, results)
+        return Segment(container, [copy.store for copy in living if copy.alive], size=size)
+
+    async def _finish(self, segment: Segment) -> None:
+        """Seal a segment that nothing will be appended to, or delete it if it holds nothing."""
+        end = self._offset if segment is self._segment else segment.size
+        if segment is self._spare or end <= fmt.PAGE:
+            self._segments.pop(segment.container, None)
+            await self._delete(segment)
+            return
+        living = [copy for copy in self.copies if copy.alive]
+        results = await asyncio.gather(
+            *(
+                seg.seal(
+                    copy.store,
+                    segment.container,
+                    size=end,
+                    copies=len(living),
+                    created_ns=self._wall_ns(),
+                    keep=not segment.payload,
+                )
+                for copy in living
+            ),
+            return_exceptions=True,
+        )
+        await self._leave_behind(living, results)
+        segment.stores = [copy.store for copy in living if copy.alive]
+        segment.size, segment.sealed = end, True
+        if self.on_sealed is not None:
+            self.on_sealed(segment)
+        await self._drop_released()
+
+    async def _delete(self, segment: Segment) -> None:
+        """Delete a segment's blobs from the living copies."""
+        living = [copy for copy in self.copies if copy.alive]
+
+        async def delete(store: BlobStore) -> None:
+            try:
+                await store.delete(segment.blob)
+            except NotFound:
+                return
+
+        results = await asyncio.gather(
+            *(delete(copy.store) for copy in living), return_exceptions=True
+        )
+        await self._leave_behind(living, results)
+
+    def _background(self, work: object) -> None:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[call-overload]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def release(self, before: Position) -> None:
+        """Say that commit records before a position are not needed any more.
+
+        Segments of nothing else are deleted.
+        """
+        if before > self._released:
+            self._released = before
+            if any(self._droppable(segment) for segment in self._segments.values()):
+                self._background(self._drop_released())
+
+    def needed(self, container: int) -> bool:
+        """Tell whether a segment may hold commit records that are not released: it must not be
+        compacted or deleted.
+        """
+        segment = self._segments.get(container)
+        if segment is None:
+            return container >= self._released.container
+        return not segment.sealed or Position(container, segment.size) > self._released
+
+    def _droppable(self, segment: Segment) -> bool:
+        return (
+            segment.sealed
+            and not segment.payload
+            and fmt.epoch_of(segment.container) == self._epoch
+            and Position(segment.container, segment.size) <= self._released
+        )
+
+    async def _drop_released(self) -> None:
+        for segment in [segment for segment in self._segments.values() if self._droppable(segment)]:
+            self._segments.pop(segment.container, None)
+            await self._delete(segment)
+
+    # Reading
+    # ------------------------------------------------------------------------------------------
+
+    @property
+    def end(self) -> Position:
+        """Where the next record will lie, or later."""
+        if self._segment is None:
+            return Position(fmt.container_id(fmt.Lane.JOURNAL, self._epoch or 0, 0), fmt.PAGE)
+        return Position(self._segment.container, self._offset)
+
+    def queued_record(self, chunk: fmt.Chunk) -> bytes | None:
+        """Return a record's bytes if it is still queued or being written: stores cannot show it
+        yet.
+        """
+        batches = [self._writing, *self._queue] if self._writing is not None else self._queue
+        for batch in batches:
+            assert batch is not None
+            skip = chunk.offset - batch.offset
+            if batch.segment.container == chunk.container and 0 <= skip < batch.size:
+                data = b"".join(batch.buffers)
+                return data[skip : skip + chunk.stored]
+        return None
+
+    async def reaches(self, since: Position) -> bool:
+        """Tell whether everything appended by earlier runs after `since` is still here."""
+        later = [container for container in self._old if container > since.container]
+        if since.container in self._old_ids:
+            return True
+        if not later:
+            return True
+        mark = await self._first_mark(later[0])
+        return mark is not None and mark.previous == since.container
+
+    async def replay(self, since: Position = START) -> AsyncIterator[Entry | Gap]:
+        """Yield what earlier runs appended from `since` on: verified records in order, and ranges
+        that no copy has any more.
+
+        Raises:
+            Corrupt: A segment is missing as a whole.
+        """
+        living = [copy.store for copy in self.copies if copy.alive]
+        previous: int | None = (
+            since.container if since.container in self._old_ids or since == START else None
+        )
+        for container in self._old:
+            if container < since.container:
+                continue
+            segment = self._segments.get(container)
+            if segment is None:
+                page = await seg.sealed_page(living, container)
+                if page is None:
+                    raise Corrupt(
+                        f"segment {container:016x} of the journal has no valid page on any copy"
+                    )
+                segment = Segment(container, living, sealed=True, size=page.size)
+            if container != since.container and previous is not None:
+                mark = await self._first_mark(container)
+                if mark is not None and mark.previous != previous:
+                    raise Corrupt(
+                        f"the journal's segments between {previous:016x} and {container:016x} are missing"
+                    )
+            start = since.offset if container == since.container else fmt.PAGE
+            known = len(segment.gaps)
+            for gap in segment.gaps[:known]:
+                if gap.end > start:
+                    yield gap
+            async for entry in seg.entries(segment, start):
+                yield entry
+            for gap in segment.gaps[known:]:
+                if gap not in segment.gaps[:known]:
+                    yield gap
+            previous = container
+
+    async def _first_mark(self, container: int) -> Mark | None:
+        living = [copy.store for copy in self.copies if copy.alive]
+        async for entry in seg.entries(Segment(container, living), end=fmt.PAGE + 1):
+            if entry.kind == fmt.Kind.BATCH:
+                return msgspec.msgpack.decode(entry.payload, type=Mark)
+        return None

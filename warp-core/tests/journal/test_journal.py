@@ -1,0 +1,407 @@
+"""The journal on healthy and failing stores."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from warp_core.containers import format as fmt
+from warp_core.containers.journal import QUEUE_MAX, Journal
+from warp_core.containers.segments import START, Gap, Position
+from warp_core.errors import Busy, Corrupt, NoSpace, ReadOnly, StoreFailed, TooLarge
+
+OWNER = fmt.Owner(1, 2, 3)
+
+
+def open_journal(*disks, segment_size=1 << 20, **options):
+    return Journal(list(disks), segment_size=segment_size, **options)
+
+
+async def contents(journal, since=START):
+    return [
+        bytes(entry.payload)
+        async for entry in journal.replay(since)
+        if not isinstance(entry, Gap) and entry.kind == fmt.Kind.COMMIT
+    ]
+
+
+async def test_what_was_flushed_is_replayed_in_order(sim):
+    disk = sim.SimDisk()
+    async with open_journal(disk) as journal:
+        for i in range(10):
+            journal.append(fmt.Kind.COMMIT, b"record %d" % i, owner=OWNER)
+        await journal.flush()
+
+    async with open_journal(disk) as again:
+        found = await contents(again)
+
+    assert found == [b"record %d" % i for i in range(10)]
+
+
+async def test_a_flush_without_records_returns_at_once(sim):
+    disk = sim.SimDisk()
+    async with open_journal(disk) as journal:
+        syncs = disk.syncs
+
+        await journal.flush()
+
+        assert disk.syncs == syncs
+
+
+async def test_everything_queued_during_a_sync_goes_with_the_next(sim):
+    disk = sim.SimDisk()
+    async with open_journal(disk) as journal:
+        syncs = disk.syncs
+
+        async def put(i):
+            journal.append(fmt.Kind.COMMIT, b"x%d" % i)
+            await journal.flush()
+
+        first = asyncio.create_task(put(0))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await asyncio.gather(first, *(put(i) for i in range(1, 100)))
+
+        assert disk.syncs - syncs <= 3
+
+
+async def test_flush_waits_for_the_sync_of_every_copy(sim):
+    fast, slow = sim.SimDisk("fast"), sim.SimDisk("slow")
+    gate = asyncio.Event()
+    inner = slow.sync
+
+    async def sync(name):
+        await gate.wait()
+        await inner(name)
+
+    async with open_journal(fast, slow) as journal:
+        slow.sync = sync
+        journal.append(fmt.Kind.COMMIT, b"x")
+        flush = asyncio.create_task(journal.flush())
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+        assert not flush.done()
+
+        gate.set()
+        await flush
+
+
+async def test_a_cancelled_flush_does_not_disturb_another(sim):
+    disk = sim.SimDisk()
+    async with open_journal(disk) as journal:
+        journal.append(fmt.Kind.COMMIT, b"x")
+        one = asyncio.create_task(journal.flush())
+        two = asyncio.create_task(journal.flush())
+        await asyncio.sleep(0)
+        one.cancel()
+
+        await two
+
+
+async def test_segments_follow_one_another(sim):
+    disk = sim.SimDisk()
+    payloads = [bytes([i]) * 3000 for i in range(200)]
+    async with open_journal(disk, segment_size=64 * 1024) as journal:
+        places = []
+        for payload in payloads:
+            await journal.room(len(payload))
+            places.append(journal.append(fmt.Kind.COMMIT, payload))
+            await journal.flush()
+        assert len({place.container for place in places}) > 5
+
+    async with open_journal(disk, segment_size=64 * 1024) as again:
+        assert await contents(again) == payloads
+
+
+async def test_records_of_every_size_up_to_the_limit(sim):
+    disk = sim.SimDisk()
+    payloads = [b"", b"a", b"b" * 65536, b"c" * 65537, b"d" * (2 << 20)]
+    async with open_journal(disk, segment_size=8 << 20) as journal:
+        for payload in payloads:
+            await journal.room(len(payload))
+            journal.append(fmt.Kind.COMMIT, payload)
+        await journal.flush()
+        with pytest.raises(TooLarge):
+            journal.append(fmt.Kind.COMMIT, bytes(5 << 20))
+
+    async with open_journal(disk, segment_size=8 << 20) as again:
+        assert await contents(again) == payloads
+
+
+async def test_a_full_queue_refuses_and_room_waits(sim):
+    disk = sim.SimDisk()
+    gate = asyncio.Event()
+    inner = disk.sync
+
+    async def sync(name):
+        await gate.wait()
+        await inner(name)
+
+    async with open_journal(disk, segment_size=64 << 20) as journal:
+        disk.sync = sync
+        payload = bytes(1 << 19)
+        while journal.has_room(len(payload)):
+            journal.append(fmt.Kind.COMMIT, payload)
+        assert journal.queued > QUEUE_MAX
+        with pytest.raises(Busy):
+            journal.append(fmt.Kind.COMMIT, payload)
+        waiting = asyncio.create_task(journal.room(1))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+
+        gate.set()
+        await waiting
+        journal.append(fmt.Kind.COMMIT, b"x")
+
+
+async def test_a_queued_record_can_be_read_before_it_is_written(sim):
+    disk = sim.SimDisk()
+    async with open_journal(disk) as journal:
+        chunk = journal.append(fmt.Kind.PAYLOAD, b"hello", owner=OWNER)
+
+        record = journal.queued_record(chunk)
+
+        assert bytes(fmt.open_small(record, chunk)) == b"hello"
+        await journal.flush()
+        assert journal.queued_record(chunk) is None
+        data = await disk.read(
+            fmt.blob_name(chunk.container), offset=chunk.offset, length=chunk.stored
+        )
+        assert bytes(fmt.open_small(data, chunk)) == b"hello"
+
+
+async def test_replay_from_a_position_skips_what_was_before(sim):
+    disk = sim.SimDisk()
+    async with open_journal(disk) as journal:
+        journal.append(fmt.Kind.COMMIT, b"one")
+        await journal.flush()
+        position = journal.end
+        journal.append(fmt.Kind.COMMIT, b"two")
+        await journal.flush()
+
+    async with open_journal(disk) as again:
+        assert await contents(again, position) == [b"two"]
+
+
+async def test_released_segments_without_payload_are_deleted(sim):
+    disk = sim.SimDisk()
+    async with open_journal(disk, segment_size=64 * 1024) as journal:
+        first = journal.append(fmt.Kind.COMMIT, b"x").container
+        for _ in range(100):
+            await journal.room(3000)
+            journal.append(fmt.Kind.COMMIT, bytes(3000))
+            await journal.flush()
+        assert journal.needed(first)
+
+        journal.release(journal.end)
+        await asyncio.sleep(0.02)
+
+        assert not journal.needed(first)
+        assert fmt.blob_name(first) not in disk.blobs
+        left = [name for name in disk.blobs if name.startswith("c/")]
+        assert len(left) <= 2
+        # What is left still forms one journal.
+        end = journal.end
+        journal.append(fmt.Kind.COMMIT, b"last")
+        await journal.flush()
+
+    async with open_journal(disk, segment_size=64 * 1024) as again:
+        assert await again.reaches(end)
+        assert not await again.reaches(START)
+        assert await contents(again, end) == [b"last"]
+
+
+async def test_released_segments_with_payload_are_left_to_the_containers(sim):
+    disk = sim.SimDisk()
+    sealed = []
+    async with open_journal(disk, segment_size=64 * 1024, on_sealed=sealed.append) as journal:
+        chunk = journal.append(fmt.Kind.PAYLOAD, b"p" * 100, owner=OWNER)
+        for _ in range(50):
+            await journal.room(3000)
+            journal.append(fmt.Kind.COMMIT, bytes(3000))
+            await journal.flush()
+        journal.release(journal.end)
+        await asyncio.sleep(0.02)
+
+        assert fmt.blob_name(chunk.container) in disk.blobs
+        assert sealed[0].container == chunk.container
+        assert sealed[0].payload == fmt.align(chunk.stored)
+
+
+async def test_a_failed_copy_is_left_behind_by_a_new_generation(sim):
+    good, bad = sim.SimDisk("good"), sim.SimDisk("bad")
+    async with open_journal(good, bad) as journal:
+        journal.append(fmt.Kind.COMMIT, b"both")
+        await journal.flush()
+        before = journal.generation
+        bad.down = StoreFailed("EIO")
+        journal.append(fmt.Kind.COMMIT, b"one only")
+        await journal.flush()
+
+        assert journal.generation > before
+        assert [copy.alive for copy in journal.copies] == [True, False]
+        bad.down = None
+        journal.append(fmt.Kind.COMMIT, b"after")
+        await journal.flush()
+
+    async with open_journal(bad, good) as again:
+        assert [copy.whole for copy in again.copies] == [False, True]
+        assert await contents(again) == [b"both", b"one only", b"after"]
+
+
+async def test_a_failed_sync_is_not_retried_as_if_it_were_clean(sim):
+    disk = sim.SimDisk()
+    async with open_journal(disk) as journal:
+        failing = True
+
+        def step(what, blob):
+            if what == "sync" and failing:
+                raise StoreFailed("EIO")
+
+        disk.step = step
+        journal.append(fmt.Kind.COMMIT, b"x")
+        with pytest.raises(ReadOnly):
+            await journal.flush()
+        failing = False
+
+        with pytest.raises(ReadOnly):
+            journal.append(fmt.Kind.COMMIT, b"y")
+        with pytest.raises(ReadOnly):
+            await journal.flush()
+        with pytest.raises(ReadOnly):
+            await journal.room(1)
+
+
+async def test_all_copies_failed_wakes_everybody_who_waits(sim):
+    one, two = sim.SimDisk("1"), sim.SimDisk("2")
+    async with open_journal(one, two) as journal:
+        one.down = two.down = StoreFailed("EIO")
+        journal.append(fmt.Kind.COMMIT, b"x")
+        flushes = [asyncio.create_task(journal.flush()) for _ in range(3)]
+        await asyncio.sleep(0)
+        journal.append(fmt.Kind.COMMIT, b"y")
+        flushes.append(asyncio.create_task(journal.flush()))
+
+        results = await asyncio.gather(*flushes, return_exceptions=True)
+
+        assert all(isinstance(result, ReadOnly) for result in results)
+
+
+async def test_a_full_store_refuses_payloads_and_takes_commits(sim):
+    disk = sim.SimDisk(capacity=200 * 1024)
+    disk.reserve = 70 * 1024
+    async with open_journal(disk, segment_size=64 * 1024) as journal:
+        while journal.tight is None:
+            await journal.room(2000)
+            journal.append(fmt.Kind.PAYLOAD, bytes(2000))
+            await journal.flush()
+        with pytest.raises(NoSpace):
+            journal.append(fmt.Kind.PAYLOAD, bytes(2000))
+        commits = 0
+        try:
+            for _ in range(1000):
+                await journal.room(200)
+                journal.append(fmt.Kind.COMMIT, bytes(200))
+                await journal.flush()
+                commits += 1
+        except NoSpace:
+            pass
+
+        assert commits > 100
+        disk.capacity *= 4
+        await journal.room(200)
+        journal.append(fmt.Kind.COMMIT, b"room again")
+        await journal.flush()
+
+
+async def test_a_lost_copy_is_made_up_for_by_the_other(sim):
+    one, two = sim.SimDisk("1"), sim.SimDisk("2")
+    async with open_journal(one, two) as journal:
+        for i in range(5):
+            journal.append(fmt.Kind.COMMIT, b"%d" % i)
+            await journal.flush()
+    one.blobs.clear()
+    one.durable.clear()
+
+    async with open_journal(one, two) as again:
+        assert await contents(again) == [b"%d" % i for i in range(5)]
+
+
+def rot(disk, blob, offset, length=1):
+    for at in range(offset, offset + length):
+        disk.blobs[blob][at] ^= 0x55
+        disk.durable[blob][at] ^= 0x55
+
+
+async def crash(journal):
+    """End a journal's tasks without letting it write anything."""
+    for task in [journal._writer, journal._spare_task, *journal._tasks]:
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_rot_in_one_copy_is_read_from_the_other_and_mended(sim):
+    one, two = sim.SimDisk("1"), sim.SimDisk("2")
+    journal = await open_journal(one, two).__aenter__()
+    chunks = []
+    for i in range(5):
+        chunks.append(journal.append(fmt.Kind.COMMIT, b"payload %d" % i))
+        await journal.flush()
+    await crash(journal)
+    blob = fmt.blob_name(chunks[2].container)
+    rot(one, blob, chunks[2].offset + 80)
+
+    async with open_journal(one, two) as again:
+        assert await contents(again) == [b"payload %d" % i for i in range(5)]
+        assert one.blobs[blob] == two.blobs[blob]
+
+
+@pytest.mark.parametrize("which", [0, 2, 3])
+async def test_rot_below_what_was_durable_is_no_torn_tail(sim, which):
+    disk = sim.SimDisk()
+    journal = await open_journal(disk).__aenter__()
+    chunks = []
+    for i in range(6):
+        chunks.append(journal.append(fmt.Kind.COMMIT, b"payload %d" % i))
+        await journal.flush()
+    await crash(journal)
+    rot(disk, fmt.blob_name(chunks[which].container), chunks[which].offset + 20)
+
+    async with open_journal(disk) as again:
+        found = [entry async for entry in again.replay()]
+
+    gaps = [entry for entry in found if isinstance(entry, Gap)]
+    assert [gap.start for gap in gaps] == [Position(chunks[which].container, chunks[which].offset)]
+    rest = [bytes(e.payload) for e in found if not isinstance(e, Gap) and e.kind == fmt.Kind.COMMIT]
+    assert rest == [b"payload %d" % i for i in range(6) if i != which]
+
+
+async def test_a_missing_segment_is_noticed(sim):
+    disk = sim.SimDisk()
+    async with open_journal(disk, segment_size=64 * 1024) as journal:
+        for _ in range(100):
+            await journal.room(3000)
+            journal.append(fmt.Kind.COMMIT, bytes(3000))
+            await journal.flush()
+    names = sorted(name for name in disk.blobs if name.startswith("c/"))
+    await disk.delete(names[2])
+
+    async with open_journal(disk, segment_size=64 * 1024) as again:
+        with pytest.raises(Corrupt):
+            await contents(again)
+
+
+async def test_epochs_grow_even_when_the_clock_goes_back(sim):
+    disk = sim.SimDisk()
+    now = 1_900_000_000_000_000_000
+    async with open_journal(disk, wall_ns=lambda: now) as journal:
+        first = journal.append(fmt.Kind.COMMIT, b"x").container
+        await journal.flush()
+    async with open_journal(disk, wall_ns=lambda: now - 10**18) as journal:
+        second = journal.append(fmt.Kind.COMMIT, b"x").container
+        await journal.flush()
+
+    assert second > first
