@@ -1,0 +1,1 @@
+"""A node: the data directory, the parts opened in order, and the control socket."""
