@@ -227,7 +227,7 @@ class Objects:
         """
         raise NotImplementedError
 
-    async def volumes(self) -> list[VolumeInfo]:
+    async def volumes(self) -> Sequence[VolumeInfo]:
         """Return every volume, sorted by name."""
         raise NotImplementedError
 
@@ -393,7 +393,7 @@ class Objects:
 
     async def list_parts(
         self, volume: str, key: bytes, upload: str, *, after: int = 0, limit: int = 1000
-    ) -> tuple[list[PartInfo], bool]:
+    ) -> tuple[Sequence[PartInfo], bool]:
         """Return parts with a number above `after`, ascending, and whether more follow."""
         raise NotImplementedError
 
@@ -433,6 +433,6 @@ class Objects:
         key_marker: bytes = b"",
         upload_marker: str = "",
         limit: int = 1000,
-    ) -> tuple[list[UploadInfo], list[bytes], bool]:
+    ) -> tuple[Sequence[UploadInfo], Sequence[bytes], bool]:
         """Return uploads in key order (then by time), common prefixes, and whether more follow."""
         raise NotImplementedError
