@@ -1,8 +1,10 @@
-"""The S3 error codes this server answers with, and the exception that carries one."""
+"""The S3 error codes this server answers with, and which of them core's errors become."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
+
+from warp_core import errors as core
 
 CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
     {
@@ -42,6 +44,10 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         "IncompleteBody": (
             400,
             "You did not provide the number of bytes specified by the Content-Length HTTP header",
+        ),
+        "InsufficientStorage": (
+            507,
+            "The server is out of storage space; reads and deletes go on.",
         ),
         "InternalError": (500, "We encountered an internal error. Please try again."),
         "InvalidAccessKeyId": (
@@ -180,10 +186,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
             "You have attempted to create more buckets than allowed",
         ),
         "UnsupportedHttpVersion": (505, "Only HTTP/1.0 and HTTP/1.1 are supported."),
-        "XAmzContentChecksumMismatch": (
-            400,
-            "The provided 'x-amz-checksum' header does not match what was computed.",
-        ),
+        "UserKeyMustBeSpecified": (400, "The key must not be empty."),
         "XAmzContentSHA256Mismatch": (
             400,
             "The provided 'x-amz-content-sha256' header does not match what was computed.",
@@ -221,3 +224,83 @@ class S3Error(Exception):
         self.details = details or {}
         self.headers = headers or {}
         self.closes = closes
+
+
+FROM_CORE: Final[Mapping[type[core.WarpError], str]] = MappingProxyType(
+    {
+        # What the caller asked for.
+        core.InvalidArgument: "InvalidArgument",
+        core.NameTooLong: "KeyTooLongError",
+        core.TooLarge: "EntityTooLarge",
+        core.OutOfRange: "InvalidRange",
+        core.Unsupported: "NotImplemented",
+        core.NotFound: "NoSuchKey",
+        core.VolumeNotFound: "NoSuchBucket",
+        core.VersionNotFound: "NoSuchVersion",
+        core.UploadNotFound: "NoSuchUpload",
+        core.IsDeleteMarker: "NoSuchKey",
+        core.AlreadyExists: "BucketAlreadyExists",
+        core.AlreadyOwned: "BucketAlreadyOwnedByYou",
+        core.NotADirectory: "InvalidRequest",
+        core.IsADirectory: "InvalidRequest",
+        core.NotEmpty: "BucketNotEmpty",
+        core.TooManyLinks: "InvalidRequest",
+        core.CrossesVolumes: "InvalidRequest",
+        core.PreconditionFailed: "PreconditionFailed",
+        core.BadDigest: "BadDigest",
+        # Who asked.
+        core.Unauthenticated: "InvalidAccessKeyId",
+        core.PermissionDenied: "AccessDenied",
+        core.Retained: "AccessDenied",
+        core.ReadOnly: "AccessDenied",
+        # Who else is there. SDKs retry SlowDown with backoff, and 409 they do not.
+        core.Conflict: "SlowDown",
+        core.Locked: "SlowDown",
+        core.Deadlock: "SlowDown",
+        core.Busy: "SlowDown",
+        core.InGrace: "SlowDown",
+        core.StaleHandle: "InternalError",
+        core.Fenced: "ServiceUnavailable",
+        core.Expired: "ServiceUnavailable",
+        # What the machine did. 507 is not retried: a full disk does not empty itself.
+        core.NoSpace: "InsufficientStorage",
+        core.QuotaExceeded: "QuotaExceeded",
+        core.Corrupt: "InternalError",
+        core.StoreFailed: "InternalError",
+        core.Unavailable: "ServiceUnavailable",
+        core.TimedOut: "ServiceUnavailable",
+        core.Ambiguous: "InternalError",
+        # Defects of ours, and what should have been found before a client could ask.
+        core.ConfigError: "InternalError",
+        core.PluginError: "InternalError",
+        core.NewerFormat: "InternalError",
+        core.AlreadyRunning: "InternalError",
+        core.RemoteProtocolError: "InternalError",
+        core.LocalProtocolError: "InternalError",
+    }
+)
+
+# Codes whose message comes from core, as it names the limit or the value; the others have S3's own
+# wording, and what went wrong inside stays inside.
+_TELLING: Final = frozenset(
+    {"InvalidArgument", "EntityTooLarge", "InvalidRequest", "NotImplemented"}
+)
+
+
+def from_core(error: core.WarpError) -> S3Error:
+    """Translate an error of core; subclasses that the table does not know go by their parents."""
+    code = next(FROM_CORE[kind] for kind in type(error).__mro__ if kind in FROM_CORE)
+    message = str(error) if code in _TELLING else None
+    if isinstance(error, core.ReadOnly):
+        message = "Access Denied: the bucket is read-only"
+    if isinstance(error, core.PreconditionFailed) and error.condition:
+        return S3Error(code, details={"Condition": error.condition})
+    if isinstance(error, core.IsDeleteMarker):
+        headers = {"x-amz-delete-marker": "true"}
+        if error.version:
+            headers["x-amz-version-id"] = error.version
+        if not error.current:
+            # S3 answers 405 when the version asked for is itself a marker.
+            return S3Error("MethodNotAllowed", headers={**headers, "Allow": "DELETE"})
+        return S3Error(code, headers=headers)
+    return S3Error(code, message)

@@ -1,0 +1,28 @@
+"""Options of `[protocols.s3]`."""
+
+from typing import Annotated
+
+from msgspec import Meta
+from warp_core.config import Address, Between, Duration, Listening
+
+
+class Config(Listening, frozen=True, kw_only=True):
+    """What the S3 server listens to, how it is called, and what a client may cost."""
+
+    listen: Address = Address("127.0.0.1:9000")
+    # Hosts whose subdomains are buckets: with "s3.example", bucket.s3.example/key is bucket/key.
+    domains: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=253)], ...], Meta(max_length=64)
+    ] = ("localhost",)
+    # What GetBucketLocation says; requests signed for any region are accepted.
+    region: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,63}$")] = "us-east-1"
+    # Open connections; one that is idle costs about 4 KiB.
+    connections_max: Annotated[int, Meta(ge=1, le=100_000)] = 4096
+    # Bodies above 64 KiB on their way in at once, each a few MiB of buffers; others wait their turn.
+    uploads_max: Annotated[int, Meta(ge=1, le=10_000)] = 64
+    # Between two requests of a connection.
+    idle_timeout: Annotated[Duration, Between("1s", "1h")] = Duration(75)
+    # From the first byte of a head to its last.
+    head_timeout: Annotated[Duration, Between("100ms", "10min")] = Duration(20)
+    # Without any byte from a client that is sending, or to one that is receiving.
+    stall_timeout: Annotated[Duration, Between("100ms", "1h")] = Duration(30)

@@ -1,0 +1,463 @@
+"""One client's connection: bytes between its socket and the service, one request after another.
+
+Small things go through a buffer that all connections share; a large body is received straight into
+the buffers it is stored from, and sent straight from those it was read into. A request that comes
+while another is answered waits its turn (pipelining); when too much waits, reading stops.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, cast
+
+from warp_core import logs
+from warp_core.errors import WarpError
+
+from warp_s3.answers import error_answer
+from warp_s3.body import Body
+from warp_s3.call import Answer
+from warp_s3.errors import S3Error, from_core
+from warp_s3.http import CONTINUE, Request, check_partial_head, head_end, parse_head, response_head
+
+if TYPE_CHECKING:
+    from warp_s3.server import Server
+
+INBOX_MAX: Final = 128 * 1024
+"""Bytes that may wait for their turn: a head, a small body and a few pipelined requests."""
+
+JOIN_MAX: Final = 64 * 1024
+"""Bytes of a body that is copied behind its head for one send; above, copying costs more."""
+
+PIECE: Final = 1024 * 1024
+"""Bytes read from an object at a time; what `Reader.read` gives at most."""
+
+LINGER_S: Final = 2.0
+"""How long a client may still send after an error ended its request, so that it sees the answer."""
+
+_NEVER: Final = float("inf")
+
+_log = logs.get("warp_s3")
+
+
+class ConnectionLost(Exception):
+    """The client is gone; whoever worked for it stops."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """Reads requests, has them answered, and sends the answers in order.
+
+    Attributes:
+        deadline: Loop time at which a wait for the client ends; the server checks it.
+        idle: Nothing of a request has arrived, so the connection may be closed any time.
+    """
+
+    def __init__(self, server: "Server") -> None:
+        """Start before the connection is made."""
+        self._server = server
+        self._clock: Callable[[], float] = server.loop.time
+        self._transport: asyncio.Transport
+        self._direct: socket.socket | None = None
+        self._inbox = b""
+        self._sink: memoryview | None = None
+        self._filled = 0
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+        self._reading = True
+        self._ended = False  # the client sends no more
+        self._lost = False
+        self._lingering = False
+        self._secure = False
+        self._task: asyncio.Task[None] | None = None
+        self.deadline = _NEVER
+        self.idle = True
+
+    # What asyncio calls ---------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to serve."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._secure = transport.get_extra_info("sslcontext") is not None
+        if self._server.connected(self):
+            self._task = self._server.loop.create_task(self._serve())
+        else:
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell whoever waits for the client."""
+        self._lost = True
+        if self._direct is not None:
+            self._server.loop.remove_writer(self._direct)
+            self._direct.close()
+            self._direct = None
+        for waiter in (self._reader, self._writer):
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(ConnectionLost())
+        self._server.disconnected(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Say where the next bytes go."""
+        if self._sink is not None:
+            return self._sink[self._filled :]
+        return self._server.scratch
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take the bytes that came."""
+        if self._sink is not None:
+            self._filled += nbytes
+            self.deadline = self._clock() + self._server.stall_s
+            if self._filled == len(self._sink):
+                self._wake_reader()
+            return
+        if self._lingering:
+            return
+        data = bytes(self._server.scratch[:nbytes])
+        self._inbox = self._inbox + data if self._inbox else data
+        if len(self._inbox) > INBOX_MAX:
+            self._pause()
+        self._wake_reader()
+
+    def eof_received(self) -> bool:
+        """Remember that nothing more comes; answers may still be sent, except over TLS."""
+        self._ended = True
+        self._wake_reader()
+        return not self._secure
+
+    def pause_writing(self) -> None:
+        """Make senders wait."""
+        self._writer = self._server.loop.create_future()
+
+    def resume_writing(self) -> None:
+        """Let senders go on."""
+        if self._writer is not None and not self._writer.done():
+            self._writer.set_result(None)
+        self._writer = None
+
+    # What the server calls ------------------------------------------------------------------------
+
+    def expire(self) -> None:
+        """End a wait whose deadline has passed."""
+        self.deadline = _NEVER
+        if self._writer is not None:
+            self._transport.abort()
+        elif self.idle or self._lingering:
+            self._transport.close()
+        elif self._reader is not None and not self._reader.done():
+            self._reader.set_exception(S3Error("RequestTimeout", closes=True))
+
+    def close_idle(self) -> None:
+        """Close if no request is in progress."""
+        if self.idle:
+            self._transport.close()
+
+    def cancel(self) -> None:
+        """Stop whatever is in progress."""
+        if self._task is not None:
+            self._task.cancel()
+        self._transport.abort()
+
+    # What a body calls (warp_s3.body.Source) ------------------------------------------------------
+
+    def take(self, length_max: int) -> bytes:
+        """Give bytes that have already arrived, perhaps none."""
+        data = self._inbox
+        if len(data) <= length_max:
+            self._inbox = b""
+        else:
+            self._inbox = data[length_max:]
+            data = data[:length_max]
+        if not self._reading:
+            self._resume()
+        return data
+
+    def give_back(self, data: bytes) -> None:
+        """Return bytes that belong to the next request."""
+        self._inbox = data + self._inbox
+
+    async def more(self) -> None:
+        """Wait until `take` has something."""
+        if self._inbox:
+            return
+        self.deadline = self._clock() + self._server.stall_s
+        await self._wait_for_reader()
+
+    async def fill(self, view: memoryview) -> None:
+        """Receive exactly as many bytes as `view` holds, without a copy."""
+        assert not self._inbox
+        self._sink = view
+        self._filled = 0
+        self.deadline = self._clock() + self._server.stall_s
+        try:
+            await self._wait_for_reader()
+            if self._filled < len(view):
+                raise S3Error("IncompleteBody", closes=True)
+        finally:
+            self._sink = None
+
+    def proceed(self) -> None:
+        """Tell the client to send the body, unless some of it has come."""
+        if not self._inbox:
+            self._transport.write(CONTINUE)
+
+    # Requests -------------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        try:
+            while await self._exchange():
+                pass
+        except ConnectionLost:
+            return
+        except Exception as error:
+            _log.exception("connection failed", error)
+            self._transport.abort()
+
+    async def _exchange(self) -> bool:
+        """Answer one request; False if the connection ends with it."""
+        request: Request | None = None
+        request_id = ""
+        body = None
+        try:
+            request = await self._next_request()
+            if request is None:
+                self._transport.close()
+                return False
+            request_id = self._server.next_request_id()
+            body = Body(
+                self,
+                length=request.content_length or 0,
+                chunked=request.chunked,
+                expects_continue=request.expects_continue,
+            )
+            answer = await self._server.service.answer(request, body)
+            closes = not request.keep_alive
+        except ConnectionLost:
+            raise
+        except Exception as error:
+            refusal = self._refusal(error, request, request_id)
+            request_id = request_id or self._server.next_request_id()
+            answer = error_answer(refusal, request, request_id)
+            closes = refusal.closes or request is None or not request.keep_alive
+        if body is not None and not body.done:
+            closes = closes or not await self._discarded(body)
+        closes = closes or self._server.draining
+        self._server.count(request, answer)
+        await self._send(answer, request, request_id, closes)
+        if closes:
+            await self._linger()
+        return not closes
+
+    def _refusal(self, error: Exception, request: Request | None, request_id: str) -> S3Error:
+        if isinstance(error, S3Error):
+            return error
+        if isinstance(error, WarpError):
+            refusal = from_core(error)
+        else:
+            refusal = S3Error("InternalError")
+        if refusal.status == 500:
+            _log.exception(
+                "request failed",
+                error,
+                request=request_id,
+                method=request.method if request else "",
+                path=request.path if request else "",
+            )
+        return refusal
+
+    async def _discarded(self, body: Body) -> bool:
+        try:
+            return await body.discard()
+        except S3Error:
+            return False
+
+    async def _next_request(self) -> Request | None:
+        """Wait for a head; None at the end of the connection.
+
+        Raises:
+            S3Error: It is malformed, too long or too slow.
+        """
+        inbox = self._inbox
+        end = head_end(inbox)
+        if end < 0:
+            self.idle = not inbox
+            self.deadline = self._clock() + self._server.idle_s
+            searched = 0
+            while end < 0:
+                if inbox:
+                    if self.idle:
+                        self.idle = False
+                        self.deadline = self._clock() + self._server.head_s
+                    check_partial_head(inbox)
+                    searched = max(0, len(inbox) - 3)
+                elif self._server.draining:
+                    return None
+                if self._ended:
+                    return None
+                await self._wait_for_reader(ending=True)
+                inbox = self._inbox
+                if inbox.startswith(b"\r\n"):
+                    # RFC 9112, 2.2: an empty line before a request is ignored.
+                    inbox = self._inbox = inbox[2:]
+                    searched = 0
+                end = head_end(inbox, searched)
+            self.deadline = _NEVER
+            self.idle = False
+        self._inbox = inbox[end + 4 :]
+        return parse_head(inbox[:end])
+
+    async def _wait_for_reader(self, *, ending: bool = False) -> None:
+        """Wait for bytes; at the end of the stream return if `ending`, else it is an error."""
+        if self._lost:
+            raise ConnectionLost
+        if self._ended and not ending:
+            raise S3Error("IncompleteBody", closes=True)
+        if not self._reading:
+            self._resume()
+        self._reader = self._server.loop.create_future()
+        try:
+            await self._reader
+        finally:
+            self._reader = None
+        if self._ended and not ending and self._sink is None and not self._inbox:
+            raise S3Error("IncompleteBody", closes=True)
+
+    def _wake_reader(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def _pause(self) -> None:
+        if self._reading and not self._lost:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        if not self._lost and not self._transport.is_closing():
+            self._reading = True
+            self._transport.resume_reading()
+
+    # Answers --------------------------------------------------------------------------------------
+
+    async def _send(
+        self, answer: Answer, request: Request | None, request_id: str, closes: bool
+    ) -> None:
+        head = response_head(
+            answer.status,
+            answer.headers,
+            second=self._server.now(),
+            request_id=request_id,
+            length=answer.length,
+            close=closes,
+        )
+        reader = answer.reader
+        if reader is None:
+            self._transport.write(head + answer.body if answer.body else head)
+            if self._writer is not None:
+                await self._flushed()
+            return
+        try:
+            length = answer.length or 0
+            if length <= JOIN_MAX:
+                data = reader.read_now(answer.offset, length)
+                if data is None:
+                    data = await reader.read(answer.offset, length)
+                if len(data) != length:
+                    raise ConnectionLost
+                self._transport.write(b"".join((head, data)))
+                if self._writer is not None:
+                    await self._flushed()
+            else:
+                await self._stream(head, answer, length)
+        except WarpError as error:
+            # The head is out or its length promised: all that is left is to break the connection,
+            # so that the client notices.
+            _log.exception("read failed", error, request=request_id)
+            self._transport.abort()
+            raise ConnectionLost from error
+        finally:
+            reader.close()
+
+    async def _stream(self, head: bytes, answer: Answer, length: int) -> None:
+        reader = answer.reader
+        assert reader is not None
+        offset, end = answer.offset, answer.offset + length
+        while offset < end:
+            size = min(PIECE, end - offset)
+            data = reader.read_now(offset, size)
+            if data is None:
+                data = await reader.read(offset, size)
+            else:
+                await asyncio.sleep(0)  # a cached object must not keep the loop to itself
+            if not data:
+                raise ConnectionLost
+            if head:
+                self._transport.write(head)
+                head = b""
+                await self._flushed()
+            with memoryview(data) as view:
+                if self._secure:
+                    self._transport.write(view)
+                    await self._flushed()
+                else:
+                    await self._send_direct(view)
+            offset += len(data)
+
+    async def _send_direct(self, view: memoryview) -> None:
+        """Send from where the bytes are: the transport would copy what the socket does not take."""
+        if self._lost:
+            raise ConnectionLost
+        if self._direct is None:
+            # The loop allows no second watcher on a transport's own descriptor.
+            original = self._transport.get_extra_info("socket")
+            self._direct = socket.socket(fileno=socket.dup(original.fileno()))
+            self._direct.setblocking(False)
+        at = 0
+        while at < len(view):
+            try:
+                at += self._direct.send(view[at:])
+            except (BlockingIOError, InterruptedError):
+                await self._writable(self._direct)
+            except OSError as error:
+                self._transport.abort()
+                raise ConnectionLost from error
+
+    async def _writable(self, direct: socket.socket) -> None:
+        loop = self._server.loop
+        writable = self._writer = loop.create_future()
+        loop.add_writer(direct, self._wake_writer)
+        self.deadline = self._clock() + self._server.stall_s
+        try:
+            await writable
+        finally:
+            self.deadline = _NEVER
+            self._writer = None
+            if self._direct is not None:
+                loop.remove_writer(direct)
+
+    def _wake_writer(self) -> None:
+        if self._writer is not None and not self._writer.done():
+            self._writer.set_result(None)
+
+    async def _flushed(self) -> None:
+        """Wait until the transport holds little."""
+        while self._transport.get_write_buffer_size() and not self._lost:
+            if self._writer is None:
+                return
+            self.deadline = self._clock() + self._server.stall_s
+            await asyncio.shield(self._writer)
+        if self._lost:
+            raise ConnectionLost
+
+    async def _linger(self) -> None:
+        """Close so that the client sees the answer even if it is still sending.
+
+        Closing a socket with unread bytes resets the connection, and a reset destroys what the
+        client has not read yet: so say that nothing more comes, and read for a moment.
+        """
+        self._lingering = True
+        self._inbox = b""
+        if self._ended or self._secure or self._lost:
+            self._transport.close()
+            return
+        self._transport.write_eof()
+        self._resume()
+        self.deadline = self._clock() + LINGER_S
+        await self._wait_for_reader(ending=True)
+        self._transport.close()

@@ -1,0 +1,58 @@
+"""The operations of S3, by the names that the router gives them."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from warp_s3.call import Answer, Call
+from warp_s3.operations import (
+    buckets,
+    copying,
+    deleting,
+    listing,
+    multipart,
+    objects,
+    settings,
+    tagging,
+)
+
+if TYPE_CHECKING:
+    from warp_s3.service import Service
+
+Handler = Callable[["Service", Call], Awaitable[Answer]]
+
+HANDLERS: Final[Mapping[str, Handler]] = MappingProxyType(
+    {
+        "ListBuckets": buckets.list_buckets,
+        "CreateBucket": buckets.create_bucket,
+        "HeadBucket": buckets.head_bucket,
+        "DeleteBucket": buckets.delete_bucket,
+        "GetBucketLocation": buckets.get_location,
+        "GetBucketVersioning": buckets.get_versioning,
+        "PutBucketVersioning": buckets.put_versioning,
+        "ListObjects": listing.list_objects,
+        "ListObjectsV2": listing.list_objects_v2,
+        "ListObjectVersions": listing.list_versions,
+        "GetObject": objects.get_object,
+        "HeadObject": objects.head_object,
+        "PutObject": objects.put_object,
+        "CopyObject": copying.copy_object,
+        "GetObjectAttributes": objects.get_attributes,
+        "DeleteObject": deleting.delete_object,
+        "DeleteObjects": deleting.delete_objects,
+        "CreateMultipartUpload": multipart.create_upload,
+        "UploadPart": multipart.upload_part,
+        "UploadPartCopy": multipart.copy_part,
+        "ListParts": multipart.list_parts,
+        "ListMultipartUploads": multipart.list_uploads,
+        "CompleteMultipartUpload": multipart.complete_upload,
+        "AbortMultipartUpload": multipart.abort_upload,
+        "GetObjectTagging": tagging.get_tags,
+        "PutObjectTagging": tagging.put_tags,
+        "DeleteObjectTagging": tagging.delete_tags,
+        "GetBucketTagging": tagging.get_bucket_tags,
+        "PutBucketTagging": tagging.put_bucket_tags,
+        "DeleteBucketTagging": tagging.delete_bucket_tags,
+        **settings.HANDLERS,
+    }
+)

@@ -1,0 +1,110 @@
+"""Buckets: made, listed, described, removed."""
+
+import re
+from ipaddress import AddressValueError, IPv4Address
+from typing import TYPE_CHECKING, Final
+
+from warp_s3 import xml_output
+from warp_s3.call import Answer, Call, empty, xml
+from warp_s3.errors import S3Error
+from warp_s3.listing_arguments import count_argument
+from warp_s3.metadata import check_refused
+from warp_s3.receiving import read_document
+from warp_s3.xml_input import location_constraint, versioning_status
+
+if TYPE_CHECKING:
+    from warp_s3.service import Service
+
+BUCKETS_PAGE: Final = 10_000
+"""Buckets of one page; S3's own figure."""
+
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_REGION: Final = re.compile(r"[A-Za-z0-9-]{1,63}")
+
+
+async def list_buckets(service: "Service", call: Call) -> Answer:
+    """List the caller's buckets; an administrator's are all."""
+    principal = call.principal
+    prefix = call.query.get("prefix", "")
+    after = call.query.get("continuation-token", "")
+    limit = count_argument(call.query, "max-buckets", BUCKETS_PAGE)
+    found = [
+        volume
+        for volume in await service.objects.volumes()
+        if (principal.admin or volume.owner == principal.name)
+        and volume.name > after
+        and volume.name.startswith(prefix)
+    ]
+    page = found[:limit]
+    token = page[-1].name if page and len(page) < len(found) else ""
+    return xml(
+        xml_output.buckets(
+            page,
+            owner=principal.name,
+            display=principal.display or principal.name,
+            prefix=prefix,
+            token=token,
+        )
+    )
+
+
+async def create_bucket(service: "Service", call: Call) -> Answer:
+    """Make a bucket."""
+    body = await read_document(call)
+    name = call.bucket
+    if not valid_name(name):
+        raise S3Error("InvalidBucketName", details={"BucketName": name})
+    check_refused(call.headers)
+    if call.headers.get("x-amz-bucket-object-lock-enabled", "false").lower() == "true":
+        raise S3Error("NotImplemented", details={"Header": "x-amz-bucket-object-lock-enabled"})
+    region = location_constraint(body)
+    if region is not None and _REGION.fullmatch(region) is None:
+        raise S3Error("InvalidLocationConstraint", details={"LocationConstraint": region})
+    await service.objects.create_volume(name, owner=call.principal)
+    return empty(200, [("Location", f"/{name}")])
+
+
+async def head_bucket(service: "Service", call: Call) -> Answer:
+    """Tell whether a bucket is there."""
+    await service.objects.volume(call.bucket)
+    return empty(
+        200, [("x-amz-bucket-region", service.region), ("Content-Type", "application/xml")]
+    )
+
+
+async def delete_bucket(service: "Service", call: Call) -> Answer:
+    """Remove an empty bucket."""
+    await service.objects.delete_volume(call.bucket)
+    return empty(204)
+
+
+async def get_location(service: "Service", call: Call) -> Answer:
+    """Say which region a bucket is in."""
+    await service.objects.volume(call.bucket)
+    return xml(xml_output.location(service.region))
+
+
+async def get_versioning(service: "Service", call: Call) -> Answer:
+    """Say whether versions are kept."""
+    volume = await service.objects.volume(call.bucket)
+    return xml(xml_output.versioning(volume.versioning))
+
+
+async def put_versioning(service: "Service", call: Call) -> Answer:
+    """Begin or suspend keeping versions."""
+    status = versioning_status(await read_document(call))
+    await service.objects.set_versioning(call.bucket, "on" if status == "Enabled" else "suspended")
+    return empty(200)
+
+
+def valid_name(name: str) -> bool:
+    """Check a new bucket's name against the rules for general purpose buckets."""
+    if _NAME.fullmatch(name) is None or ".." in name or ".-" in name or "-." in name:
+        return False
+    if name.startswith("xn--") or name.endswith(("-s3alias", "--ol-s3")):
+        return False
+    try:
+        IPv4Address(name)
+    except AddressValueError:
+        return True
+    return False

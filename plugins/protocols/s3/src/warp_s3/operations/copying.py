@@ -1,0 +1,165 @@
+"""Copies by reference: what a source is, and what the new object takes from it."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote_to_bytes
+
+from warp_core.errors import IsDeleteMarker
+from warp_core.views.objects import Attributes, Digests, ObjectInfo
+
+from warp_s3 import xml_output
+from warp_s3.call import Answer, Call, xml
+from warp_s3.checksums import FULL_OBJECT, Algorithm, algorithm_named, encode
+from warp_s3.conditions import check_copy_source, write_condition
+from warp_s3.errors import S3Error
+from warp_s3.metadata import attributes_of, storage_class
+
+if TYPE_CHECKING:
+    from warp_s3.service import Service
+
+READ_MAX: Final = 1024 * 1024
+"""Bytes that `Reader.read` gives at most."""
+
+
+async def copy_object(service: "Service", call: Call) -> Answer:
+    """Make an object of another's content."""
+    headers = call.headers
+    bucket, key, version = copy_source(headers["x-amz-copy-source"])
+    await service.permit(call.principal, bucket)
+    source = await read_source(service, bucket, key, version)
+    check_copy_source(headers, source)
+    given = attributes_of(headers, owner=call.principal.name)
+    replaces = _replaces(headers, "x-amz-metadata-directive")
+    if (
+        (bucket, key, version) == (call.bucket, call.key, "")
+        and not replaces
+        and storage_class(headers) == source.storage_class
+    ):
+        raise S3Error(
+            "InvalidRequest",
+            "This copy request is illegal because it is trying to copy an object to itself "
+            "without changing the object's metadata, storage class, website redirect location or "
+            "encryption attributes.",
+        )
+    kept = source.attributes
+    attributes = Attributes(
+        headers=given.headers if replaces else kept.headers,
+        metadata=given.metadata if replaces else kept.metadata,
+        tags=given.tags if _replaces(headers, "x-amz-tagging-directive") else kept.tags,
+        storage_class=given.storage_class,
+        owner=given.owner,
+    )
+    info = await service.objects.copy(
+        bucket,
+        key,
+        call.bucket,
+        call.key,
+        source_version=version,
+        attributes=attributes,
+        digests=await _digests(service, headers, source, (bucket, key, version)),
+        condition=write_condition(headers),
+    )
+    answer_headers = source_version_header(source)
+    if info.version != "null":
+        answer_headers.append(("x-amz-version-id", info.version))
+    return xml(xml_output.copied("CopyObjectResult", info), headers=answer_headers)
+
+
+def copy_source(text: str) -> tuple[str, bytes, str]:
+    """Take x-amz-copy-source apart: bucket, key and version, "" for the current one.
+
+    Raises:
+        S3Error: `InvalidArgument`.
+    """
+    path, _, query = text.partition("?")
+    bucket, _, key = unquote_to_bytes(path.encode("latin-1")).removeprefix(b"/").partition(b"/")
+    name, _, version = query.partition("=")
+    try:
+        key.decode("utf-8")
+        bucket_name = bucket.decode("utf-8")
+    except UnicodeDecodeError:
+        key = b""
+    if not bucket or not key or (query and (name != "versionId" or not version)):
+        raise S3Error(
+            "InvalidArgument",
+            "Copy Source must mention the source bucket and key: sourcebucket/sourcekey",
+            details={"ArgumentName": "x-amz-copy-source", "ArgumentValue": text},
+        )
+    return bucket_name, key, version
+
+
+async def read_source(service: "Service", bucket: str, key: bytes, version: str) -> ObjectInfo:
+    """Describe a copy's source.
+
+    Raises:
+        S3Error: `InvalidRequest` for a delete marker named by its version.
+    """
+    try:
+        return await service.objects.head(bucket, key, version=version)
+    except IsDeleteMarker as error:
+        if version:
+            raise S3Error(
+                "InvalidRequest",
+                "The source of a copy request may not specifically refer to a delete marker by "
+                "version id.",
+            ) from error
+        raise S3Error("NoSuchKey", details={"Key": key.decode("utf-8", "replace")}) from error
+
+
+def source_version_header(source: ObjectInfo) -> list[tuple[str, str]]:
+    """Say which version was copied, where there are versions."""
+    if source.version == "null":
+        return []
+    return [("x-amz-copy-source-version-id", source.version)]
+
+
+async def digest_of(
+    service: "Service",
+    source: tuple[str, bytes, str],
+    algorithm: Algorithm,
+    *,
+    offset: int,
+    length: int,
+) -> bytes:
+    """Read a range of an object to compute a checksum that is not kept with it."""
+    bucket, key, version = source
+    reader = await service.objects.open(bucket, key, version=version)
+    running = algorithm.new()
+    try:
+        end = offset + length
+        while offset < end:
+            data = await reader.read(offset, min(READ_MAX, end - offset))
+            if not data:
+                raise S3Error("InternalError")
+            running.update(data)
+            offset += len(data)
+    finally:
+        reader.close()
+    return running.digest()
+
+
+async def _digests(
+    service: "Service", headers: Mapping[str, str], info: ObjectInfo, source: tuple[str, bytes, str]
+) -> Digests | None:
+    """Compute the checksum that a copy asks for, unless the source's can be taken over."""
+    name = headers.get("x-amz-checksum-algorithm")
+    if name is None:
+        return None
+    algorithm = algorithm_named(name)
+    if algorithm.name in info.checksums and info.checksum_type == FULL_OBJECT:
+        return None
+    digest = await digest_of(service, source, algorithm, offset=0, length=info.size)
+    return Digests(
+        etag=info.etag, checksums={algorithm.name: encode(digest)}, checksum_type=FULL_OBJECT
+    )
+
+
+def _replaces(headers: Mapping[str, str], name: str) -> bool:
+    directive = headers.get(name, "COPY")
+    if directive not in {"COPY", "REPLACE"}:
+        raise S3Error(
+            "InvalidArgument",
+            f"Unknown {'metadata' if 'metadata' in name else 'tagging'} directive.",
+            details={"ArgumentName": name, "ArgumentValue": directive},
+        )
+    return directive == "REPLACE"

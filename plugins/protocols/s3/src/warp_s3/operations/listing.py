@@ -1,0 +1,124 @@
+"""Listings of a bucket."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from warp_core.views.objects import Listing, VersionListing
+
+from warp_s3 import xml_output
+from warp_s3.call import Answer, Call, xml
+from warp_s3.errors import S3Error
+from warp_s3.listing_arguments import list_arguments, read_token, write_token
+
+if TYPE_CHECKING:
+    from warp_s3.service import Service
+
+
+async def list_objects(service: "Service", call: Call) -> Answer:
+    """List current objects, version 1: the client names the key after which to go on."""
+    arguments = list_arguments(call.query)
+    marker = call.query.get("marker", "").encode()
+    listing = await _page(service, call, marker)
+    return xml(
+        xml_output.objects_v1(
+            call.bucket,
+            listing,
+            prefix=arguments.prefix,
+            marker=marker,
+            delimiter=arguments.delimiter,
+            limit=arguments.limit,
+            encoding_type=arguments.encoding_type,
+            owners=owner_writer(call),
+        )
+    )
+
+
+async def list_objects_v2(service: "Service", call: Call) -> Answer:
+    """List current objects, version 2: the client gives back an opaque token."""
+    arguments = list_arguments(call.query)
+    token = call.query.get("continuation-token")
+    start_after = call.query.get("start-after", "").encode()
+    after = start_after if token is None else read_token(token)
+    listing = await _page(service, call, after)
+    return xml(
+        xml_output.objects_v2(
+            call.bucket,
+            listing,
+            prefix=arguments.prefix,
+            delimiter=arguments.delimiter,
+            limit=arguments.limit,
+            encoding_type=arguments.encoding_type,
+            start_after=start_after,
+            token=token or "",
+            next_token=write_token(listing.next) if listing.next else "",
+            owners=owner_writer(call) if call.query.get("fetch-owner") == "true" else None,
+        )
+    )
+
+
+async def list_versions(service: "Service", call: Call) -> Answer:
+    """List all versions and delete markers."""
+    arguments = list_arguments(call.query)
+    key_marker = call.query.get("key-marker", "").encode()
+    version_marker = call.query.get("version-id-marker", "")
+    if version_marker and not key_marker:
+        raise S3Error(
+            "InvalidArgument",
+            "A version-id marker cannot be specified without a key marker.",
+            details={"ArgumentName": "version-id-marker", "ArgumentValue": version_marker},
+        )
+    if arguments.limit:
+        listing = await service.objects.list_versions(
+            call.bucket,
+            prefix=arguments.prefix,
+            delimiter=arguments.delimiter,
+            key_marker=key_marker,
+            version_marker=version_marker,
+            limit=arguments.limit,
+        )
+    else:
+        await service.objects.volume(call.bucket)
+        listing = VersionListing((), ())
+    return xml(
+        xml_output.versions(
+            call.bucket,
+            listing,
+            prefix=arguments.prefix,
+            delimiter=arguments.delimiter,
+            key_marker=key_marker,
+            version_marker=version_marker,
+            limit=arguments.limit,
+            encoding_type=arguments.encoding_type,
+            owners=owner_writer(call),
+        )
+    )
+
+
+def owner_writer(call: Call) -> Callable[[str], str]:
+    """Give a function from owners to their elements, which remembers them for one page."""
+    known: dict[str, str] = {}
+
+    def write(owner: str) -> str:
+        element = known.get(owner)
+        if element is None:
+            display = owner
+            if owner == call.principal.name and call.principal.display:
+                display = call.principal.display
+            element = known[owner] = xml_output.owner_element(owner, display)
+        return element
+
+    return write
+
+
+async def _page(service: "Service", call: Call, after: bytes) -> Listing:
+    arguments = list_arguments(call.query)
+    if not arguments.limit:
+        await service.objects.volume(call.bucket)
+        return Listing((), ())
+    return await service.objects.list(
+        call.bucket,
+        prefix=arguments.prefix,
+        delimiter=arguments.delimiter,
+        after=after,
+        limit=arguments.limit,
+    )

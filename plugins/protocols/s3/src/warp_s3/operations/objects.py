@@ -1,0 +1,212 @@
+"""Objects: read, described, written, copied."""
+
+from typing import TYPE_CHECKING, Final
+
+from warp_core.errors import (
+    IsDeleteMarker,
+    NotFound,
+    PreconditionFailed,
+    VersionNotFound,
+    VolumeNotFound,
+)
+from warp_core.views.objects import SMALL_MAX, Condition, ObjectInfo
+
+from warp_s3 import xml_output
+from warp_s3.call import Answer, Call, empty, xml
+from warp_s3.conditions import check_read, requested_range, write_condition
+from warp_s3.digesting import Expected, kept_algorithm
+from warp_s3.errors import S3Error
+from warp_s3.http import http_date
+from warp_s3.listing_arguments import PAGE_MAX, count_argument
+from warp_s3.metadata import attributes_of, checksum_headers, described
+from warp_s3.receiving import read_small, store
+
+if TYPE_CHECKING:
+    from warp_s3.service import Service
+
+_ATTRIBUTES: Final = frozenset({"ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"})
+
+
+# Reading ------------------------------------------------------------------------------------------
+
+
+async def get_object(service: "Service", call: Call) -> Answer:
+    """Send an object, a range of it, or one of the parts it was uploaded in."""
+    try:
+        reader = await service.objects.open(call.bucket, call.key, version=_version(call))
+    except NotFound as error:
+        raise missing(call, error) from error
+    try:
+        answer = _describe(call, reader.info)
+    except BaseException:
+        reader.close()
+        raise
+    if not answer.length:
+        reader.close()
+        return answer
+    return Answer(
+        answer.status,
+        answer.headers,
+        length=answer.length,
+        reader=reader,
+        offset=answer.offset,
+    )
+
+
+async def head_object(service: "Service", call: Call) -> Answer:
+    """Describe an object as GET would."""
+    try:
+        info = await service.objects.head(call.bucket, call.key, version=_version(call))
+    except NotFound as error:
+        raise missing(call, error) from error
+    return _describe(call, info)
+
+
+async def get_attributes(service: "Service", call: Call) -> Answer:
+    """Describe an object in XML, as far as the client wants to know."""
+    names = [name.strip() for name in call.headers.get("x-amz-object-attributes", "").split(",")]
+    wanted = frozenset(filter(None, names))
+    if not wanted or not wanted <= _ATTRIBUTES:
+        raise S3Error("InvalidArgument", "Invalid attribute name specified.")
+    try:
+        info = await service.objects.head(call.bucket, call.key, version=_version(call))
+    except NotFound as error:
+        raise missing(call, error) from error
+    arguments = {
+        name: call.headers[header]
+        for name, header in (("marker", "x-amz-part-number-marker"), ("limit", "x-amz-max-parts"))
+        if header in call.headers
+    }
+    headers = [("Last-Modified", http_date(info.modified_ns // 1_000_000_000))]
+    if info.version != "null":
+        headers.append(("x-amz-version-id", info.version))
+    body = xml_output.attributes(
+        info,
+        wanted,
+        part_marker=count_argument({"n": arguments.get("marker", "0")}, "n", 10_000),
+        part_limit=count_argument({"n": arguments.get("limit", "")}, "n", PAGE_MAX),
+    )
+    return xml(body, headers=headers)
+
+
+def _describe(call: Call, info: ObjectInfo) -> Answer:
+    """Answer with an object's head: all of it, a part or a range, or 304."""
+    query = call.query
+    if not check_read(call.headers, info):
+        return empty(304, described(info, query)[:2])
+    headers = described(info, query)
+    if "partNumber" in query:
+        offset, length, first = _part(query["partNumber"], info)
+        if info.size:
+            headers.append(("Content-Range", f"bytes {offset}-{offset + length - 1}/{info.size}"))
+        if first and call.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED":
+            headers += checksum_headers(info.checksums, info.checksum_type)
+        return Answer(206, headers, length=length, offset=offset)
+    found = requested_range(call.headers, info)
+    if found is not None:
+        offset, length = found
+        headers.append(("Content-Range", f"bytes {offset}-{offset + length - 1}/{info.size}"))
+        return Answer(206, headers, length=length, offset=offset)
+    if call.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED":
+        headers += checksum_headers(info.checksums, info.checksum_type)
+    return Answer(200, headers, length=info.size)
+
+
+def _part(text: str, info: ObjectInfo) -> tuple[int, int, bool]:
+    """Find a part's offset and length, and whether it is the whole object."""
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
+    if not 1 <= number <= 10_000:
+        raise S3Error(
+            "InvalidArgument",
+            "Part number must be an integer between 1 and 10000, inclusive",
+            details={"ArgumentName": "partNumber", "ArgumentValue": text},
+        )
+    if not info.parts:
+        if number == 1:
+            return 0, info.size, True
+    elif number <= len(info.parts):
+        # Numbers may have gaps when uploaded; afterwards they count from 1.
+        offset = sum(part.size for part in info.parts[: number - 1])
+        return offset, info.parts[number - 1].size, False
+    raise S3Error(
+        "InvalidPartNumber",
+        details={"ActualPartCount": str(max(1, len(info.parts))), "PartNumberRequested": text},
+    )
+
+
+def _version(call: Call) -> str:
+    version = call.query.get("versionId", "")
+    if "versionId" in call.query and not version:
+        raise S3Error("InvalidArgument", "Version id cannot be the empty string")
+    return version
+
+
+def missing(call: Call, error: NotFound) -> Exception:
+    """Say what exactly is not there."""
+    if isinstance(error, IsDeleteMarker):
+        return error
+    if isinstance(error, VolumeNotFound):
+        return S3Error("NoSuchBucket", details={"BucketName": call.bucket})
+    key = call.key.decode("utf-8", "replace")
+    if isinstance(error, VersionNotFound):
+        return S3Error(
+            "NoSuchVersion", details={"Key": key, "VersionId": call.query.get("versionId", "")}
+        )
+    return S3Error("NoSuchKey", details={"Key": key})
+
+
+# Writing ------------------------------------------------------------------------------------------
+
+
+async def put_object(service: "Service", call: Call) -> Answer:
+    """Store an object."""
+    if call.body.length is None and not call.request.chunked:
+        raise S3Error("MissingContentLength")
+    if call.request.content_length is None and not call.request.chunked:
+        raise S3Error("MissingContentLength")
+    attributes = attributes_of(call.headers, owner=call.principal.name)
+    condition = write_condition(call.headers)
+    expected = Expected(call.headers, call.payload)
+    algorithm = kept_algorithm(expected)
+    length = call.body.length
+    if length is not None and length <= SMALL_MAX:
+        payload, sums = await read_small(call, expected, algorithm)
+        info = await service.objects.put(
+            call.bucket,
+            call.key,
+            payload,
+            attributes,
+            sums.digests(algorithm),
+            condition=condition,
+        )
+    else:
+        await _check_early(service, call, condition)
+        writer = service.objects.writer(
+            call.bucket, call.key, attributes, condition=condition, size=length
+        )
+        info = await store(service, call, writer, expected, algorithm)
+    headers = [("ETag", f'"{info.etag}"')]
+    headers += checksum_headers(info.checksums, info.checksum_type)
+    if info.version != "null":
+        headers.append(("x-amz-version-id", info.version))
+    return empty(200, headers)
+
+
+async def _check_early(service: "Service", call: Call, condition: Condition) -> None:
+    """Refuse a large body before it is sent, where that is already clear.
+
+    The commit judges again: this only spares the client the upload.
+    """
+    await service.objects.volume(call.bucket)
+    if not condition.absent and not condition.etag:
+        return
+    try:
+        info = await service.objects.head(call.bucket, call.key)
+    except NotFound as error:
+        if condition.etag:
+            raise missing(call, error) from error
+        return
+    if condition.absent:
+        raise PreconditionFailed("the object exists", condition="If-None-Match")
+    if condition.etag not in {"*", info.etag}:
+        raise PreconditionFailed("the object has another ETag", condition="If-Match")

@@ -1,0 +1,79 @@
+"""Bodies that are read whole or stored: received, hashed, compared with what was announced."""
+
+from typing import TYPE_CHECKING, Final
+
+from warp_core.views.objects import ObjectInfo, Writer
+
+from warp_s3.call import Call
+from warp_s3.checksums import Algorithm
+from warp_s3.digesting import Expected, Sums
+from warp_s3.errors import S3Error
+from warp_s3.xml_input import BODY_MAX
+
+if TYPE_CHECKING:
+    from warp_s3.service import Service
+
+OBJECT_MAX: Final = 5 * 1024**4
+"""Bytes of an object; S3's own figure. S3 wants more than 5 GiB in parts, which needs no rule here."""
+
+
+async def read_document(call: Call) -> bytes:
+    """Read a small body, such as XML, and verify it.
+
+    Raises:
+        S3Error: It is too long, or not what its headers say.
+    """
+    expected = Expected(call.headers, call.payload)
+    try:
+        body = await call.body.read(BODY_MAX)
+    except S3Error as error:
+        if error.code == "EntityTooLarge":
+            raise S3Error("MaxMessageLengthExceeded") from error
+        raise
+    sums = expected.sums()
+    sums.update(body)
+    expected.check(sums, call.body)
+    return body
+
+
+async def read_small(call: Call, expected: Expected, algorithm: Algorithm) -> tuple[bytes, Sums]:
+    """Read and verify a payload that is known to be small."""
+    length = call.body.length or 0
+    body = await call.body.read(length)
+    if len(body) != length:
+        raise S3Error("IncompleteBody", closes=True)
+    sums = expected.sums(algorithm)
+    sums.update(body)
+    expected.check(sums, call.body)
+    return body, sums
+
+
+async def store(
+    service: "Service", call: Call, writer: Writer, expected: Expected, algorithm: Algorithm
+) -> ObjectInfo:
+    """Receive a payload into a writer, verify it and commit.
+
+    The bytes go from the socket into the writer's buffers and are hashed there. Nothing is visible
+    unless everything announced holds.
+    """
+    body = call.body
+    sums = expected.sums(algorithm)
+    size = 0
+    try:
+        async with service.uploads:
+            while True:
+                view = writer.buffer()
+                count = await body.fill(view)
+                if not count:
+                    break
+                size += count
+                if size > OBJECT_MAX:
+                    raise S3Error("EntityTooLarge", details={"MaxSizeAllowed": str(OBJECT_MAX)})
+                await sums.update_in(service.pool, view[:count])
+                if writer.wrote(count):
+                    await writer.drain()
+            expected.check(sums, body)
+            return await writer.commit(sums.digests(algorithm))
+    except BaseException:
+        await writer.abort()
+        raise

@@ -1,0 +1,210 @@
+"""The protocol's shell: listening sockets, connections and their limits, start and drain."""
+
+import asyncio
+import errno
+import ssl
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from os import cpu_count
+from types import TracebackType
+from typing import Final, Self
+
+from warp_core import logs
+from warp_core.contexts import ProtocolContext
+from warp_core.errors import AlreadyRunning, ConfigError
+from warp_core.interfaces.protocols import Protocol, ProtocolCapabilities
+from warp_core.metrics import Counter
+
+from warp_s3.call import Answer
+from warp_s3.config import Config
+from warp_s3.connection import Connection
+from warp_s3.http import Request
+from warp_s3.service import Service
+
+SCRATCH: Final = 64 * 1024
+"""Bytes of the buffer that small reads of all connections share; each is copied out at once."""
+
+SWEEP_S: Final = 0.25
+"""How often deadlines are checked; timeouts are late by at most this."""
+
+BACKLOG: Final = 512
+"""Connections that may wait to be accepted."""
+
+_METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS"})
+
+_log = logs.get("warp_s3")
+
+
+class Server(Protocol):
+    """S3 over HTTP/1.1 on one address.
+
+    Attributes:
+        scratch: Where bytes arrive that have no better place; used up before the loop goes on.
+        draining: No new requests are taken.
+    """
+
+    capabilities = ProtocolCapabilities(view="objects", authenticated=True, tls=True)
+
+    def __init__(self, config: Config, context: ProtocolContext) -> None:
+        """Prepare a server; nothing is opened yet."""
+        self._config = config
+        self._context = context
+        self._connections: set[Connection] = set()
+        self._listener: asyncio.Server | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._request_ids = count(time.time_ns() & 0xFFFF_FFFF_FFFF_FFFF)
+        self._emptied: asyncio.Event
+        self.loop: asyncio.AbstractEventLoop
+        self.service: Service
+        self.scratch = memoryview(bytearray(SCRATCH))
+        self.draining = False
+        self.idle_s = float(config.idle_timeout)
+        self.head_s = float(config.head_timeout)
+        self.stall_s = float(config.stall_timeout)
+        metrics = context.metrics
+        self._answered = metrics.counters(
+            "warp_s3_requests_total", "Requests answered", labels=("method", "status")
+        )
+        self._counters: dict[tuple[str, int], Counter] = {}
+        self._bytes_sent = metrics.counter("warp_s3_sent_bytes_total", "Bytes of bodies in answers")
+        metrics.gauge("warp_s3_connections", "Open connections", lambda: len(self._connections))
+
+    async def __aenter__(self) -> Self:
+        """Bind and accept connections."""
+        self.loop = asyncio.get_running_loop()
+        self._emptied = asyncio.Event()
+        self._pool = ThreadPoolExecutor((cpu_count() or 1) + 2, thread_name_prefix="warp-s3")
+        self.service = Service(
+            self._config, self._context.objects, self._context.authenticator, self._pool
+        )
+        await self._listen()
+        self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop accepting, let requests in flight finish, close."""
+        self.draining = True
+        assert self._listener is not None
+        self._listener.close()
+        for connection in list(self._connections):
+            connection.close_idle()
+        try:
+            async with asyncio.timeout(self._context.drain_s):
+                while self._connections:
+                    self._emptied.clear()
+                    await self._emptied.wait()
+        except TimeoutError:
+            _log.warning("requests cut off at the end of the drain", count=len(self._connections))
+            for connection in list(self._connections):
+                connection.cancel()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        await self._listener.wait_closed()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    # What connections call ------------------------------------------------------------------------
+
+    def connected(self, connection: Connection) -> bool:
+        """Remember a connection; False if there are too many."""
+        if len(self._connections) >= self._config.connections_max or self.draining:
+            return False
+        self._connections.add(connection)
+        return True
+
+    def disconnected(self, connection: Connection) -> None:
+        """Forget a connection."""
+        self._connections.discard(connection)
+        if not self._connections:
+            self._emptied.set()
+
+    def next_request_id(self) -> str:
+        """Name a request: 16 hexadecimal digits, never the same while the node runs."""
+        return f"{next(self._request_ids) & 0xFFFF_FFFF_FFFF_FFFF:016X}"
+
+    def now(self) -> int:
+        """Give the wall clock in whole seconds."""
+        return int(time.time())
+
+    def count(self, request: Request | None, answer: Answer) -> None:
+        """Count an answer."""
+        method = request.method if request is not None else ""
+        counter = self._counters.get((method, answer.status))
+        if counter is None:
+            counter = self._answered.labels(
+                method if method in _METHODS else "other", str(answer.status)
+            )
+            if method in _METHODS:
+                self._counters[method, answer.status] = counter
+        counter.value += 1
+        if answer.length is not None:
+            self._bytes_sent.value += answer.length
+
+    # Sockets --------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        address = self._config.listen
+        context = self._tls()
+        # Values beyond 64 KiB would only be copied into the transport's buffer.
+        try:
+            if address.path:
+                path = self._context.data / address.path
+                path.unlink(missing_ok=True)
+                self._listener = await self.loop.create_unix_server(
+                    self._accept, str(path), ssl=context, backlog=BACKLOG
+                )
+                path.chmod(0o600)
+                self.endpoint = f"unix:{path}"
+                return
+            self._listener = await self.loop.create_server(
+                self._accept,
+                address.host,
+                address.port,
+                ssl=context,
+                backlog=BACKLOG,
+                ssl_handshake_timeout=self.head_s if context else None,
+            )
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise AlreadyRunning(
+                    f"protocols.s3.listen: {address} is taken by another program; stop it or "
+                    "choose another port"
+                ) from error
+            raise ConfigError(
+                f"protocols.s3.listen: cannot listen on {address}: {error.strerror}"
+            ) from error
+        port = self._listener.sockets[0].getsockname()[1]
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        self.endpoint = f"{'https' if context else 'http'}://{host}:{port}"
+
+    def _accept(self) -> Connection:
+        return Connection(self)
+
+    def _tls(self) -> ssl.SSLContext | None:
+        config = self._config
+        if not config.tls_certificate and not config.tls_key:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        certificate = self._context.data / config.tls_certificate
+        key = self._context.data / config.tls_key if config.tls_key else None
+        try:
+            context.load_cert_chain(certificate, key)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(
+                f"protocols.s3.tls_certificate: cannot use {certificate}"
+                f"{f' with key {key}' if key else ''}: {error}"
+            ) from error
+        return context
+
+    def _sweep(self) -> None:
+        now = self.loop.time()
+        for connection in [one for one in self._connections if one.deadline < now]:
+            connection.expire()
+        self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)

@@ -1,0 +1,115 @@
+"""Requests to answers: who is it, may they, and which operation does the work."""
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from warp_core.errors import Unauthenticated
+from warp_core.interfaces.auth import ANONYMOUS, Authenticator, Credential, Principal
+from warp_core.views import Objects
+
+from warp_s3.aws_chunked import AwsChunkedDecoder
+from warp_s3.body import Body
+from warp_s3.call import Answer, Call
+from warp_s3.config import Config
+from warp_s3.errors import S3Error
+from warp_s3.http import Request
+from warp_s3.operations import HANDLERS
+from warp_s3.router import Router
+from warp_s3.sigv4 import STREAMING, UNSIGNED_PAYLOAD, Claim, SigningKeys, read_claim, verify
+
+# Operations that concern no existing bucket.
+_WITHOUT_BUCKET: Final = frozenset({"ListBuckets", "CreateBucket", "Preflight"})
+
+
+class Service:
+    """The protocol without its sockets.
+
+    Attributes:
+        objects: The view that operations work on.
+        pool: Threads for hashing.
+        uploads: Bounds the large bodies in memory.
+        region: What GetBucketLocation says.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        objects: Objects,
+        authenticator: Authenticator,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self.objects = objects
+        self.pool = pool
+        self.region = config.region
+        self.uploads = asyncio.Semaphore(config.uploads_max)
+        self._authenticator = authenticator
+        self._router = Router(config.domains)
+        self._keys = SigningKeys()
+
+    async def answer(self, request: Request, body: Body) -> Answer:
+        """Answer a request.
+
+        Raises:
+            S3Error, WarpError: What the answer is instead.
+        """
+        route = self._router.route(request)
+        operation = route.operation
+        if operation == "Preflight":
+            return await HANDLERS[operation](
+                self, Call(request, route, ANONYMOUS, body, UNSIGNED_PAYLOAD)
+            )
+        claim = read_claim(request, now=time.time())
+        if claim is None:
+            raise S3Error("AccessDenied")
+        credential = self._authenticator.lookup_now(claim.access_key)
+        if credential is None:
+            credential = await self._lookup(claim.access_key)
+        key = self._keys.get(credential.secret, claim.scope)
+        verify(claim, request, key)
+        if claim.payload in STREAMING:
+            self._expect_chunks(request, body, claim, key)
+        principal = credential.principal
+        if not principal.admin and operation not in _WITHOUT_BUCKET:
+            await self.permit(principal, route.bucket)
+        if "x-amz-expected-bucket-owner" in request.headers:
+            await self._check_owner(route.bucket, request.headers["x-amz-expected-bucket-owner"])
+        handler = HANDLERS.get(operation)
+        if handler is None:
+            raise S3Error("NotImplemented", f"{operation} is not implemented.")
+        return await handler(self, Call(request, route, principal, body, claim.payload))
+
+    async def permit(self, principal: Principal, bucket: str) -> None:
+        """Let administrators do everything and others what they like in their own buckets.
+
+        Raises:
+            S3Error: `AccessDenied`.
+            VolumeNotFound: There is no such bucket.
+        """
+        if principal.admin:
+            return
+        owner = (await self.objects.volume(bucket)).owner
+        if owner != principal.name and owner not in principal.aliases:
+            raise S3Error("AccessDenied")
+
+    async def _lookup(self, access_key: str) -> Credential:
+        try:
+            return await self._authenticator.lookup(access_key)
+        except Unauthenticated as error:
+            raise S3Error("InvalidAccessKeyId", details={"AWSAccessKeyId": access_key}) from error
+
+    async def _check_owner(self, bucket: str, owner: str) -> None:
+        if bucket and (await self.objects.volume(bucket)).owner != owner:
+            raise S3Error("AccessDenied")
+
+    def _expect_chunks(self, request: Request, body: Body, claim: Claim, key: bytes) -> None:
+        text = request.headers.get("x-amz-decoded-content-length")
+        if text is None:
+            raise S3Error("MissingContentLength")
+        if not (text.isascii() and text.isdigit() and len(text) <= 18):
+            raise S3Error("InvalidArgument", "x-amz-decoded-content-length is not a number")
+        length = int(text)
+        body.decode_aws_chunked(
+            AwsChunkedDecoder(claim, key, decoded_length=length), length, self.pool
+        )

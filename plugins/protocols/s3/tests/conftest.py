@@ -1,0 +1,185 @@
+"""A server in this process on a free port, over dictionaries, and clients for it."""
+
+import asyncio
+import importlib.util
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from warp_core.config import Address
+from warp_core.contexts import ProtocolContext
+from warp_core.errors import Unauthenticated
+from warp_core.interfaces.auth import AuthCapabilities, Authenticator, Credential, Principal
+from warp_core.metrics import Metrics
+from warp_s3.config import Config
+from warp_s3.server import Server
+
+
+def _load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(
+        f"warp_s3_tests_{name}", Path(__file__).with_name(f"{name}.py")
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+memory_objects = _load("memory_objects")
+
+ROOT = Credential("ROOTKEY", "root-secret", Principal("account:root", "root", admin=True))
+ALICE = Credential("ALICEKEY", "alice-secret", Principal("account:alice", "Alice"))
+BOB = Credential("BOBKEY", "bob-secret", Principal("account:bob", "Bob"))
+
+
+class Keys(Authenticator):
+    """Three known keys; every second lookup has to wait."""
+
+    capabilities = AuthCapabilities(shared_secrets=True)
+
+    def __init__(self) -> None:
+        self._known = {one.access_key: one for one in (ROOT, ALICE, BOB)}
+
+    async def __aenter__(self) -> "Keys":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+    def lookup_now(self, access_key: str) -> Credential | None:
+        return self._known.get(access_key) if access_key != BOB.access_key else None
+
+    async def lookup(self, access_key: str) -> Credential:
+        await asyncio.sleep(0)
+        if access_key not in self._known:
+            raise Unauthenticated(access_key)
+        return self._known[access_key]
+
+
+class Running:
+    """A server on a loop in a thread of its own."""
+
+    def __init__(self, data: Path, **options: Any) -> None:
+        self.objects = memory_objects.MemoryObjects()
+        self.metrics = Metrics()
+        options.setdefault("listen", Address("127.0.0.1:0"))
+        self._context = ProtocolContext(
+            node="test",
+            data=data,
+            objects=self.objects,
+            files=None,  # type: ignore[arg-type]
+            blocks=None,  # type: ignore[arg-type]
+            authenticator=Keys(),
+            metrics=self.metrics,
+            drain_s=options.pop("drain_s", 5.0),
+        )
+        self.server = Server(Config(**options), self._context)
+        self.errors: list[BaseException] = []
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        self._thread.start()
+        self._started.wait()
+        if self.errors:
+            self._thread.join()
+            raise self.errors[0]
+
+    async def _run(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        self.loop.set_exception_handler(
+            lambda _, context: self.errors.append(
+                context.get("exception") or RuntimeError(context["message"])
+            )
+        )
+        try:
+            async with self.server:
+                self._started.set()
+                await self._stop.wait()
+        except BaseException as error:
+            self.errors.append(error)
+        finally:
+            self._started.set()
+
+    @property
+    def url(self) -> str:
+        return self.server.endpoint
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def begin_stop(self) -> None:
+        self.loop.call_soon_threadsafe(self._stop.set)
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self.begin_stop()
+            self._thread.join(20)
+        assert not self._thread.is_alive()
+        assert self.errors == []
+
+
+def client(url: str, credential: Credential = ROOT, **more: Any) -> Any:
+    import boto3
+    from botocore.config import Config as ClientConfig
+
+    options: dict[str, Any] = {
+        "signature_version": "s3v4",
+        "retries": {"max_attempts": 1},
+        "s3": {"addressing_style": "path"},
+        "parameter_validation": True,
+    }
+    return boto3.client(
+        "s3",
+        endpoint_url=url,
+        aws_access_key_id=credential.access_key,
+        aws_secret_access_key=credential.secret,
+        region_name="us-east-1",
+        config=ClientConfig(**(options | more)),
+    )
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Start servers with options of the test's own."""
+    running: list[Running] = []
+
+    def start(**options: Any) -> Running:
+        running.append(Running(tmp_path, **options))
+        return running[-1]
+
+    yield start
+    for one in running:
+        one.stop()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One server for the tests of a module, each with buckets of its own."""
+    running = Running(tmp_path_factory.mktemp("data"))
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def s3(shared: Running) -> Any:
+    """A boto3 client of an administrator."""
+    return client(shared.url)
+
+
+@pytest.fixture
+def connect() -> Callable[..., Any]:
+    """Make boto3 clients."""
+    return client
+
+
+@pytest.fixture
+def bucket(s3: Any, request: pytest.FixtureRequest) -> str:
+    """A bucket of this test's own."""
+    name = f"bucket-{abs(hash(request.node.name)):x}"
+    s3.create_bucket(Bucket=name)
+    return name
