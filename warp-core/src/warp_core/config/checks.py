@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from warp_core.config.codecs import build_codec
 from warp_core.config.model import Listening, Part, Policy, Settings
 from warp_core.config.positions import Path as Keys
 from warp_core.config.source import Source
@@ -163,11 +164,11 @@ def _policy(
         source.problem(
             (*path, "dedup"), "no deduplication is installed", found=policy.dedup, allowed='"off"'
         )
-    _codec(source, registries, (*path, "chunker"), policy.chunker, "chunker")
+    _codec(settings, source, registries, (*path, "chunker"), policy.chunker, "chunker")
     stages: list[str] = []
     for index, spec in enumerate(policy.filters):
         here: Keys = (*path, "filters", index)
-        codec = _codec(source, registries, here, spec, "filter")
+        codec = _codec(settings, source, registries, here, spec, "filter")
         if codec is None:
             continue
         if stages and stages[-1] == "encrypt" and codec.stage == "compress":
@@ -180,13 +181,17 @@ def _policy(
         stages.append(codec.stage)
 
 
-def _codec(source: Source, registries: Registries, path: Keys, spec: Codec, shape: str) -> Any:
+def _codec(
+    settings: Settings,
+    source: Source,
+    registries: Registries,
+    path: Keys,
+    spec: Codec,
+    shape: str,
+) -> Any:
     """Build a codec to see whether it is there, of the right shape, and takes its arguments."""
-    from warp_core.contexts import CodecContext
-
     try:
-        entry = registries["codecs"].get(spec.name)
-        codec = entry.build(entry.config(), CodecContext(arguments=spec.arguments))
+        codec = build_codec(settings, registries, spec)
     except (NotFound, PluginError) as error:
         source.problem(path, str(error), found=str(spec))
         return None

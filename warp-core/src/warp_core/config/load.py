@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 from warp_core.config.checks import check
 from warp_core.config.decode import decode, meant
 from warp_core.config.model import STORES_MAX, Log, Metadata, Node, Part, Policy, Settings
@@ -15,7 +17,17 @@ from warp_core.config.types import Secret
 from warp_core.errors import ConfigError, NotFound, PluginError
 from warp_core.registry import Registries
 
-TABLES = ("node", "log", "metadata", "store", "policy", "protocols", "services", "auth")
+TABLES = (
+    "node",
+    "log",
+    "metadata",
+    "store",
+    "policy",
+    "codecs",
+    "protocols",
+    "services",
+    "auth",
+)
 DEFAULT_STORE: Mapping[str, object] = {"kind": "disk", "path": "store"}
 
 
@@ -78,6 +90,7 @@ class _Loading:
         policies = self._policies(document.get("policy", {}))
         protocols = self._protocols(document.get("protocols", None))
         services = self._services(document.get("services", {}))
+        codecs = self._codecs(document.get("codecs", {}))
         auth = self._auth(document.get("auth", {}))
         root = self._root(environ)
         if node is None or log is None or metadata is None or engine is None or auth is None:
@@ -96,6 +109,7 @@ class _Loading:
             policies=policies,
             protocols=tuple(protocols),
             services=tuple(services),
+            codecs=codecs,
             auth=auth,
             root=root,
             origins=said,
@@ -189,6 +203,13 @@ class _Loading:
             if part is not None and enabled:
                 parts.append(part)
         return parts
+
+    def _codecs(self, tables: object) -> dict[str, msgspec.Struct]:
+        parts = [
+            self._part("codecs", name, ("codecs", name), table)
+            for name, table in self._tables("codecs", tables).items()
+        ]
+        return {part.name: part.config for part in parts if part is not None}
 
     def _auth(self, table: object) -> Part | None:
         own, rest = _split(table, ("kind",))

@@ -51,7 +51,7 @@ class Policy(msgspec.Struct, frozen=True):
     chunker: Codec = Codec("fixed:8MiB")
     filters: Annotated[tuple[Codec, ...], Meta(max_length=4)] = ()
     dedup: Literal["off", "volume", "oprf"] = "off"
-    verify: Literal["read", "scrub"] = "read"
+    verify: Literal["always", "scrub"] = "always"
 
 
 class Listening(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +91,7 @@ class Settings:
     policies: Mapping[str, Policy]
     protocols: tuple[Part, ...]
     services: tuple[Part, ...]
+    codecs: Mapping[str, msgspec.Struct]  # options of those that have a table
     auth: Part
     root: tuple[str, Secret] | None  # from the environment
     origins: Mapping[str, str] = field(default_factory=dict)  # key → where its value comes from

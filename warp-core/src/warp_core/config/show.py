@@ -34,6 +34,8 @@ def effective(settings: Settings) -> list[Setting]:
         found += _struct(part.key, part.config, settings.origins)
     for name, policy in settings.policies.items():
         found += _struct(f"policy.{name}", policy, settings.origins)
+    for name, codec in settings.codecs.items():
+        found += _struct(f"codecs.{name}", codec, settings.origins)
     for part in settings.protocols:
         found += _struct(part.key, part.config, settings.origins)
     for part in settings.services:
