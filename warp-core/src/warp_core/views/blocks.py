@@ -2,8 +2,8 @@
 
 File protocols and S3 see the same bytes under the same name, and everybody's leases are called back before a block is written.
 
-Durability: what a `write` returned for is durable after `flush`, of whatever connection, or at once with `fua`. Before that a crash may
-lose any of it, block by block, and never mixes two writes within one block of BLOCK bytes.
+Durability: what a `write` returned for is durable after `flush`, of whatever connection, or at once with `fua`. Before that a crash
+may lose any of it, block by block, and never mixes two writes within one block of BLOCK bytes.
 """
 
 from __future__ import annotations
