@@ -120,6 +120,8 @@ class Revision(msgspec.Struct, frozen=True, array_like=True, gc=False):
     retain_until_ns: int = 0
     legal_hold: bool = False
     windowed: bool = False
+    base: int = 0  # revision that shows through where this one has no window
+    cut: int = -1  # extents and base are visible only below this offset; -1: everywhere
 
 
 class Manifest(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -1,0 +1,702 @@
+"""Content of files that are written in place: what the rows say, and what was written since they last said it.
+
+A write appends one self-describing record and notes where it went; there is no transaction. Reads see it at once. `fold` moves what
+gathered into the rows: after a while, before a snapshot, and when somebody reads the file by its rows (an S3 GET). After a crash the
+records behind the inode's `folded` position are applied again, in their order.
+
+```
+ write ──▶ record in the journal, piece in `_fresh` ──┐
+ sync  ──▶ one sync of the journal                    │ fold: _fresh becomes _folding; window rows, then the inode row
+ read  ◀── _fresh over _folding over window rows over extents over the base's
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeVar
+
+import msgspec
+
+from warp_core.containers import Chunk
+from warp_core.errors import Corrupt, OutOfRange
+from warp_core.interfaces.stores import Buffer
+from warp_core.namespace import keys, rows
+from warp_core.namespace.extents import (
+    CHANGE_HEAD,
+    HOLE,
+    PIECES_MAX,
+    SIZE,
+    WINDOW,
+    WRITE,
+    Change,
+    Piece,
+    Pieces,
+    chunks,
+    pack_change,
+    pack_window,
+    pieces_of,
+    split,
+    unpack_window,
+)
+from warp_core.namespace.inodes import Inode, Position, read_inode
+from warp_core.namespace.rows import Revision
+from warp_core.namespace.tree import Rows, VolumeTransaction
+
+T = TypeVar("T")
+
+FRESH_MAX: Final = 4096  # pieces of one file before a write folds them: about 1 MiB of memory
+WINDOWS_CACHED: Final = 64  # decoded windows of one open file
+BATCH: Final = 16  # windows of one transaction: with archived rows and dead lists within WRITES_MAX and COMMIT_MAX
+DEPTH_MAX: Final = 100_000  # revisions below one another: a damaged chain must end
+END: Final = 1 << 62  # beyond every file
+
+
+class Log(Protocol):
+    """Where records go: the containers."""
+
+    def append(self, payload: Buffer, *, volume: int, inode: int, revision: int) -> Chunk:
+        """Queue a record and return its place; it can be read at once."""
+
+    async def flush(self) -> None:
+        """Return when everything appended before is durable."""
+
+    async def read(self, chunk: Chunk, *, offset: int, length: int) -> Buffer:
+        """Return verified bytes of a record's payload."""
+
+    def read_now(self, chunk: Chunk, *, offset: int, length: int) -> Buffer | None:
+        """Return them if no device has to be waited for."""
+
+
+class Ledger(Protocol):
+    """Where rows are: one volume of the namespace."""
+
+    number: int
+
+    def rows(self) -> Rows:
+        """Return the rows as they are now."""
+
+    async def transact(self, body: Callable[[VolumeTransaction], Awaitable[T]]) -> T:
+        """Run a body in a transaction, again if another was faster."""
+
+    async def new_id(self) -> int:
+        """Return a number that no inode and no revision had."""
+
+    def garbage(self, tx: VolumeTransaction, revision: int, chunks: Iterable[Chunk]) -> None:
+        """Note in a transaction that nothing refers to these chunks of a revision any more."""
+
+    def now_ns(self) -> int:
+        """Return the time, growing with every call."""
+
+    def unfilter(self, inline: bytes, filters: str) -> bytes:
+        """Return inline content as it was before the volume's filters."""
+
+
+@dataclass(slots=True)
+class Layer:
+    """One revision's stored content: its windows over its extents, or over its base below `cut`."""
+
+    revision: int
+    extents: Pieces
+    windowed: bool
+    cut: int
+    base: Layer | None
+    windows: OrderedDict[int, list[Piece] | None] = field(default_factory=OrderedDict)
+    folded: int = 0  # counts folds: a window that was read before one is not remembered after it
+
+
+async def load_layer(ledger: Ledger, log: Log, revision: int) -> Layer:
+    """Read a revision and those that it was made of.
+
+    Raises:
+        Corrupt: A row or manifest is missing or damaged.
+    """
+    top: Layer | None = None
+    last: Layer | None = None
+    stored = ledger.rows()
+    for _ in range(DEPTH_MAX):
+        key = keys.revision_key(revision)
+        value = await stored.get(key)
+        if value is None:
+            raise Corrupt(f"revision {revision} is missing")
+        row: Revision = rows.checked(rows.decode_revision, key, value)
+        extents = row.extents
+        if row.manifest is not None:
+            packed = await log.read(row.manifest, offset=0, length=row.manifest.length)
+            extents = rows.checked(rows.decode_manifest, key, bytes(packed)).extents
+        pieces = pieces_of(extents, revision=revision)
+        if row.inline:
+            inline = ledger.unfilter(row.inline, row.filters)
+            pieces = [Piece(0, len(inline), inline, revision=revision)]
+        layer = Layer(
+            revision, Pieces(pieces), row.windowed, row.cut if row.cut >= 0 else END, None
+        )
+        if last is None:
+            top = layer
+        else:
+            last.base = layer
+        last = layer
+        revision = row.base
+        if not revision:
+            assert top is not None
+            return top
+    raise Corrupt(f"more than {DEPTH_MAX} revisions lie below one another, down to {revision}")
+
+
+class Content:
+    """One file's content while somebody uses it. One instance an inode; its calls may be made concurrently."""
+
+    def __init__(self, ledger: Ledger, log: Log, number: int, inode: Inode, layer: Layer) -> None:
+        self.number = number
+        self.inode = inode
+        self.layer = layer
+        self.size = inode.size
+        self.error: Exception | None = None
+        self.modified_ns = inode.modified_ns
+        self._ledger = ledger
+        self._log = log
+        self._fresh = Pieces()
+        self._folding = Pieces()
+        self._cut_at = END  # lowest size that the file had since the last fold
+        self._alive: dict[Chunk, int] = {}  # bytes of each fresh chunk that nothing newer covers
+        self._dead: list[
+            tuple[Chunk, int]
+        ] = []  # overwritten before a row referred to it; its window
+        self._partial = False  # a fold broke off: rows may refer to some of what is fresh or dead
+        self._last: Position = inode.folded
+        self._dirty = False
+        self._inline_checked = False
+        self._fold_lock = asyncio.Lock()
+        self._share_lock = asyncio.Lock()
+
+    # Reading --------------------------------------------------------------------------------------
+
+    async def read(self, offset: int, length: int) -> Buffer:
+        """Return bytes; short only at the end."""
+        end = min(offset + length, self.size)
+        if offset >= end:
+            return b""
+        found = await self.resolve(offset, end)
+        if len(found) == 1 and found[0].offset == offset and found[0].end == end:
+            return await self._fetch(found[0])
+        result = bytearray(end - offset)
+        for piece in found:
+            result[piece.offset - offset : piece.end - offset] = await self._fetch(piece)
+        return result
+
+    async def _fetch(self, piece: Piece) -> Buffer:
+        chunk = piece.chunk
+        assert chunk is not None
+        if isinstance(chunk, bytes):
+            return chunk[piece.skip : piece.skip + piece.length]
+        data = self._log.read_now(chunk, offset=piece.skip, length=piece.length)
+        if data is None:
+            data = await self._log.read(chunk, offset=piece.skip, length=piece.length)
+        return data
+
+    async def resolve(self, start: int, end: int) -> list[Piece]:
+        """Return the pieces with data of [start, end), in order."""
+        result = self._fresh.within(start, end)
+        below = Pieces(result)
+        for low, high in below.gaps(start, end):
+            held = self._folding.within(low, high)
+            result += held
+            for begin, finish in Pieces(held).gaps(low, high):
+                result += await self._stored(begin, finish)
+        return sorted(piece for piece in result if piece.chunk is not None)
+
+    async def _stored(self, start: int, end: int) -> list[Piece]:
+        """Return what the rows say about a range, holes among them where a window says so."""
+        result: list[Piece] = []
+        while start < end:
+            border = min(end, (start // WINDOW + 1) * WINDOW)
+            result += await self._in_window(self.layer, start, border)
+            start = border
+        return result
+
+    async def _in_window(self, layer: Layer | None, start: int, end: int) -> list[Piece]:
+        limit = end
+        while layer is not None and start < limit:
+            if layer.windowed:
+                pieces = await self._window(layer, start // WINDOW)
+                if pieces is not None:
+                    return [
+                        each.clipped(start, limit)
+                        for each in pieces
+                        if each.offset < limit and each.end > start
+                    ]
+            limit = min(limit, layer.cut)
+            if start < limit:
+                found = layer.extents.within(start, limit)
+                if found or layer.base is None:
+                    return found
+            layer = layer.base
+        return []
+
+    async def _window(self, layer: Layer, window: int) -> list[Piece] | None:
+        cached = layer.windows
+        if window in cached:
+            cached.move_to_end(window)
+            return cached[window]
+        folded = layer.folded
+        value = await self._ledger.rows().get(keys.window_key(layer.revision, window))
+        pieces = unpack_window(window, value) if value is not None else None
+        if folded == layer.folded:
+            cached[window] = pieces
+            if len(cached) > WINDOWS_CACHED:
+                cached.popitem(last=False)
+        return pieces
+
+    async def seek(self, offset: int, *, data: bool) -> int:
+        """Return where the next data or hole begins at or after `offset`.
+
+        Raises:
+            OutOfRange: `offset` is behind the end, or no data follow.
+        """
+        if offset >= self.size:
+            raise OutOfRange(f"offset {offset} is behind the end at {self.size}")
+        at = offset
+        while at < self.size:
+            if data:
+                at = await self._skip_holes(at)
+            border = min(self.size, (at // WINDOW + 1) * WINDOW)
+            found = await self.resolve(at, border) if at < border else []
+            if data and found:
+                return found[0].offset
+            if not data:
+                for piece in found:
+                    if piece.offset > at:
+                        return at
+                    at = piece.end
+                if at < border:
+                    return at
+            at = border
+        if data:
+            raise OutOfRange(f"no data at or after {offset}")
+        return self.size
+
+    async def _skip_holes(self, offset: int) -> int:
+        """Return a place at or after `offset` before which there is no data: the next window that anything is known of."""
+        candidates = [self.size]
+        for pieces in (self._fresh, self._folding):
+            candidates += [
+                max(offset, each.offset)
+                for each in pieces.within(offset, END)
+                if each.chunk is not None
+            ][:1]
+        layer: Layer | None = self.layer
+        while layer is not None:
+            candidates += [
+                max(offset, each.offset) for each in layer.extents.within(offset, END)[:1]
+            ]
+            if layer.windowed:
+                start = keys.window_key(layer.revision, offset // WINDOW)
+                found = await self._ledger.rows().scan(
+                    start, keys.windows_of(layer.revision)[1], limit=1
+                )
+                if found:
+                    window = int.from_bytes(found[0][0][-8:], "big")
+                    candidates.append(max(offset, window * WINDOW))
+            layer = layer.base
+        return min(candidates)
+
+    # Writing --------------------------------------------------------------------------------------
+
+    @property
+    def dirty(self) -> bool:
+        """Say whether the rows do not tell all yet."""
+        return self._dirty
+
+    async def ready(self) -> None:
+        """Make sure that the current revision may be changed: called before each change, waits only when it may not."""
+        if self.inode.shared or len(self._fresh) >= FRESH_MAX or not self._inline_checked:
+            await self._make_ready()
+
+    async def _make_ready(self) -> None:
+        if len(self._fresh) >= FRESH_MAX:
+            await self.fold()
+        async with self._share_lock:
+            if self.inode.shared:
+                await self._new_revision()
+            if not self._inline_checked:
+                for piece in await self.resolve(0, min(WINDOW, self.size)):
+                    if isinstance(piece.chunk, bytes):  # only chunks can be in windows
+                        self.write(piece.offset, await self._fetch(piece))
+                self._inline_checked = True
+
+    def write(self, offset: int, data: Buffer) -> None:
+        """Write: append records, one for each part of a window. The caller awaited `ready` and checked the size."""
+        view = memoryview(data)
+        for start, end in split(offset, offset + len(view)):
+            head = pack_change(Change(WRITE, start, end - start))
+            payload = b"".join((head, view[start - offset : end - offset]))
+            chunk = self._record(payload)
+            self._alive[chunk] = end - start
+            self._cover(self._fresh.lay(Piece(start, end - start, chunk, CHANGE_HEAD)))
+        self.size = max(self.size, offset + len(view))
+
+    def punch(self, offset: int, length: int) -> None:
+        """Make a range read as zeros."""
+        length = min(length, max(0, self.size - offset))
+        if length:
+            self._record(pack_change(Change(HOLE, offset, length)))
+            self._cover(self._fresh.lay(Piece(offset, length, None)))
+
+    def truncate(self, size: int) -> None:
+        """Set the size; what was behind it is gone for good."""
+        self._record(pack_change(Change(SIZE, size, 0)))
+        self._cut(size)
+
+    def _cut(self, size: int) -> None:
+        if size < self.size:
+            self._cover(self._fresh.lay(Piece(size, END - size, None)))
+            self._cut_at = min(self._cut_at, size)
+        self.size = size
+
+    def _record(self, payload: bytes) -> Chunk:
+        chunk = self._log.append(
+            payload,
+            volume=self._ledger.number,
+            inode=self.number,
+            revision=self.inode.revision,
+        )
+        self._last = (chunk.container, chunk.offset)
+        self._dirty = True
+        self.modified_ns = self._ledger.now_ns()
+        if payload[1] != WRITE:
+            self._dead.append((chunk, -1))  # of no use any more once its effect is in the rows
+        return chunk
+
+    def _cover(self, covered: list[Piece]) -> None:
+        for piece in covered:
+            if isinstance(piece.chunk, Chunk):
+                left = self._alive[piece.chunk] - piece.length
+                if left:
+                    self._alive[piece.chunk] = left
+                else:
+                    del self._alive[piece.chunk]
+                    self._dead.append((piece.chunk, piece.offset // WINDOW))
+
+    def replay(self, chunk: Chunk, change: Change, time_ns: int) -> None:
+        """Apply a record found in the journal after a crash; those that the rows know are ignored."""
+        position = (chunk.container, chunk.offset)
+        if position <= self._last:
+            return
+        self._last = position
+        self._dirty = self._partial = True
+        self.modified_ns = max(self.modified_ns, time_ns)
+        if change.what == WRITE:
+            self._alive[chunk] = change.length
+            self._cover(self._fresh.lay(Piece(change.offset, change.length, chunk, CHANGE_HEAD)))
+            self.size = max(self.size, change.offset + change.length)
+            return
+        self._dead.append((chunk, -1))
+        if change.what == HOLE:
+            self._cover(self._fresh.lay(Piece(change.offset, change.length, None)))
+        else:
+            self._cut(change.offset)
+
+    # Folding --------------------------------------------------------------------------------------
+
+    async def fold(self) -> None:
+        """Bring the rows up to date; returns when what was written before the call is in them, durably."""
+        async with self._fold_lock:
+            if not self._dirty:
+                return
+            await self._unfragment()
+            pieces, self._folding, self._fresh = self._fresh, self._fresh, Pieces()
+            state = _Fold(
+                pieces,
+                self.size,
+                self._cut_at,
+                self.modified_ns,
+                self._last,
+                self._dead,
+                self._alive,
+            )
+            self._dead, self._alive, self._dirty, self._cut_at = [], {}, False, END
+            try:
+                await self._log.flush()
+                await self._fold(state)
+            except BaseException:
+                self._unfold(state)
+                raise
+            self._partial = False
+            self.layer.folded += 1
+            self.layer.windows.clear()
+            self._folding = Pieces()
+
+    def _unfold(self, state: _Fold) -> None:
+        """After a failure: put what could not be folded back below what was written meanwhile."""
+        newer, self._fresh, self._folding = self._fresh, Pieces(state.pieces), Pieces()
+        self._dead = state.dead + self._dead
+        self._alive = state.alive | self._alive
+        self._cut_at = min(self._cut_at, state.cut)
+        self._dirty = self._partial = True
+        for piece in newer:
+            self._cover(self._fresh.lay(piece))
+
+    async def _fold(self, state: _Fold) -> None:
+        allocated = 0
+        if self._partial:
+            state.dead = await self._in_no_row(state.dead)
+        cut = min(state.cut, self.layer.cut)
+        touched = await self._touched(state.pieces, cut)
+        for first in range(0, len(touched), BATCH):
+            batch = touched[first : first + BATCH]
+
+            async def body(tx: VolumeTransaction, batch: list[int] = batch) -> int:
+                if not self.layer.windowed:
+                    await self._declare_windows(tx)
+                taken = [await self._fold_window(tx, window, state.pieces, cut) for window in batch]
+                return sum(taken)
+
+            allocated += await self._ledger.transact(body)
+            self.layer.windowed = True
+
+        async def finish(tx: VolumeTransaction) -> tuple[Inode, int]:
+            return await self._fold_inode(tx, state, cut, allocated)
+
+        self.inode, self.layer.cut = await self._ledger.transact(finish)
+
+    async def _in_no_row(self, dead: list[tuple[Chunk, int]]) -> list[tuple[Chunk, int]]:
+        """Leave out what a fold that broke off has linked: its windows' rows throw it away."""
+        linked: set[Chunk] = set()
+        for window in {window for _, window in dead if window >= 0}:
+            value = await self._ledger.rows().get(keys.window_key(self.layer.revision, window))
+            if value is not None:
+                linked |= chunks(unpack_window(window, value))
+        return [each for each in dead if each[0] not in linked]
+
+    async def _touched(self, pieces: Pieces, cut: int) -> list[int]:
+        """Return the windows whose rows a fold has to change, ascending."""
+        touched: set[int] = set()
+        for piece in pieces:
+            if piece.chunk is not None:
+                touched.add(piece.offset // WINDOW)
+                continue
+            touched.update(await self._known(piece.offset, min(piece.end, cut)))
+            if piece.end > cut:  # the rest of what lies below is hidden by the cut
+                touched.update(await self._rows_between(max(piece.offset, cut), piece.end))
+        return sorted(touched)
+
+    async def _known(self, start: int, end: int) -> set[int]:
+        """Return the windows of a range that any layer knows something of."""
+        found: set[int] = set()
+        layer: Layer | None = self.layer
+        while layer is not None:
+            for piece in layer.extents.within(start, end):
+                found.update(range(piece.offset // WINDOW, (piece.end - 1) // WINDOW + 1))
+            if layer.windowed and start < end:
+                first = keys.window_key(layer.revision, start // WINDOW)
+                last = keys.window_key(layer.revision, (end - 1) // WINDOW) + b"\0"
+                found.update(await self._scan_windows(first, last))
+            layer = layer.base
+        return found
+
+    async def _rows_between(self, start: int, end: int) -> set[int]:
+        """Return the windows of a range that the current revision has rows of."""
+        first = keys.window_key(self.layer.revision, start // WINDOW)
+        last = keys.window_key(self.layer.revision, (end - 1) // WINDOW) + b"\0"
+        return await self._scan_windows(first, last)
+
+    async def _scan_windows(self, first: bytes, last: bytes) -> set[int]:
+        found: set[int] = set()
+        while page := await self._ledger.rows().scan(first, last):
+            found.update(int.from_bytes(key[-8:], "big") for key, _ in page)
+            first = page[-1][0] + b"\0"
+        return found
+
+    async def _declare_windows(self, tx: VolumeTransaction) -> None:
+        """Say in the revision's row that there are windows, before the first one is there."""
+        revision = await self._revision(tx)
+        revision = msgspec.structs.replace(revision, born=tx.epoch, windowed=True)
+        await tx.put(keys.revision_key(self.layer.revision), rows.encode(revision))
+
+    async def _revision(self, tx: VolumeTransaction) -> Revision:
+        key = keys.revision_key(self.layer.revision)
+        stored = await tx.get(key)
+        if stored is None:
+            raise Corrupt(f"revision {self.layer.revision} of inode {self.number} vanished")
+        revision: Revision = rows.checked(rows.decode_revision, key, stored)
+        return revision
+
+    async def _fold_window(
+        self, tx: VolumeTransaction, window: int, fresh: Pieces, cut: int
+    ) -> int:
+        """Change one window's row; returns by how much more it takes."""
+        start, end = window * WINDOW, (window + 1) * WINDOW
+        key = keys.window_key(self.layer.revision, window)
+        value = await tx.get(key)
+        if value is not None:
+            old = unpack_window(window, value)
+            if await tx.get_present(key) is None:  # a clone's base wrote it, and frees it
+                number = tx.volume.bases[0][0]
+                old = [each if each.volume else each._replace(volume=number) for each in old]
+        else:
+            old = await self._below(start, min(end, cut))
+        new = Pieces(old)
+        for piece in fresh.within(start, end):
+            new.lay(piece)
+        data = [piece for piece in new if piece.chunk is not None]
+        if data or await self._below(start, min(end, cut)):
+            kept = await tx.put(key, pack_window(tx.epoch, window, data))
+        elif value is not None:
+            kept = await tx.delete(key)
+        else:
+            return 0
+        gone = chunks(each for each in old if not each.volume and not each.revision) - chunks(data)
+        if gone and not kept:
+            archived = await tx.archived(key)
+            if archived is not None:
+                gone -= chunks(unpack_window(window, archived))
+            if gone:
+                self._ledger.garbage(tx, self.layer.revision, gone)
+        return sum(each.length for each in data) - sum(each.length for each in old if each.chunk)
+
+    async def _below(self, start: int, end: int) -> list[Piece]:
+        """Return what a window without a row of its own shows, with its owners named."""
+        layer = self.layer
+        if start >= end:
+            return []
+        found = layer.extents.within(start, end)
+        if found or layer.base is None:
+            return found
+        base = layer.base
+        pieces = await self._in_window(base, start, end)
+        return [
+            each if each.revision else each._replace(revision=await self._owner(base, start))
+            for each in pieces
+            if each.chunk is not None
+        ]
+
+    async def _owner(self, layer: Layer | None, start: int) -> int:
+        """Return which revision below has a row for this window."""
+        while layer is not None:
+            if layer.windowed and await self._window(layer, start // WINDOW) is not None:
+                return layer.revision
+            layer = layer.base
+        raise Corrupt(f"nothing below inode {self.number} has the window at {start}")
+
+    async def _fold_inode(
+        self, tx: VolumeTransaction, state: _Fold, cut: int, allocated: int
+    ) -> tuple[Inode, int]:
+        value = await tx.get(keys.inode_key(self.number))
+        if value is None:
+            raise Corrupt(f"inode {self.number} vanished while it was written")
+        old = read_inode(self.number, value)
+        etag = f"{secrets.token_hex(16)}-0"
+        inode = msgspec.structs.replace(
+            old,
+            born=tx.epoch,
+            size=state.size,
+            etag=etag,
+            modified_ns=state.modified_ns,
+            changed_ns=max(old.changed_ns, state.modified_ns),
+            change=old.change + 1,
+            allocated=max(0, old.allocated + allocated),
+            folded=max(state.last, old.folded),
+        )
+        await tx.put(keys.inode_key(self.number), rows.encode(inode))
+        revision = await self._revision(tx)
+        await tx.put(
+            keys.revision_key(self.layer.revision),
+            rows.encode(
+                msgspec.structs.replace(
+                    revision,
+                    born=tx.epoch,
+                    size=state.size,
+                    etag=etag,
+                    modified_ns=state.modified_ns,
+                    windowed=self.layer.windowed,
+                    cut=cut if cut < END else -1,
+                    checksums={},  # of the content that was
+                    checksum_type="",
+                    parts=(),
+                )
+            ),
+        )
+        if state.dead:
+            dead = [chunk for chunk, _ in state.dead]
+            self._ledger.garbage(tx, self.layer.revision, dead)
+        return inode, cut
+
+    async def _unfragment(self) -> None:
+        """Write windows anew that are in too many pieces for a row."""
+        counts: dict[int, int] = {}
+        for piece in self._fresh:
+            counts[piece.offset // WINDOW] = counts.get(piece.offset // WINDOW, 0) + 1
+        for window in counts:
+            start = window * WINDOW
+            found = await self.resolve(start, start + WINDOW)
+            if len(found) > PIECES_MAX:
+                data = await self.read(start, WINDOW)
+                holes = Pieces(found).gaps(start, start + len(data))
+                self.write(start, data)
+                for low, high in holes if len(holes) < PIECES_MAX // 4 else ():
+                    self.punch(low, high - low)
+
+    # Sharing --------------------------------------------------------------------------------------
+
+    async def _new_revision(self) -> None:
+        """Go on in a revision made of the current one, which stays as it is."""
+        await self.fold()
+        revision = await self._ledger.new_id()
+        base = self.layer
+
+        async def body(tx: VolumeTransaction) -> Inode:
+            value = await tx.get(keys.inode_key(self.number))
+            stored = await tx.get(keys.revision_key(base.revision))
+            if value is None or stored is None:
+                raise Corrupt(f"inode {self.number} or its revision vanished")
+            old = read_inode(self.number, value)
+            under: Revision = rows.checked(
+                rows.decode_revision, keys.revision_key(base.revision), stored
+            )
+            inode = msgspec.structs.replace(old, born=tx.epoch, revision=revision, shared=False)
+            over = Revision(
+                born=tx.epoch,
+                size=under.size,
+                etag=under.etag,
+                modified_ns=under.modified_ns,
+                headers=under.headers,
+                metadata=under.metadata,
+                tags=under.tags,
+                storage_class=under.storage_class,
+                owner=under.owner,
+                windowed=True,
+                base=base.revision,
+            )
+            await tx.put(keys.inode_key(self.number), rows.encode(inode))
+            await tx.put(keys.revision_key(revision), rows.encode(over))
+            return inode
+
+        self.inode = await self._ledger.transact(body)
+        self.layer = Layer(revision, Pieces(), windowed=True, cut=END, base=base)
+
+    @asynccontextmanager
+    async def settled(self) -> AsyncIterator[None]:
+        """Fold, and let nobody fold again inside the block: the rows are the content as of its begin."""
+        await self.fold()
+        async with self._fold_lock:
+            yield
+
+    async def sync(self) -> None:
+        """Make what was written durable: one sync of the journal."""
+        await self._log.flush()
+
+
+@dataclass(slots=True)
+class _Fold:
+    pieces: Pieces
+    size: int
+    cut: int
+    modified_ns: int
+    last: Position
+    dead: list[tuple[Chunk, int]]
+    alive: dict[Chunk, int]

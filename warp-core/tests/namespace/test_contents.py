@@ -1,0 +1,246 @@
+"""Content written in place against a plain bytearray: reads, folds that fail, crashes, snapshots, shared revisions, garbage."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import sys
+from pathlib import Path
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from warp_core.containers import Chunk
+from warp_core.errors import NoSpace, OutOfRange
+from warp_core.namespace import contents as module
+from warp_core.namespace import extents
+from warp_core.namespace.extents import HOLE, SIZE, WRITE, pieces_of, unpack_change, unpack_window
+from warp_core.namespace.rows import Extent
+
+_spec = importlib.util.spec_from_file_location(
+    "content_rig", Path(__file__).with_name("content_rig.py")
+)
+assert _spec is not None
+assert _spec.loader is not None
+rig_module = importlib.util.module_from_spec(_spec)
+sys.modules["content_rig"] = rig_module
+_spec.loader.exec_module(rig_module)
+Rig, Ledger, FILE = rig_module.Rig, rig_module.Ledger, rig_module.FILE
+
+W = 64  # a small window, so that few bytes cross many
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_windows():
+    patch = pytest.MonkeyPatch()
+    for owner in (extents, module):
+        patch.setattr(owner, "WINDOW", W)
+        patch.setattr(owner, "PIECES_MAX", 12)
+    patch.setattr(extents, "CHUNK_MAX", W // 2)
+    patch.setattr(module, "BATCH", 2)
+    patch.setattr(module, "WINDOWS_CACHED", 2)
+    patch.setattr(module, "FRESH_MAX", 40)
+    yield
+    patch.undo()
+
+
+SIZE_MAX = 6 * W
+places = st.integers(0, SIZE_MAX)
+lengths = st.integers(1, 2 * W)
+starts = st.sampled_from(["empty", "inline", "extents"])
+
+
+def apply(state: bytearray, payload: bytes) -> bytearray:
+    """Return what a record makes of a file."""
+    what, offset, length = unpack_change(payload)
+    new = bytearray(state)
+    if what == SIZE:
+        del new[offset:]
+        new.extend(bytes(offset - len(new)))
+        return new
+    end = offset + length
+    if what == HOLE:
+        new[offset:end] = bytes(length)
+    elif what == WRITE:
+        new.extend(bytes(max(0, end - len(new))))
+        new[offset:end] = payload[extents.CHANGE_HEAD :]
+    return new
+
+
+class Machine(RuleBasedStateMachine):
+    def __init__(self):
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.rig = Rig()
+        self.first = bytearray()
+        self.snapshots: dict[int, bytearray] = {}
+        self.shared: dict[int, bytearray] = {}
+        self.count = 0
+        self.begun = False
+        self.broke_off = False
+
+    def run(self, coroutine):
+        return self.loop.run_until_complete(coroutine)
+
+    def teardown(self):
+        if self.begun:
+            self.run(self.rig.store.__aexit__(None, None, None))
+        self.loop.close()
+
+    @property
+    def model(self) -> bytearray:
+        state = self.first
+        for chunk, payload in self.rig.log.records.items():
+            if self.rig.log.owners[chunk][1] == FILE:
+                state = apply(state, payload)
+        return state
+
+    @precondition(lambda self: not self.begun)
+    @rule(how=starts)
+    def begin(self, how):
+        self.begun = True
+        if how == "empty":
+            self.run(self.rig.begin())
+            return
+        if how == "inline":
+            self.first = bytearray(b"inline bytes of a small object")
+            self.run(self.rig.begin(size=30, inline=bytes(self.first)))
+            return
+        data = bytes(range(1, 201))
+        chunk = self.rig.log.append(data, volume=1, inode=1, revision=7)
+        self.run(self.rig.log.flush())
+        extents_ = (Extent(0, 100, chunk), Extent(150, 100, chunk, 100))
+        self.first = bytearray(data[:100] + bytes(50) + data[100:])
+        self.run(self.rig.begin(size=250, extents=extents_))
+
+    @precondition(lambda self: self.begun)
+    @rule(offset=places, length=lengths)
+    def write(self, offset, length):
+        self.count += 1
+        self.run(self.rig.content.ready())
+        self.rig.content.write(offset, bytes([self.count % 255 + 1]) * length)
+
+    @precondition(lambda self: self.begun)
+    @rule(offset=places, length=lengths)
+    def punch(self, offset, length):
+        self.run(self.rig.content.ready())
+        self.rig.content.punch(offset, length)
+
+    @precondition(lambda self: self.begun)
+    @rule(size=places)
+    def truncate(self, size):
+        self.run(self.rig.content.ready())
+        self.rig.content.truncate(size)
+
+    @precondition(lambda self: self.begun)
+    @rule()
+    def sync(self):
+        self.run(self.rig.content.sync())
+
+    @precondition(lambda self: self.begun)
+    @rule()
+    def fold(self):
+        self.run(self.rig.content.fold())
+        assert not self.rig.content.dirty
+
+    @precondition(lambda self: self.begun)
+    @rule(after=st.integers(0, 3))
+    def fold_on_a_full_store(self, after):
+        self.rig.ledger.fail_after = after
+        try:
+            self.run(self.rig.content.fold())
+        except NoSpace:
+            self.broke_off = True
+            assert self.rig.content.dirty
+        self.rig.ledger.fail_after = None
+
+    @precondition(lambda self: self.begun)
+    @rule(more=st.integers(0, 5))
+    def crash(self, more):
+        self.run(self.rig.crash(more))
+
+    @precondition(lambda self: self.begun)
+    @rule(after=st.integers(0, 3), more=st.integers(0, 5))
+    def crash_in_a_fold(self, after, more):
+        self.fold_on_a_full_store(after)
+        self.crash(more)
+
+    @precondition(lambda self: self.begun)
+    @rule()
+    def snapshot(self):
+        self.snapshots[self.run(self.rig.snapshot())] = self.model
+
+    @precondition(lambda self: self.begun)
+    @rule()
+    def share(self):
+        revision = self.run(self.rig.share())
+        self.shared[revision] = self.model
+
+    @precondition(lambda self: self.begun)
+    @rule(offset=places, length=lengths)
+    def read(self, offset, length):
+        got = self.run(self.rig.content.read(offset, length))
+        assert bytes(got) == bytes(self.model[offset : offset + length])
+
+    @precondition(lambda self: self.begun)
+    @rule(offset=places)
+    def seek(self, offset):
+        """Data that seek skips are zeros; what it calls a hole is zeros."""
+        model = self.model
+        if offset >= len(model):
+            for data in (True, False):
+                with pytest.raises(OutOfRange):
+                    self.run(self.rig.content.seek(offset, data=data))
+            return
+        hole = self.run(self.rig.content.seek(offset, data=False))
+        assert offset <= hole <= len(model)
+        try:
+            begin = self.run(self.rig.content.seek(offset, data=True))
+        except OutOfRange:
+            begin = len(model)
+        assert not any(model[offset:begin])
+        assert begin >= offset
+        assert hole == offset or begin == offset
+
+    @invariant()
+    def content_is_the_model(self):
+        if self.begun:
+            model = self.model
+            assert self.rig.content.size == len(model)
+            got = self.run(self.rig.content.read(0, SIZE_MAX * 2))
+            assert bytes(got) == bytes(model)
+
+    @invariant()
+    def snapshots_and_shared_revisions_stay_what_they_were(self):
+        for number, model in self.snapshots.items():
+            then = self.run(self.rig.open_as(Ledger(self.rig.store, snapshot=number)))
+            assert bytes(self.run(then.read(0, SIZE_MAX * 2))) == bytes(model)
+        for revision, model in self.shared.items():
+            other = self.run(self.rig.open_as(self.rig.ledger, revision))
+            other.size = len(model)
+            assert bytes(self.run(other.read(0, SIZE_MAX * 2))) == bytes(model)
+
+    @invariant()
+    def every_chunk_is_referred_to_or_garbage_and_never_both(self):
+        if not self.begun:
+            return
+        stored = self.run(self.rig.stored())
+        referred: set[Chunk] = set()
+        for key, value in stored:
+            family = key[1:] if key[:1] == b"A" else key
+            if family[:1] == b"E":
+                referred |= extents.chunks(unpack_window(0, value))
+            elif family[:1] == b"R":
+                row = module.rows.decode_revision(value)
+                referred |= extents.chunks(pieces_of(row.extents))
+        thrown = self.rig.ledger.thrown
+        if not self.broke_off:  # a fold that is repeated may throw the same away again, harmlessly
+            assert len(thrown) == len(set(thrown)), "garbage twice"
+        assert not referred & set(thrown), "garbage that a row refers to"
+        if not self.rig.content.dirty:
+            assert set(self.rig.log.records) <= referred | set(thrown), "a leak"
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
