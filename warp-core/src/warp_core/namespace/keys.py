@@ -253,18 +253,33 @@ def snapshot_key(snapshot: int) -> bytes:
 SNAPSHOTS: Final = (b"S", b"T")
 
 
-def borrow_key(revision: int, volume: int, borrower: int) -> bytes:
-    """X: revision `borrower` of `volume` refers to chunks that `revision` of this volume wrote."""
-    return b"X" + _U64.pack(revision) + _VOLUME.pack(b"v", volume)[1:] + _U64.pack(borrower)
+def holder_of_revision(volume: int, revision: int) -> bytes:
+    """Return how a revision (a copy, or one written over another) is named as a holder."""
+    return b"r" + volume.to_bytes(4, "big") + _U64.pack(revision)
 
 
-def borrowers_of(revision: int) -> tuple[bytes, bytes]:
+def holder_of_name(directory: int, component: bytes, sequence: int) -> bytes:
+    """Return how a version of a name is named as a holder, current or not."""
+    return b"n" + _U64.pack(directory) + component + _U64.pack(sequence)
+
+
+def holder_of_inode(inode: int) -> bytes:
+    """Return how an inode is named as a holder."""
+    return b"i" + _U64.pack(inode)
+
+
+def hold_key(revision: int, holder: bytes) -> bytes:
+    """X: somebody besides its first holder needs the revision."""
+    return b"X" + _U64.pack(revision) + holder
+
+
+def holds_of(revision: int) -> tuple[bytes, bytes]:
     """Return the range of X rows of a revision."""
     return b"X" + _U64.pack(revision), b"X" + _U64.pack(revision + 1)
 
 
-def lender_key(revision: int) -> bytes:
-    """Z: chunks of a dropped revision that borrowers still refer to."""
+def left_key(revision: int) -> bytes:
+    """Z: the revision's first holder is gone, others still need it."""
     return b"Z" + _U64.pack(revision)
 
 

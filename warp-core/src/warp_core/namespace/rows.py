@@ -122,6 +122,8 @@ class Revision(msgspec.Struct, frozen=True, array_like=True, gc=False):
     windowed: bool = False
     base: int = 0  # revision that shows through where this one has no window
     cut: int = -1  # extents and base are visible only below this offset; -1: everywhere
+    # (volume, revision) of chunks in the manifest that others wrote
+    lenders: tuple[tuple[int, int], ...] = ()
 
 
 class Manifest(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -130,13 +132,6 @@ class Manifest(msgspec.Struct, frozen=True, array_like=True, gc=False):
     format: int
     extents: tuple[Extent, ...]
     parts: tuple[PartSummary, ...] = ()
-
-
-class Lender(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Z: a dropped revision whose chunks others still borrow."""
-
-    extents: tuple[Extent, ...]
-    manifest: Chunk | None = None
 
 
 class Garbage(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -229,7 +224,6 @@ decode_upload = msgspec.msgpack.Decoder(Upload).decode
 decode_part = msgspec.msgpack.Decoder(Part).decode
 decode_null = msgspec.msgpack.Decoder(NullVersion).decode
 decode_manifest = msgspec.msgpack.Decoder(Manifest).decode
-decode_lender = msgspec.msgpack.Decoder(Lender).decode
 decode_garbage = msgspec.msgpack.Decoder(Garbage).decode
 decode_event = msgspec.msgpack.Decoder(Event).decode
 

@@ -89,7 +89,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A volume as it was last read. `version` is that of its row, which every transaction checks.
+    """A volume as it was last read. `version` is that of its row, which every transaction checks (0: it is deleted).
 
     With `snapshot` this is the volume as of then: read only. `bases` are (volume, snapshot) below a clone, nearest first.
     """
@@ -303,7 +303,8 @@ class VolumeTransaction:
 
     def __init__(self, txn: Transaction, volume: Volume) -> None:
         assert not volume.snapshot, "a snapshot is read only"
-        txn.check(keys.volume_name_key(volume.row.name), volume.version)
+        if volume.version:
+            txn.check(keys.volume_name_key(volume.row.name), volume.version)
         self._txn = txn
         self._prefix = volume.prefix
         self._own = LiveRows(txn, volume.prefix)
@@ -369,12 +370,15 @@ class VolumeTransaction:
         return await base.get(key) is not None
 
     async def archived(self, key: bytes) -> bytes | None:
-        """Return the newest archived value of a row: its neighbour in time, with which it may share content."""
-        if not self.newest:
-            return None
-        base = b"A" + key
-        found = await self._own.scan(base, base + b"\xff" * 9, limit=1, reverse=True)
-        return found[0][1] if found else None
+        """Return a row's neighbour in time, with which it may share content: the newest archived value, else the base's."""
+        if self.newest:
+            base = b"A" + key
+            found = await self._own.scan(base, base + b"\xff" * 9, limit=1, reverse=True)
+            if found:
+                return found[0][1]
+        if self._bases:
+            return await _layered(self._txn, _Nothing(), self._bases).get(key)
+        return None
 
     # Rows that snapshots do not keep --------------------------------------------------------------
 

@@ -1,0 +1,543 @@
+"""One change of a volume in one transaction: names, versions and revisions move together with usage, times, feed and garbage.
+
+A name's current version is its D row, older ones and markers are V rows (`docs/formats/rows.md`). `Change` has the verbs from
+which the views build theirs; each leaves the invariants true:
+
+- a directory that keys imply is in D exactly as long as something is below it in D, and its id is in V exactly as long as something is
+  below it in V;
+- where D has no row of a name, its newest V row is a marker, or it has none;
+- a revision row exists exactly as long as it has a holder.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import msgspec
+
+from warp_core.containers import Chunk
+from warp_core.errors import Corrupt, Retained
+from warp_core.metadata import Transaction
+from warp_core.namespace import keys, rows
+from warp_core.namespace.keys import Step
+from warp_core.namespace.rows import (
+    CONTINUED,
+    FILE,
+    IMPLIED,
+    MARKER,
+    NULL_VERSION,
+    Event,
+    Extent,
+    Garbage,
+    Name,
+    NullVersion,
+    Revision,
+    decode_name,
+    decode_null,
+    decode_revision,
+    encode,
+)
+from warp_core.namespace.tree import Rows, Volume, VolumeTransaction
+from warp_core.namespace.usage import Usage
+
+WITNESSES: Final = 8  # rows of a directory of which one is watched: enough that parallel deletes rarely watch each other's
+GARBAGE_CHUNKS: Final = 1000  # of one garbage row: about 40 bytes each, within a row's 64 KiB
+
+
+class Apart(Protocol):
+    """What knows inodes that a row sets apart from their names (`revision` 0 in the name): the Files view's half."""
+
+    async def unlinked(self, change: Change, name: Name) -> Name:
+        """Take one name from the inode; return the name as a version to keep or drop: with a revision that it holds by `holder`."""
+
+    async def summary(self, stored: Rows, name: Name) -> Name:
+        """Return the name with what its inode knows: revision, size, etag, times."""
+
+
+@dataclass(slots=True)
+class Path:
+    """The way to a key as far as it is known: `nodes[i]` is where `steps[i]` is looked up, `names[i]` what was found there."""
+
+    key: bytes
+    steps: list[Step]
+    nodes: list[int]
+    names: list[Name]
+
+    @property
+    def complete(self) -> bool:
+        """Say whether the last node is known."""
+        return len(self.nodes) == len(self.steps)
+
+    @property
+    def current(self) -> Name | None:
+        """Return the entry at the end, if there is one."""
+        return self.names[-1] if len(self.names) == len(self.steps) else None
+
+    @property
+    def place(self) -> tuple[int, bytes]:
+        """Return directory and component of the last step; the path is complete."""
+        return self.nodes[len(self.steps) - 1], self.steps[-1].key
+
+
+async def resolve(
+    stored: Rows, steps: list[Step], key: bytes = b"", *, root: int = keys.ROOT
+) -> Path:
+    """Look a path up among live names."""
+    path = Path(key, steps, [root], [])
+    for step in steps:
+        value = await stored.get(keys.name_key(path.nodes[-1], step.key))
+        if value is None:
+            return path
+        name = decode_name(value)
+        path.names.append(name)
+        if len(path.nodes) < len(steps):
+            path.nodes.append(name.inode)
+    return path
+
+
+async def extend(stored: Rows, path: Path) -> Path:
+    """Go on where live names end, through the directories that versions keep."""
+    while not path.complete:
+        step = path.steps[len(path.nodes) - 1]
+        value = await stored.get(keys.kept_directory_key(path.nodes[-1], step.key))
+        if value is None:
+            break
+        path.nodes.append(decode_name(value).inode)
+    return path
+
+
+def version_id(name: Name) -> str:
+    """Return a version's id as S3 shows it."""
+    return f"{name.sequence:016x}{name.nonce:016x}" if name.nonce else "null"
+
+
+def parse_version_id(version: str) -> tuple[int, int] | None:
+    """Return sequence and nonce of a version id other than `null`; None if it cannot be one."""
+    if len(version) != 32:
+        return None
+    try:
+        packed = bytes.fromhex(version)
+    except ValueError:
+        return None
+    return int.from_bytes(packed[:8], "big"), int.from_bytes(packed[8:], "big")
+
+
+def new_nonce() -> int:
+    """Return the random half of a version id, never that of the null version."""
+    return int.from_bytes(os.urandom(8), "big") or 1
+
+
+class Change:
+    """A transaction's half of a verb. Call `finish` at the end of the body: it writes counters and events."""
+
+    __slots__ = (
+        "_events",
+        "_freed",
+        "_others",
+        "_touched",
+        "_usage",
+        "_volume_of",
+        "apart",
+        "now_ns",
+        "rows",
+        "take_id",
+        "versioned",
+        "versioning",
+    )
+
+    def __init__(
+        self,
+        transaction: VolumeTransaction,
+        now_ns: int,
+        take_id: Callable[[], Awaitable[int]],
+        volume_of: Callable[[Transaction, int], Awaitable[Volume]],
+        apart: Apart | None = None,
+    ) -> None:
+        self.rows = transaction
+        self.now_ns = now_ns
+        self.take_id = take_id
+        self._volume_of = volume_of
+        self._others: dict[int, Change] = {}
+        self.apart = apart
+        self.versioning = transaction.volume.row.versioning
+        self.versioned = self.versioning != "off"
+        self._usage = [0] * len(Usage._fields)
+        self._touched: set[int] = set()
+        self._events: list[Event] = []
+        self._freed: list[Garbage] = []
+
+    @property
+    def epoch(self) -> int:
+        """Return what rows written now are born in."""
+        return self.rows.epoch
+
+    # Names ----------------------------------------------------------------------------------------
+
+    async def find(self, key: bytes) -> Path:
+        """Look up the current version of an S3 key."""
+        return await resolve(self.rows, keys.steps(key), key)
+
+    async def make_way(self, path: Path) -> None:
+        """Make the directories that a path lacks; those that versions lie below come back with their id."""
+        while len(path.nodes) < len(path.steps):
+            index = len(path.nodes) - 1
+            parent, step = path.nodes[index], path.steps[index]
+            kept = None
+            if self.versioned:
+                kept = await self.rows.get(keys.kept_directory_key(parent, step.key))
+            number = decode_name(kept).inode if kept else await self.take_id()
+            name = Name(self.epoch, _kind_of(step), number, modified_ns=self.now_ns)
+            await self.rows.put(keys.name_key(parent, step.key), encode(name))
+            self._touched.add(parent)
+            path.names.append(name)
+            path.nodes.append(number)
+
+    async def put_name(self, path: Path, name: Name) -> None:
+        """Make `name` the current version at the end of a complete path, whatever was there having been moved or dropped before."""
+        directory, component = path.place
+        await self.rows.put(keys.name_key(directory, component), encode(name))
+        self._touched.add(directory)
+        if name.kind == FILE:
+            self.count(objects=1, bytes=name.size)
+
+    async def drop_name(self, path: Path) -> None:
+        """Remove the current version's row, and the directories that it leaves empty."""
+        name = path.current
+        assert name is not None
+        directory, component = path.place
+        await self.rows.delete(keys.name_key(directory, component))
+        self._touched.add(directory)
+        if name.kind == FILE:
+            self.count(objects=-1, bytes=-name.size)
+        await self._prune_names(path)
+
+    async def _prune_names(self, path: Path) -> None:
+        for index in range(len(path.steps) - 2, -1, -1):
+            if path.names[index].kind not in (IMPLIED, CONTINUED):
+                return
+            node = path.nodes[index + 1]
+            if await self.occupied(*keys.names_of(node)):
+                return
+            await self.rows.delete(keys.name_key(path.nodes[index], path.steps[index].key))
+            self._touched.discard(node)
+            self.rows.delete_present(keys.times_key(node))
+            self._touched.add(path.nodes[index])
+
+    async def occupied(self, start: bytes, end: bytes) -> bool:
+        """Say whether a range has a row; the commit fails if that is not so any more.
+
+        One row out of several at the end is watched, so that deletes of a directory's entries side by side do not collide.
+        """
+        if not self.rows.volume.plain:
+            return bool(await self.rows.scan(start, end, limit=1))
+        engine, prefix = self.rows.engine, self.rows.volume.prefix
+        found = await engine.scan(
+            prefix + start, prefix + end, limit=WITNESSES, reverse=True, checked=False
+        )
+        if not found:
+            return bool(await engine.scan(prefix + start, prefix + end, limit=1))
+        witness = random.choice(found)
+        if witness.version:
+            engine.check(witness.key, witness.version)
+        return True
+
+    # Versions -------------------------------------------------------------------------------------
+
+    async def next_sequence(self, path: Path) -> int:
+        """Return the number of the version that comes next at the end of a path."""
+        current = path.current
+        if current is not None:
+            return current.sequence + 1 if self.versioned else current.sequence
+        if not self.versioned or not path.complete:
+            return 0
+        newest = await self.newest_version(path)
+        return newest.sequence + 1 if newest else 0
+
+    async def newest_version(self, path: Path) -> Name | None:
+        """Return the newest noncurrent version or marker at the end of a complete path."""
+        found = await self.rows.scan(*keys.versions_of_name(*path.place), limit=1)
+        return decode_name(found[0][1]) if found else None
+
+    async def get_version(self, path: Path, sequence: int) -> Name | None:
+        """Return a noncurrent version or marker by its number."""
+        value = await self.rows.get(keys.version_key(*path.place, sequence))
+        return decode_name(value) if value else None
+
+    async def null_sequence(self, path: Path) -> int | None:
+        """Return the number of the noncurrent null version."""
+        value = await self.rows.get(keys.null_version_key(*path.place))
+        return decode_null(value).sequence if value else None
+
+    async def supersede(self, path: Path) -> None:
+        """Make room for a new current version or a marker: keep the present one as a version, or drop it, as versioning says.
+
+        The D row stays: `put_name` or `drop_name` follow. A suspended volume has one null version at most: an older one is dropped.
+        """
+        current = path.current
+        if current is not None and current.revision == 0 and current.kind == FILE:
+            assert self.apart is not None, "an inode set apart, and no Files view"
+            kept: Name | None = await self.apart.unlinked(self, current)
+        else:
+            kept = current
+        if current is not None and path.names[-1].kind == FILE:
+            self.count(objects=-1, bytes=-current.size)
+        if not self.versioned:
+            if kept is not None and kept.revision:
+                await self.release(kept.revision, self.holder(path, kept.sequence))
+            return
+        if self.versioning == "suspended":
+            if kept is not None and kept.nonce == NULL_VERSION:
+                if kept.revision:
+                    await self.release(kept.revision, self.holder(path, kept.sequence))
+                return
+            sequence = await self.null_sequence(path)
+            if sequence is not None:
+                await self.drop_version(path, sequence)
+        if kept is not None and kept.revision:
+            await self.keep_version(path, msgspec.structs.replace(kept, born=self.epoch))
+
+    async def keep_version(self, path: Path, version: Name) -> None:
+        """Write a V row, and the rows that keep the directories above it."""
+        directory, component = path.place
+        await self._keep_directories(path)
+        await self.rows.put(
+            keys.version_key(directory, component, version.sequence), encode(version)
+        )
+        if version.nonce == NULL_VERSION:
+            pointer = NullVersion(self.epoch, version.sequence)
+            await self.rows.put(keys.null_version_key(directory, component), encode(pointer))
+        self.count(versions=1, version_bytes=version.size)
+
+    async def _keep_directories(self, path: Path) -> None:
+        for index in range(len(path.steps) - 2, -1, -1):
+            key = keys.kept_directory_key(path.nodes[index], path.steps[index].key)
+            if await self.rows.get(key) is not None:
+                return
+            step = path.steps[index]
+            name = Name(self.epoch, _kind_of(step), path.nodes[index + 1])
+            await self.rows.put(key, encode(name))
+
+    async def make_way_for_versions(self, path: Path) -> None:
+        """Complete a path for versions alone: directories that neither D nor V knows get an id."""
+        await extend(self.rows, path)
+        while not path.complete:
+            path.nodes.append(await self.take_id())
+
+    async def drop_version(self, path: Path, sequence: int) -> Name:
+        """Remove a V row, what it alone holds, and the rows that kept directories for it."""
+        version = await self.take_version(path, sequence)
+        if version.revision:
+            await self.release(version.revision, self.holder(path, sequence))
+        await self.prune_versions(path)
+        return version
+
+    async def take_version(self, path: Path, sequence: int) -> Name:
+        """Remove a V row and return it; its revision stays with the caller, who calls `prune_versions` at the end."""
+        directory, component = path.place
+        key = keys.version_key(directory, component, sequence)
+        value = await self.rows.get(key)
+        assert value is not None
+        version = decode_name(value)
+        await self.rows.delete(key)
+        if version.nonce == NULL_VERSION:
+            await self.rows.delete(keys.null_version_key(directory, component))
+        self.count(versions=-1, version_bytes=-version.size)
+        return version
+
+    async def prune_versions(self, path: Path) -> None:
+        """Remove the rows that keep directories without versions below them."""
+        for index in range(len(path.steps) - 2, -1, -1):
+            if await self.occupied(*keys.versions_of(path.nodes[index + 1])):
+                return
+            await self.rows.delete(
+                keys.kept_directory_key(path.nodes[index], path.steps[index].key)
+            )
+
+    async def put_marker(self, path: Path) -> Name:
+        """Write a delete marker as the newest version of a complete path, after `supersede`."""
+        nonce = NULL_VERSION if self.versioning == "suspended" else new_nonce()
+        current = path.current
+        sequence = await self.next_sequence(path)
+        marker = Name(
+            self.epoch,
+            MARKER,
+            0,
+            0,
+            sequence,
+            nonce,
+            modified_ns=self.now_ns,
+            owner=current.owner if current else "",
+        )
+        await self.keep_version(path, marker)
+        return marker
+
+    @staticmethod
+    def holder(path: Path, sequence: int) -> bytes:
+        """Return how the version at the end of a path is named as a holder of its revision."""
+        return keys.holder_of_name(*path.place, sequence)
+
+    # Revisions ------------------------------------------------------------------------------------
+
+    async def revision(self, number: int) -> Revision:
+        """Return a revision that some row leads to.
+
+        Raises:
+            Corrupt: It is missing or damaged.
+        """
+        key = keys.revision_key(number)
+        value = await self.rows.get(key)
+        if value is None:
+            raise Corrupt(f"revision {number} of volume {self.rows.volume.number} is missing")
+        revision: Revision = rows.checked(decode_revision, key, value)
+        return revision
+
+    async def put_revision(self, number: int, revision: Revision) -> None:
+        """Write a revision, its first holder being what the caller links it to."""
+        await self.rows.put(keys.revision_key(number), encode(revision))
+
+    def hold(self, number: int, holder: bytes) -> None:
+        """Add a holder to a revision whose row this transaction has read."""
+        self.rows.put_present(keys.hold_key(number, holder), b"")
+
+    async def release(self, number: int, holder: bytes) -> None:
+        """Take a holder from a revision; the last one drops it, with what only it referred to.
+
+        Raises:
+            Retained: It is locked, and this is its last holder.
+        """
+        held = await self.rows.scan_present(*keys.holds_of(number), limit=3)
+        if held:
+            own = keys.hold_key(number, holder)
+            if await self.rows.get_present(own) is not None:
+                self.rows.delete_present(own)
+                left_behind = (
+                    len(held) > 1 or await self.rows.get_present(keys.left_key(number)) is None
+                )
+                if left_behind:
+                    return
+                self.rows.delete_present(keys.left_key(number))
+            else:
+                self.rows.put_present(keys.left_key(number), b"")
+                return
+        revision = await self.revision(number)
+        self.check_retention(number, revision)
+        kept = await self.rows.delete(keys.revision_key(number))
+        if not kept:
+            await self.drop_content(number, revision)
+
+    def check_retention(self, number: int, revision: Revision) -> None:
+        """Raise if a revision may not be dropped now.
+
+        Raises:
+            Retained: Object lock or a legal hold is on it.
+        """
+        if revision.legal_hold:
+            raise Retained(f"revision {number} is under legal hold")
+        if revision.retain_mode and revision.retain_until_ns > self.now_ns:
+            raise Retained(f"revision {number} is retained until {revision.retain_until_ns}")
+
+    async def drop_content(self, number: int, revision: Revision) -> None:
+        """Make garbage of what only a dropped revision referred to; what its neighbour in time shows stays."""
+        neighbour = await self.rows.archived(keys.revision_key(number))
+        kept = decode_revision(neighbour) if neighbour else None
+        self.free_revision(number, revision, [kept] if kept else [])
+        if revision.base:
+            await self.release(
+                revision.base, keys.holder_of_revision(self.rows.volume.number, number)
+            )
+        if kept is None:
+            for lender in {extent.revision for extent in revision.extents if extent.revision}:
+                await self.release(lender, keys.holder_of_revision(self.rows.volume.number, number))
+
+    def free_revision(self, number: int, revision: Revision, kept: Iterable[Revision]) -> None:
+        """Make garbage of a revision row's own chunks, except those that neighbours in time show."""
+        held: set[Chunk] = set()
+        manifests: set[Chunk] = set()
+        for other in kept:
+            held.update(extent.chunk for extent in other.extents if not extent.revision)
+            if other.manifest:
+                manifests.add(other.manifest)
+        chunks = own_chunks(revision.extents) - held
+        manifest = revision.manifest if revision.manifest not in manifests else None
+        if chunks or manifest:
+            self.free(number, sorted(chunks, key=_place), manifest)
+
+    def free(self, revision: int, chunks: Iterable[Chunk], manifest: Chunk | None = None) -> None:
+        """Write that nothing refers to these chunks any more once this transaction is committed."""
+        every = list(chunks)
+        number = self.rows.volume.number
+        for start in range(0, max(len(every), 1), GARBAGE_CHUNKS):
+            part = tuple(every[start : start + GARBAGE_CHUNKS])
+            self._freed.append(Garbage(number, revision, part, manifest if not start else None))
+
+    # The end --------------------------------------------------------------------------------------
+
+    def count(
+        self,
+        *,
+        objects: int = 0,
+        bytes: int = 0,
+        versions: int = 0,
+        version_bytes: int = 0,
+        uploads: int = 0,
+        part_bytes: int = 0,
+    ) -> None:
+        """Add to what the volume holds."""
+        usage = self._usage
+        usage[0] += objects
+        usage[1] += bytes
+        usage[2] += versions
+        usage[3] += version_bytes
+        usage[4] += uploads
+        usage[5] += part_bytes
+
+    def touch(self, directory: int) -> None:
+        """Note that a directory's entries changed."""
+        self._touched.add(directory)
+
+    def tell(self, event: Event) -> None:
+        """Add an event to the change feed."""
+        self._events.append(event)
+
+    def finish(self) -> None:
+        """Write counters, times, events and garbage."""
+        freed = list(self._freed)
+        for other in self._others.values():
+            freed += other._freed
+            other._freed = []
+            other.finish()
+        if any(self._usage):
+            self.rows.merge(keys.USAGE, add=tuple(self._usage))
+        for directory in self._touched:
+            self.rows.merge(keys.times_key(directory), maximum=(self.now_ns,))
+        for index, event in enumerate(self._events):
+            self.rows.stamp(keys.FEED, index.to_bytes(2, "big"), encode(event))
+        engine = self.rows.engine
+        for index, garbage in enumerate(freed):
+            engine.stamp(keys.GARBAGE, index.to_bytes(2, "big"), encode(garbage))
+
+
+def lenders(revision: Revision) -> set[tuple[int, int]]:
+    """Return (volume, revision) of what a revision refers to besides its own records; volume 0 is its own."""
+    found = {(extent.volume, extent.revision) for extent in revision.extents if extent.revision}
+    if revision.base:
+        found.add((0, revision.base))
+    found.update(revision.lenders)
+    return found
+
+
+def own_chunks(extents: Iterable[Extent]) -> set[Chunk]:
+    """Return the chunks of extents that are of the revision's own records."""
+    return {extent.chunk for extent in extents if not extent.revision}
+
+
+def _place(chunk: Chunk) -> tuple[int, int]:
+    return chunk.container, chunk.offset
+
+
+def _kind_of(step: Step) -> int:
+    return CONTINUED if step.key.endswith(keys.CONTINUED_END) else IMPLIED

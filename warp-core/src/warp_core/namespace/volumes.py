@@ -1,0 +1,298 @@
+"""Volumes: their rows, kept in memory so that a request finds its volume without reading."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Final, Literal
+
+import msgspec
+
+from warp_core.errors import (
+    AlreadyExists,
+    AlreadyOwned,
+    InvalidArgument,
+    NewerFormat,
+    NotEmpty,
+    ReadOnly,
+    VolumeNotFound,
+)
+from warp_core.interfaces.consistency import SCAN_MAX, MetaStore, View
+from warp_core.metadata import Transaction, transact
+from warp_core.namespace import keys
+from warp_core.namespace.rows import (
+    FORMAT,
+    VolumeRow,
+    checked,
+    decode_snapshot,
+    decode_volume,
+    encode,
+)
+from warp_core.namespace.tree import Volume, VolumeTransaction
+
+Versioning = Literal["off", "on", "suspended"]
+
+NAME_MAX: Final = 255  # bytes; protocols have rules of their own
+SNAPSHOT_MARK: Final = ".snap-"  # VOLUME.snap-NAME is a snapshot as a volume
+DOCUMENT_MAX: Final = 60 * 1024
+VOLUME_KEYS: Final = frozenset(
+    b"DVRIEAXZUP"
+)  # families that make a volume non-empty or leave something to clean up
+VOLUMES_MAX: Final = 1 << 32  # numbers are 4 bytes and never used again
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+
+
+class Volumes:
+    """The volumes of a MetaStore. What is kept in memory is checked by every transaction, so that a change elsewhere is a conflict."""
+
+    def __init__(self, store: MetaStore, clock_ns: Callable[[], int]) -> None:
+        self._store = store
+        self._clock_ns = clock_ns
+        self._known: dict[str, Volume] = {}
+        self._documents: dict[int, tuple[int, dict[str, bytes]]] = {}
+
+    def known(self, name: str) -> Volume | None:
+        """Return the volume if it is in memory."""
+        return self._known.get(name)
+
+    async def get(self, name: str) -> Volume:
+        """Return a volume, or a snapshot of one by the name VOLUME.snap-NAME.
+
+        Raises:
+            VolumeNotFound: There is none.
+        """
+        found = self._known.get(name)
+        if found is None:
+            view = self._store.view()
+            try:
+                found = await self._load(name, view)
+            finally:
+                view.close()
+        return found
+
+    async def writable(self, name: str) -> Volume:
+        """Return a volume that may be changed.
+
+        Raises:
+            VolumeNotFound, ReadOnly
+        """
+        volume = self._known.get(name) or await self.get(name)
+        if volume.snapshot or volume.row.read_only:
+            raise ReadOnly(f"volume {name!r} is read only")
+        return volume
+
+    async def numbered(self, number: int) -> Volume:
+        """Return a volume by its number.
+
+        Raises:
+            VolumeNotFound: It was deleted.
+        """
+        view = self._store.view()
+        try:
+            found = await view.get(keys.volume_number_key(number))
+        finally:
+            view.close()
+        if found is None or not found[0]:
+            raise VolumeNotFound(f"no volume has number {number}")
+        return await self.get(found[0].decode())
+
+    async def reload(self, name: str) -> Volume:
+        """Read a volume anew, after a transaction that relied on it was refused."""
+        self.forget(name)
+        return await self.get(name)
+
+    def forget(self, name: str) -> None:
+        """Drop what memory has of a volume and its snapshots."""
+        self._known.pop(name, None)
+        mark = name + SNAPSHOT_MARK
+        for other in [other for other in self._known if other.startswith(mark)]:
+            del self._known[other]
+
+    async def _load(self, name: str, view: View) -> Volume:
+        found = await view.get(keys.volume_name_key(name)) if len(name) <= NAME_MAX else None
+        if found is None:
+            return await self._load_snapshot(name, view)
+        row: VolumeRow = checked(decode_volume, keys.volume_name_key(name), found[0])
+        if row.format > FORMAT:
+            raise NewerFormat(
+                f"volume {name!r} is of format {row.format}, this server reads up to {FORMAT}"
+            )
+        bases = await self._bases(row, view)
+        volume = Volume(row, found[1], keys.prefix(row.number), bases)
+        self._known[name] = volume
+        return volume
+
+    async def _load_snapshot(self, name: str, view: View) -> Volume:
+        parent, mark, snapshot = name.rpartition(SNAPSHOT_MARK)
+        if not mark or not parent:
+            raise VolumeNotFound(f"no volume {name!r}")
+        volume = self._known.get(parent) or await self._load(parent, view)
+        number = await find_snapshot(view, volume, snapshot)
+        if volume.snapshot or not number:
+            raise VolumeNotFound(f"volume {parent!r} has no snapshot {snapshot!r}")
+        self._known[name] = shown = replace(volume, snapshot=number)
+        return shown
+
+    async def _bases(self, row: VolumeRow, view: View) -> tuple[tuple[int, int], ...]:
+        bases: list[tuple[int, int]] = []
+        base = row.base
+        while base is not None:
+            bases.append(base)
+            name = await view.get(keys.volume_number_key(base[0]))
+            found = await view.get(keys.NAMES + name[0]) if name else None
+            base = decode_volume(found[0]).base if found else None
+        return tuple(bases)
+
+    async def all(self) -> list[Volume]:
+        """Return every volume by name."""
+        found: list[Volume] = []
+        start = keys.NAMES
+        while True:
+            view = self._store.view()
+            try:
+                page = await view.scan(start, keys.NAMES_END)
+                found += [await self._load(row.key[1:].decode(), view) for row in page]
+            finally:
+                view.close()
+            if len(page) < SCAN_MAX:
+                return found
+            start = page[-1].key + b"\0"
+
+    async def create(
+        self,
+        name: str,
+        *,
+        owner: str,
+        base: tuple[int, int] | None = None,
+        policy: dict[str, str] | None = None,
+    ) -> Volume:
+        """Make a volume; with `base` a clone of (volume, snapshot), whose row the caller has marked.
+
+        Raises:
+            AlreadyOwned, AlreadyExists: The name is taken, by the same owner or another.
+            InvalidArgument: Not a name that a volume can have.
+        """
+        if not _NAME.match(name) or len(name) > NAME_MAX or SNAPSHOT_MARK in name:
+            raise InvalidArgument(
+                f"volume name {name!r}: 1 to {NAME_MAX} letters, digits, dots, dashes and"
+                f" underscores, not beginning with a sign, without {SNAPSHOT_MARK!r}"
+            )
+
+        async def body(tx: Transaction) -> None:
+            taken = await tx.get(keys.volume_name_key(name))
+            if taken is not None:
+                mine = decode_volume(taken).owner == owner
+                raise (AlreadyOwned if mine else AlreadyExists)(f"volume {name!r} exists")
+            last = await tx.get(keys.NUMBERS)
+            number = int.from_bytes(last, "big") + 1 if last else 1
+            if number >= VOLUMES_MAX:
+                raise InvalidArgument(f"{VOLUMES_MAX} volumes were made: no number is left")
+            tx.put(keys.NUMBERS, number.to_bytes(4, "big"))
+            tx.put(keys.volume_number_key(number), name.encode())
+            row = VolumeRow(
+                FORMAT, number, name, self._clock_ns(), owner, base=base, policy=policy or {}
+            )
+            tx.put(keys.volume_name_key(name), encode(row))
+
+        await transact(self._store, body)
+        return await self.reload(name)
+
+    async def update(
+        self, name: str, change: Callable[[VolumeRow, Transaction], Awaitable[VolumeRow]]
+    ) -> Volume:
+        """Change a volume's row: what takes its row and a transaction, and returns the new row.
+
+        Raises:
+            VolumeNotFound
+        """
+
+        async def body(tx: Transaction) -> None:
+            key = keys.volume_name_key(name)
+            value = await tx.get(key)
+            if value is None:
+                raise VolumeNotFound(f"no volume {name!r}")
+            row = await change(checked(decode_volume, key, value), tx)
+            tx.put(key, encode(row))
+
+        await transact(self._store, body)
+        return await self.reload(name)
+
+    async def delete(
+        self, name: str, may_go: Callable[[VolumeTransaction], Awaitable[None]]
+    ) -> None:
+        """Remove a volume's row; `may_go` raises where it must stay. What lies under its prefix is removed by `sweep` later.
+
+        Raises:
+            VolumeNotFound, NotEmpty
+        """
+
+        async def body(tx: Transaction) -> None:
+            key = keys.volume_name_key(name)
+            value = await tx.get(key)
+            if value is None:
+                raise VolumeNotFound(f"no volume {name!r}")
+            row: VolumeRow = checked(decode_volume, key, value)
+            prefix = keys.prefix(row.number)
+            if await tx.scan(prefix + keys.SNAPSHOTS[0], prefix + keys.SNAPSHOTS[1], limit=1):
+                raise NotEmpty(f"volume {name!r} has snapshots")
+            volume = await self.get(name)
+            await may_go(VolumeTransaction(tx, volume))
+            tx.delete(key)
+            tx.put(keys.volume_number_key(row.number), b"")  # deleted: its rows wait for `sweep`
+
+        try:
+            await transact(self._store, body)
+        finally:
+            self.forget(name)
+
+    # Documents ------------------------------------------------------------------------------------
+
+    async def documents(self, volume: Volume) -> dict[str, bytes]:
+        """Return the documents that protocols keep with a volume."""
+        known = self._documents.get(volume.number)
+        if known is not None and known[0] == volume.row.settings:
+            return known[1]
+        view = self._store.view()
+        try:
+            start, end = (volume.prefix + bound for bound in keys.DOCUMENTS)
+            found = await view.scan(start, end)
+        finally:
+            view.close()
+        documents = {row.key[len(start) :].decode(): row.value for row in found}
+        self._documents[volume.number] = (volume.row.settings, documents)
+        return documents
+
+    async def set_document(self, name: str, document: str, content: bytes | None) -> None:
+        """Keep or drop a document.
+
+        Raises:
+            InvalidArgument: More than DOCUMENT_MAX bytes, or a name over 100 bytes.
+        """
+        if content is not None and len(content) > DOCUMENT_MAX:
+            raise InvalidArgument(f"document of {len(content)} bytes > {DOCUMENT_MAX}")
+        if not 0 < len(document.encode()) <= 100:
+            raise InvalidArgument(f"document name {document!r}: 1 to 100 bytes")
+
+        async def change(row: VolumeRow, tx: Transaction) -> VolumeRow:
+            key = keys.prefix(row.number) + keys.document_key(document)
+            if content is None:
+                tx.delete(key)
+            else:
+                tx.put(key, content)
+            return msgspec.structs.replace(row, settings=row.settings + 1)
+
+        await self.update(name, change)
+
+
+async def find_snapshot(view: View, volume: Volume, name: str) -> int:
+    """Return the number of a volume's snapshot, 0 if it has none of that name."""
+    start, end = (volume.prefix + bound for bound in keys.SNAPSHOTS)
+    while page := await view.scan(start, end):
+        for row in page:
+            snapshot = decode_snapshot(row.value)
+            if snapshot.name == name and not snapshot.state:
+                return int.from_bytes(row.key[-8:], "big")
+        start = page[-1].key + b"\0"
+    return 0
