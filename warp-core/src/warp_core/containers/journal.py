@@ -131,8 +131,7 @@ class Journal:
         self._writer: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    # Opening and closing
-    # ------------------------------------------------------------------------------
+    # Opening and closing --------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         """Recover what earlier runs left, seal it, and begin a segment.
@@ -153,14 +152,14 @@ class Journal:
         held = await self._listing()
         self._old = sorted(held)
         await self._recover([container for container in self._old if container >= sealed_below])
+        # Old segments may be deleted by now: the state remembers the epoch of the last run too.
+        used = [*self._old, *(copy.state.sealed_below for copy in self.copies if copy.state)]
+        last = max(map(fmt.epoch_of, used), default=0)
         if self._epoch is None:
-            last = max((fmt.epoch_of(container) for container in self._old), default=0)
             self._epoch = fmt.next_epoch(last, self._wall_ns() / 1e9)
+        elif self._epoch <= last:
+            raise Corrupt(f"epoch {self._epoch} is not new: the journal has seen {last}")
         first = fmt.container_id(fmt.Lane.JOURNAL, self._epoch, 0)
-        if self._old and self._old[-1] >= first:
-            raise Corrupt(
-                f"epoch {self._epoch} was used before: the journal has {self._old[-1]:016x}"
-            )
         self._previous = self._old[-1] if self._old else 0
         self._old_ids = set(self._old)
         self.generation += 1
@@ -242,8 +241,7 @@ class Journal:
             if self.on_sealed is not None:
                 self.on_sealed(segment)
 
-    # Writing
-    # ------------------------------------------------------------------------------------------
+    # Writing --------------------------------------------------------------------------------------
 
     def append(self, kind: int, payload: Buffer, *, owner: fmt.Owner = fmt.NOBODY) -> fmt.Chunk:
         """Queue a record and return its place; `flush` makes it durable. The payload must not
@@ -509,8 +507,7 @@ class Journal:
     def _reasons(self) -> str:
         return "; ".join(f"{copy.name}: {copy.reason}" for copy in self.copies if copy.reason)
 
-    # Segments
-    # -----------------------------------------------------------------------------------------
+    # Segments -------------------------------------------------------------------------------------
 
     async def _make_spare_once(self) -> None:
         """Wait for the next segment; one task makes it for all who wait."""
@@ -653,8 +650,17 @@ class Journal:
         """
         segment = self._segments.get(container)
         if segment is None:
-            return container >= self._released.container
+            return container >= min(self._newest, self._released.container)
+        if container >= self._newest:
+            return True
         return not segment.sealed or Position(container, segment.size) > self._released
+
+    @property
+    def _newest(self) -> int:
+        """The newest segment that holds something durable: it stays, so that the next run can tell
+        what came before it.
+        """
+        return self._durable_at.container or (self._old[-1] if self._old else 0)
 
     def _droppable(self, segment: Segment) -> bool:
         return (
@@ -662,6 +668,7 @@ class Journal:
             and not segment.payload
             and fmt.epoch_of(segment.container) == self._epoch
             and Position(segment.container, segment.size) <= self._released
+            and segment.container < self._newest
         )
 
     async def _drop_released(self) -> None:
@@ -669,8 +676,7 @@ class Journal:
             self._segments.pop(segment.container, None)
             await self._delete(segment)
 
-    # Reading
-    # ------------------------------------------------------------------------------------------
+    # Reading --------------------------------------------------------------------------------------
 
     @property
     def end(self) -> Position:

@@ -34,6 +34,11 @@ class StoreLayer(BlobStore):
         return self.inner.capabilities
 
     @property
+    def id(self) -> str:  # type: ignore[override]
+        """The inner store's id."""
+        return self.inner.id
+
+    @property
     def path(self) -> Path | None:  # type: ignore[override]
         """The inner store's folder."""
         return self.inner.path

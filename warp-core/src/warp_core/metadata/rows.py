@@ -27,7 +27,15 @@ from typing import Protocol
 from sortedcontainers import SortedList
 
 from warp_core.errors import Conflict, Expired
-from warp_core.interfaces.consistency import SCAN_MAX, VIEW_MAX_S, Commit, KeyCheck, RangeCheck, Row
+from warp_core.interfaces.consistency import (
+    SCAN_MAX,
+    VIEW_MAX_S,
+    Commit,
+    KeyCheck,
+    RangeCheck,
+    Row,
+    View,
+)
 from warp_core.metadata.counters import merged
 
 REQUESTS_REMEMBERED = (
@@ -78,8 +86,7 @@ class Rows:
         self._newest: dict[bytes, Node] = {}
         self._keys: SortedList[bytes] = SortedList()
 
-    # Reading
-    # ------------------------------------------------------------------------------------------
+    # Reading --------------------------------------------------------------------------------------
 
     def open_view(self) -> int:
         """Register a view of what is durable; `close_view` ends it."""
@@ -194,8 +201,7 @@ class Rows:
                     break
         return rows, seen
 
-    # Writing
-    # ------------------------------------------------------------------------------------------
+    # Writing --------------------------------------------------------------------------------------
 
     def applied(self, request_id: bytes) -> int | None:
         """Return the version that a request was applied under, if it is remembered."""
@@ -291,8 +297,7 @@ class Rows:
             return head
         return (head[0], head[1], second[2])
 
-    # Retiring
-    # -----------------------------------------------------------------------------------------
+    # Retiring -------------------------------------------------------------------------------------
 
     def retire(self, upto: int, *, rows_max: int | None = None) -> None:
         """Forget chains up to version `upto`: the base holds them now, or, without a base, only
@@ -319,6 +324,33 @@ class Rows:
                     self._keys.remove(key)
             self.floor = max(self.floor, version)
         self.logged_rows -= done
+
+
+class RowsView(View):
+    """A read view of `Rows`."""
+
+    __slots__ = ("_open", "_rows", "version")
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._open = True
+        self.version = rows.open_view()
+
+    async def get(self, key: bytes) -> tuple[bytes, int] | None:
+        """See `View.get`."""
+        return self._rows.get(key, self.version)
+
+    async def scan(
+        self, start: bytes, end: bytes, *, limit: int = SCAN_MAX, reverse: bool = False
+    ) -> list[Row]:
+        """See `View.scan`."""
+        return self._rows.scan(start, end, self.version, limit, reverse)
+
+    def close(self) -> None:
+        """See `View.close`."""
+        if self._open:
+            self._open = False
+            self._rows.close_view(self.version)
 
 
 def _cut(head: Node, upto: int, keep_live: bool) -> Node:

@@ -9,49 +9,20 @@ from typing import Self
 
 from warp_core.errors import Unavailable
 from warp_core.interfaces.consistency import (
-    SCAN_MAX,
     Change,
     Commit,
     Lease,
     MetaCapabilities,
     MetaStore,
-    Row,
     View,
 )
 from warp_core.metadata.history import History
 from warp_core.metadata.leases import Leases
 from warp_core.metadata.limits import check_limits
-from warp_core.metadata.rows import Rows
+from warp_core.metadata.rows import Rows, RowsView
 
 DELETES_REMEMBERED = 16_384  # rows changed lately; checks of closed views reach back so far
 TICK_S = 0.5  # how often expired views are looked for, a fraction of VIEW_MAX_S
-
-
-class MemoryView(View):
-    """A version of the rows."""
-
-    __slots__ = ("_open", "_rows", "version")
-
-    def __init__(self, rows: Rows) -> None:
-        self._rows = rows
-        self._open = True
-        self.version = rows.open_view()
-
-    async def get(self, key: bytes) -> tuple[bytes, int] | None:
-        """See `View.get`."""
-        return self._rows.get(key, self.version)
-
-    async def scan(
-        self, start: bytes, end: bytes, *, limit: int = SCAN_MAX, reverse: bool = False
-    ) -> list[Row]:
-        """See `View.scan`."""
-        return self._rows.scan(start, end, self.version, limit, reverse)
-
-    def close(self) -> None:
-        """See `View.close`."""
-        if self._open:
-            self._open = False
-            self._rows.close_view(self.version)
 
 
 class Memory(MetaStore):
@@ -80,7 +51,7 @@ class Memory(MetaStore):
 
     def view(self) -> View:
         """See `MetaStore.view`."""
-        return MemoryView(self._rows)
+        return RowsView(self._rows)
 
     async def commit(self, commit: Commit) -> int:
         """See `MetaStore.commit`."""

@@ -1,0 +1,482 @@
+"""The engine: a commit is durable when its record in the node's journal is; the index follows in
+checkpoints.
+
+```
+ commit ─▶ judge (Rows, in memory) ─▶ record in the journal ─▶ flush, shared with everything else queued ─▶ version
+                     │
+                     └─ rows changed since the last checkpoint: chains of versions
+ view   ─▶ chains, and below them the index as of the last checkpoint
+ checkpoint, in a thread: changes older than every open view ─▶ one LMDB transaction on each copy ─▶ chains and journal let go
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from itertools import islice
+from types import TracebackType
+from typing import Self
+
+from warp_core.containers import format as fmt
+from warp_core.containers.journal import Journal
+from warp_core.containers.segments import START, Gap, Position
+from warp_core.errors import (
+    Ambiguous,
+    ConfigError,
+    Conflict,
+    Corrupt,
+    NoSpace,
+    ReadOnly,
+    StoreFailed,
+    Unavailable,
+    WarpError,
+)
+from warp_core.interfaces.consistency import (
+    Change,
+    Commit,
+    Lease,
+    MetaCapabilities,
+    MetaStore,
+    View,
+)
+from warp_core.interfaces.stores import BlobStore
+from warp_core.metadata.history import History
+from warp_core.metadata.leases import Leases
+from warp_core.metadata.limits import check_limits
+from warp_core.metadata.rows import Changes, Rows, RowsView
+
+from warp_local import records
+from warp_local.config import Config
+from warp_local.index import FOLDER, Final, Index
+
+RECORD_ROOM = (
+    4096  # bytes that a commit's record adds to its rows at most: keys and values are counted
+)
+OVERLAY_MAX = 8  # checkpoints' worth of rows or bytes in memory; then commits wait for a checkpoint
+RETIRE_STEP = 500  # rows let go before others get a turn: about a millisecond
+TICK_S = 0.5  # how often expired views are looked for, a fraction of VIEW_MAX_S
+RETRY_S = 1.0  # after a checkpoint that found a disk full
+
+
+class Local(MetaStore):
+    """Embedded MetaStore of one node, on the node's journal and an index on each of `stores` that
+    has a local path.
+    """
+
+    capabilities = MetaCapabilities(durable=True, journaled=True, watch=True, lease=True)
+
+    def __init__(
+        self,
+        config: Config,
+        stores: Sequence[BlobStore],
+        journal: Journal | None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take the stores of the copies and the journal, which are open when the engine is entered.
+
+        Raises:
+            ConfigError: No journal.
+        """
+        if journal is None:
+            raise ConfigError('metadata engine "local" needs the node\'s journal')
+        self._config = config
+        self._stores = stores
+        self._journal = journal
+        self._monotonic = monotonic
+        self._indexes: list[Index] = []
+        self._rows = Rows()
+        self._history = History(self._rows)
+        self._leases = Leases(monotonic, self._empty_commit)
+        self._batch = -1
+        self._bytes = 0  # of changes that are not in the index
+        self._unflushed: deque[tuple[int, int]] = deque()  # (sequence, version)
+        # Of commits that are not in the index: (version, end of record, bytes, request id).
+        self._ends: deque[tuple[int, Position, int, bytes]] = deque()
+        self._oldest_s = 0.0  # when the oldest change that is not in the index was made
+        self._due = asyncio.Event()
+        self._full = ""  # why the last checkpoint failed
+        self._waiting: list[asyncio.Future[None]] = []
+        self._checkpointer: asyncio.Task[None] | None = None
+        self._closed = True
+        self.checkpoints = 0
+
+    # Opening and closing --------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Open the copies of the index and bring all of them up to the journal's end.
+
+        Raises:
+            ConfigError: No store has a local path.
+            Corrupt: Commits are missing that were acknowledged.
+        """
+        with_path = [store for store in self._stores if store.path is not None]
+        if not with_path:
+            raise ConfigError(
+                'metadata engine "local" needs a store with a local path, such as "disk"'
+            )
+        self._indexes = []
+        for store in with_path:
+            assert store.path is not None
+            self._indexes.append(Index(store.path / FOLDER, self._config.index_max))
+        best = await self._open_indexes()
+        await self._replay()
+        best.refresh()
+        self._rows = Rows(best, version=best.state.version)
+        for request_id, version in best.requests():
+            self._rows.remember(request_id, version)
+        self._history = History(self._rows)
+        self._journal.release(best.state.position)
+        self._closed = False
+        self._checkpointer = asyncio.create_task(self._checkpoints(), name="metadata checkpoints")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Checkpoint, so that the next start has nothing to replay, and close."""
+        self._closed = True
+        self._due.set()
+        if self._checkpointer is not None:
+            await asyncio.gather(self._checkpointer, return_exceptions=True)
+        with suppress(WarpError):
+            await self._journal.flush()
+        self._advance()
+        rows = self._rows
+        rows.expire_views(rows.latest + 1)
+        if rows.log and rows.durable > self._living()[0].state.version:
+            with suppress(WarpError):
+                await self._checkpoint()
+        self._history.wake()
+        for index in self._indexes:
+            index.close()
+
+    def _living(self) -> list[Index]:
+        living = [index for index in self._indexes if not index.failed]
+        if not living:
+            reasons = "; ".join(index.failed for index in self._indexes)
+            raise ReadOnly(f"no copy of the index can be written: {reasons}")
+        return living
+
+    async def _open_indexes(self) -> Index:
+        """Open every copy, rebuild those that are missing or too old from the newest, and return
+        that.
+        """
+        for index in self._indexes:
+            try:
+                await asyncio.to_thread(index.open)
+            except (StoreFailed, Corrupt) as error:
+                index.failed = str(error)
+        best = max(self._living(), key=lambda index: (not index.empty, index.state.version))
+        if best.empty:
+            if not await self._journal.reaches(START):
+                raise Corrupt(
+                    "the metadata index is lost on every copy and the journal does not reach back to its "
+                    "beginning: run `warp fsck --rebuild`"
+                )
+            best.begin(os.urandom(16))
+        for index in self._indexes:
+            if index is best:
+                continue
+            if index.failed or index.empty or not await self._journal.reaches(index.state.position):
+                await self._rebuild(index, best)
+            elif index.state.lineage != best.state.lineage:
+                raise ConfigError(
+                    f"the indexes in {best.folder} and {index.folder} belong to different servers: "
+                    "remove the wrong one"
+                )
+        return best
+
+    async def _rebuild(self, index: Index, best: Index) -> None:
+        """Replace a copy by one of the best."""
+        index.close()
+        try:
+            if best.state.version:
+                await asyncio.to_thread(best.copy_to, index.folder)
+            await asyncio.to_thread(index.open)
+            if index.empty:
+                index.begin(best.state.lineage)
+            index.failed = ""
+        except (WarpError, OSError) as error:
+            index.failed = str(error)
+
+    async def _replay(self) -> None:
+        """Apply what the journal has beyond the copies, in batches of one checkpoint."""
+        living = self._living()
+        since = min(index.state.position for index in living)
+        newest = min(index.state.version for index in living)
+        ahead = max(index.state.version for index in living)
+        gap: Gap | None = None
+        entries: list[tuple[int, Changes, bytes]] = []
+        position = since
+        count = 0
+        async for entry in self._journal.replay(since):
+            if isinstance(entry, Gap):
+                gap = entry
+                continue
+            if entry.kind != fmt.Kind.COMMIT:
+                continue
+            record = records.unpack(entry.payload)
+            if record.version > newest + 1:
+                raise Corrupt(
+                    f"commits {newest + 1} to {record.version - 1} are missing in the journal before "
+                    f"{entry.position.container:016x}:{entry.position.offset}: run `warp fsck`"
+                )
+            gap = None  # the versions follow one another, so it held no commit
+            if record.version <= newest:
+                continue
+            newest, position = record.version, entry.end
+            entries.append((record.version, list(record.changes), record.request_id))
+            count += len(record.changes)
+            if count >= self._config.checkpoint_rows:
+                await self._apply(entries, newest, position)
+                entries, count = [], 0
+        if gap is not None:
+            raise Corrupt(
+                f"the journal cannot be read at {gap.start.container:016x}:{gap.start.offset}, where commits may "
+                "have been: run `warp fsck`"
+            )
+        if entries:
+            await self._apply(entries, newest, position)
+        for index in living:
+            if index.state.version < ahead and not index.failed:
+                # The journal ends before the newest copy.
+                await self._rebuild(index, max(living, key=lambda index: index.state.version))
+
+    # Commits --------------------------------------------------------------------------------------
+
+    def view(self) -> View:
+        """See `MetaStore.view`."""
+        return RowsView(self._rows)
+
+    async def commit(self, commit: Commit) -> int:
+        """See `MetaStore.commit`."""
+        if self._closed:
+            raise Unavailable("the metadata engine is closed")
+        rows, journal = self._rows, self._journal
+        size = check_limits(commit)
+        if rows.logged_rows > OVERLAY_MAX * self._config.checkpoint_rows or (
+            self._bytes > OVERLAY_MAX * self._config.checkpoint_bytes
+        ):
+            await self._wait_for_checkpoint()
+        while not journal.has_room(size + RECORD_ROOM):
+            await journal.room(size + RECORD_ROOM)
+        request_id = commit.request_id
+        if request_id and (earlier := rows.applied(request_id)) is not None:
+            if earlier > rows.durable:
+                await self._flush()
+            return earlier
+        try:
+            changes = rows.judge(commit)
+        except Conflict:
+            if rows.latest > rows.durable:
+                with suppress(WarpError):
+                    await self._flush()  # what was in the way is visible to the next attempt
+            raise
+        version = rows.latest + 1
+        chunk = journal.append(fmt.Kind.COMMIT, records.pack(version, request_id, changes))
+        if journal.batch != self._batch:
+            self._batch = journal.batch
+            rows.sealed = rows.latest
+        rows.apply(changes, request_id)
+        end = Position(chunk.container, fmt.align(chunk.offset + chunk.stored))
+        self._unflushed.append((journal.sequence, version))
+        self._ends.append((version, end, size, request_id))
+        self._history.append(version, changes, size)
+        self._bytes += size
+        if len(self._ends) == 1:
+            self._oldest_s = self._monotonic()
+            self._due.set()
+        elif (
+            rows.logged_rows >= self._config.checkpoint_rows
+            or self._bytes >= self._config.checkpoint_bytes
+        ):
+            self._due.set()
+        await self._flush()
+        return version
+
+    async def _flush(self) -> None:
+        try:
+            await self._journal.flush()
+        except WarpError as error:
+            raise Ambiguous(f"the journal failed: {error}") from error
+        self._advance()
+
+    def _advance(self) -> None:
+        """Show views what became durable."""
+        unflushed, durable = self._unflushed, self._journal.durable
+        version = 0
+        while unflushed and unflushed[0][0] <= durable:
+            version = unflushed.popleft()[1]
+        if version:
+            self._rows.durable = version
+            self._history.wake()
+
+    async def _empty_commit(self) -> int:
+        return await self.commit(Commit())
+
+    async def outcome(self, request_id: bytes) -> int | None:
+        """See `MetaStore.outcome`.
+
+        Raises:
+            ReadOnly: The journal failed; a restart will tell.
+        """
+        version = self._rows.applied(request_id)
+        if version is not None and version > self._rows.durable:
+            if self._journal.failed is not None:
+                raise self._journal.failed
+            await self._flush()
+        return version
+
+    # Checkpoints ----------------------------------------------------------------------------------
+
+    async def _checkpoints(self) -> None:
+        """Checkpoint when enough has changed, or some time after anything has."""
+        while True:
+            await self._due.wait()
+            if self._closed:
+                return
+            rows, config = self._rows, self._config
+            self._advance()
+            rows.tick(self._monotonic())
+            age_s = self._monotonic() - self._oldest_s
+            if not self._ends:
+                self._due.clear()
+                continue
+            much = (
+                rows.logged_rows >= config.checkpoint_rows or self._bytes >= config.checkpoint_bytes
+            )
+            if (much or age_s >= config.checkpoint_after) and self._checkpoint_to() > self._ends[0][
+                0
+            ] - 1:
+                try:
+                    await self._checkpoint()
+                except WarpError as error:
+                    self._full = str(error)
+                    self._let_go()
+                    await asyncio.sleep(RETRY_S)
+                continue
+            self._due.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await self._due.wait()
+            self._due.set()
+
+    def _checkpoint_to(self) -> int:
+        return min(self._rows.durable, self._rows.oldest_needed())
+
+    async def _checkpoint(self) -> None:
+        """Move changes that no open view is older than into the index.
+
+        Raises:
+            NoSpace: A disk is full; try again later.
+            ReadOnly: No copy of the index is left.
+        """
+        rows = self._rows
+        upto = self._checkpoint_to()
+        ends = self._ends
+        position, size, count = START, 0, 0
+        for version, end, each, _ in ends:
+            if version > upto:
+                break
+            position, size, count = end, size + each, count + 1
+        entries = [
+            (version, changes, end[3])
+            for (version, changes), end in zip(islice(rows.log, count), ends, strict=False)
+        ]
+        await self._apply(entries, upto, position)
+        rows.base = self._living()[0]
+        self._living()[0].refresh()
+        while rows.log and rows.log[0][0] <= upto:
+            rows.retire(upto, rows_max=RETIRE_STEP)
+            await asyncio.sleep(0)
+        for _ in range(count):
+            ends.popleft()
+        self._bytes -= size
+        self._oldest_s = self._monotonic()
+        self._full = ""
+        self.checkpoints += 1
+        self._journal.release(position)
+        self._let_go()
+
+    async def _apply(
+        self, entries: Sequence[tuple[int, Changes, bytes]], version: int, position: Position
+    ) -> None:
+        """Apply commits to every copy that lacks them, in a thread."""
+
+        def apply() -> list[WarpError | None]:
+            results: list[WarpError | None] = []
+            for index in living:
+                final: Final = {}
+                requests = []
+                for changed, changes, request_id in entries:
+                    if changed > index.state.version:
+                        for key, value in changes:
+                            final[key] = (value, changed)
+                        if request_id:
+                            requests.append((request_id, changed))
+                try:
+                    if index.state.version < version:
+                        index.apply(final, requests, version, position)
+                    results.append(None)
+                except WarpError as error:
+                    results.append(error)
+            return results
+
+        living = self._living()
+        results = await asyncio.to_thread(apply)
+        full: NoSpace | None = None
+        for index, result in zip(living, results, strict=True):
+            if isinstance(result, NoSpace):
+                full = result
+            elif result is not None:
+                index.failed = str(result)
+        if full is not None:
+            raise full
+        self._living()
+
+    async def _wait_for_checkpoint(self) -> None:
+        """Hold a commit back while too much waits for the index.
+
+        Raises:
+            NoSpace: The index cannot be written: a disk is full.
+        """
+        if self._full:
+            raise NoSpace(self._full)
+        self._due.set()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        await future
+        if self._full:
+            raise NoSpace(self._full)
+
+    def _let_go(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    # Capabilities ---------------------------------------------------------------------------------
+
+    def watch(self, prefix: bytes, since: int) -> AsyncIterator[Change]:
+        """See `MetaStore.watch`."""
+        return self._history.watch(prefix, since)
+
+    async def lease(self, name: str, holder: str, ttl_s: float) -> Lease:
+        """See `MetaStore.lease`."""
+        return await self._leases.grant(name, holder, ttl_s)
+
+    async def renew(self, lease: Lease) -> Lease:
+        """See `MetaStore.renew`."""
+        return self._leases.renew(lease)
+
+    async def release(self, lease: Lease) -> None:
+        """See `MetaStore.release`."""
+        self._leases.release(lease)
