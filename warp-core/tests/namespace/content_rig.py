@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 from warp_core.containers import Chunk
 from warp_core.errors import NoSpace
 from warp_core.metadata import Transaction, transact
 from warp_core.namespace import keys, rows
+from warp_core.namespace.changes import Change
 from warp_core.namespace.contents import Content, load_layer
 from warp_core.namespace.extents import unpack_change
 from warp_core.namespace.inodes import Inode, read_inode
@@ -91,7 +92,7 @@ class Ledger:
         finally:
             view.close()
 
-    async def transact(self, body: Callable[[VolumeTransaction], Awaitable[object]]):
+    async def transact(self, body: Callable[[Change], Awaitable[object]]):
         assert not self.snapshot
         if self.fail_after is not None:
             self.fail_after -= 1
@@ -99,21 +100,22 @@ class Ledger:
                 raise NoSpace("the store is full")
 
         async def run(tx: Transaction):
-            self._pending: list[Chunk] = []
             value = await tx.get(keys.volume_name_key("v"))
             row = rows.decode_volume(value)
             version = tx._reads[keys.volume_name_key("v")]
-            return await body(VolumeTransaction(tx, self._volume(row, version)))
+            volume = VolumeTransaction(tx, self._volume(row, version))
+            change = Change(volume, 5, self.new_id, None)
+            result = await body(change)
+            pending = [chunk for each in change._freed for chunk in each.chunks]
+            change.finish()
+            return result, pending
 
-        result = await transact(self.store, run)
-        self.thrown += self._pending
+        result, pending = await transact(self.store, run)
+        self.thrown += pending
         return result
 
     async def new_id(self):
         return next(self._ids)
-
-    def garbage(self, tx, revision, chunks: Iterable[Chunk]):
-        self._pending += chunks
 
     def now_ns(self):
         return next(self._clock)
@@ -139,7 +141,8 @@ class Rig:
 
         await transact(self.store, body)
 
-        async def make(tx):
+        async def make(change):
+            tx = change.rows
             last = (1, self.log.offset - 1)
             inode = Inode(0, rows.FILE, 0o644, revision=7, size=size, folded=last)
             revision = rows.Revision(0, size, "e", 0, extents=extents, inline=inline)
@@ -180,10 +183,12 @@ class Rig:
         """Let something else refer to the current revision; return it."""
         async with self.content.settled():
 
-            async def body(tx):
+            async def body(change):
+                tx = change.rows
                 inode = read_inode(FILE, await tx.get(keys.inode_key(FILE)))
                 inode = msgspec.structs.replace(inode, shared=True, born=tx.epoch)
                 await tx.put(keys.inode_key(FILE), rows.encode(inode))
+                change.hold(inode.revision, keys.holder_of_revision(9, len(self.log.records)))
                 return inode
 
             self.content.inode = await self.ledger.transact(body)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
@@ -26,7 +26,8 @@ import msgspec
 from warp_core.containers import Chunk
 from warp_core.errors import Corrupt, OutOfRange
 from warp_core.interfaces.stores import Buffer
-from warp_core.namespace import keys, rows
+from warp_core.namespace import extents, keys, rows
+from warp_core.namespace.changes import Change
 from warp_core.namespace.extents import (
     CHANGE_HEAD,
     HOLE,
@@ -34,7 +35,6 @@ from warp_core.namespace.extents import (
     SIZE,
     WINDOW,
     WRITE,
-    Change,
     Piece,
     Pieces,
     chunks,
@@ -46,7 +46,7 @@ from warp_core.namespace.extents import (
 )
 from warp_core.namespace.inodes import Inode, Position, read_inode
 from warp_core.namespace.rows import Revision
-from warp_core.namespace.tree import Rows, VolumeTransaction
+from warp_core.namespace.tree import Rows
 
 T = TypeVar("T")
 
@@ -81,14 +81,11 @@ class Ledger(Protocol):
     def rows(self) -> Rows:
         """Return the rows as they are now."""
 
-    async def transact(self, body: Callable[[VolumeTransaction], Awaitable[T]]) -> T:
-        """Run a body in a transaction, again if another was faster."""
+    async def transact(self, body: Callable[[Change], Awaitable[T]]) -> T:
+        """Run a body in a transaction, again if another was faster; `finish` is called behind it."""
 
     async def new_id(self) -> int:
         """Return a number that no inode and no revision had."""
-
-    def garbage(self, tx: VolumeTransaction, revision: int, chunks: Iterable[Chunk]) -> None:
-        """Note in a transaction that nothing refers to these chunks of a revision any more."""
 
     def now_ns(self) -> int:
         """Return the time, growing with every call."""
@@ -125,11 +122,11 @@ async def load_layer(ledger: Ledger, log: Log, revision: int) -> Layer:
         if value is None:
             raise Corrupt(f"revision {revision} is missing")
         row: Revision = rows.checked(rows.decode_revision, key, value)
-        extents = row.extents
+        listed = row.extents
         if row.manifest is not None:
             packed = await log.read(row.manifest, offset=0, length=row.manifest.length)
-            extents = rows.checked(rows.decode_manifest, key, bytes(packed)).extents
-        pieces = pieces_of(extents, revision=revision)
+            listed = rows.checked(rows.decode_manifest, key, bytes(packed)).extents
+        pieces = pieces_of(listed, revision=revision)
         if row.inline:
             inline = ledger.unfilter(row.inline, row.filters)
             pieces = [Piece(0, len(inline), inline, revision=revision)]
@@ -333,7 +330,7 @@ class Content:
         """Write: append records, one for each part of a window. The caller awaited `ready` and checked the size."""
         view = memoryview(data)
         for start, end in split(offset, offset + len(view)):
-            head = pack_change(Change(WRITE, start, end - start))
+            head = pack_change(extents.Change(WRITE, start, end - start))
             payload = b"".join((head, view[start - offset : end - offset]))
             chunk = self._record(payload)
             self._alive[chunk] = end - start
@@ -344,12 +341,12 @@ class Content:
         """Make a range read as zeros."""
         length = min(length, max(0, self.size - offset))
         if length:
-            self._record(pack_change(Change(HOLE, offset, length)))
+            self._record(pack_change(extents.Change(HOLE, offset, length)))
             self._cover(self._fresh.lay(Piece(offset, length, None)))
 
     def truncate(self, size: int) -> None:
         """Set the size; what was behind it is gone for good."""
-        self._record(pack_change(Change(SIZE, size, 0)))
+        self._record(pack_change(extents.Change(SIZE, size, 0)))
         self._cut(size)
 
     def _cut(self, size: int) -> None:
@@ -382,7 +379,7 @@ class Content:
                     del self._alive[piece.chunk]
                     self._dead.append((piece.chunk, piece.offset // WINDOW))
 
-    def replay(self, chunk: Chunk, change: Change, time_ns: int) -> None:
+    def replay(self, chunk: Chunk, change: extents.Change, time_ns: int) -> None:
         """Apply a record found in the journal after a crash; those that the rows know are ignored."""
         position = (chunk.container, chunk.offset)
         if position <= self._last:
@@ -450,17 +447,19 @@ class Content:
         for first in range(0, len(touched), BATCH):
             batch = touched[first : first + BATCH]
 
-            async def body(tx: VolumeTransaction, batch: list[int] = batch) -> int:
+            async def body(change: Change, batch: list[int] = batch) -> int:
                 if not self.layer.windowed:
-                    await self._declare_windows(tx)
-                taken = [await self._fold_window(tx, window, state.pieces, cut) for window in batch]
+                    await self._declare_windows(change)
+                taken = [
+                    await self._fold_window(change, window, state.pieces, cut) for window in batch
+                ]
                 return sum(taken)
 
             allocated += await self._ledger.transact(body)
             self.layer.windowed = True
 
-        async def finish(tx: VolumeTransaction) -> tuple[Inode, int]:
-            return await self._fold_inode(tx, state, cut, allocated)
+        async def finish(change: Change) -> tuple[Inode, int]:
+            return await self._fold_inode(change, state, cut, allocated)
 
         self.inode, self.layer.cut = await self._ledger.transact(finish)
 
@@ -512,24 +511,23 @@ class Content:
             first = page[-1][0] + b"\0"
         return found
 
-    async def _declare_windows(self, tx: VolumeTransaction) -> None:
+    async def _declare_windows(self, change: Change) -> None:
         """Say in the revision's row that there are windows, before the first one is there."""
-        revision = await self._revision(tx)
-        revision = msgspec.structs.replace(revision, born=tx.epoch, windowed=True)
-        await tx.put(keys.revision_key(self.layer.revision), rows.encode(revision))
+        revision = await self._revision(change)
+        revision = msgspec.structs.replace(revision, born=change.epoch, windowed=True)
+        await change.rows.put(keys.revision_key(self.layer.revision), rows.encode(revision))
 
-    async def _revision(self, tx: VolumeTransaction) -> Revision:
+    async def _revision(self, change: Change) -> Revision:
         key = keys.revision_key(self.layer.revision)
-        stored = await tx.get(key)
+        stored = await change.rows.get(key)
         if stored is None:
             raise Corrupt(f"revision {self.layer.revision} of inode {self.number} vanished")
         revision: Revision = rows.checked(rows.decode_revision, key, stored)
         return revision
 
-    async def _fold_window(
-        self, tx: VolumeTransaction, window: int, fresh: Pieces, cut: int
-    ) -> int:
+    async def _fold_window(self, change: Change, window: int, fresh: Pieces, cut: int) -> int:
         """Change one window's row; returns by how much more it takes."""
+        tx = change.rows
         start, end = window * WINDOW, (window + 1) * WINDOW
         key = keys.window_key(self.layer.revision, window)
         value = await tx.get(key)
@@ -556,7 +554,7 @@ class Content:
             if archived is not None:
                 gone -= chunks(unpack_window(window, archived))
             if gone:
-                self._ledger.garbage(tx, self.layer.revision, gone)
+                change.free(self.layer.revision, gone)
         return sum(each.length for each in data) - sum(each.length for each in old if each.chunk)
 
     async def _below(self, start: int, end: int) -> list[Piece]:
@@ -584,8 +582,9 @@ class Content:
         raise Corrupt(f"nothing below inode {self.number} has the window at {start}")
 
     async def _fold_inode(
-        self, tx: VolumeTransaction, state: _Fold, cut: int, allocated: int
+        self, change: Change, state: _Fold, cut: int, allocated: int
     ) -> tuple[Inode, int]:
+        tx = change.rows
         value = await tx.get(keys.inode_key(self.number))
         if value is None:
             raise Corrupt(f"inode {self.number} vanished while it was written")
@@ -603,7 +602,7 @@ class Content:
             folded=max(state.last, old.folded),
         )
         await tx.put(keys.inode_key(self.number), rows.encode(inode))
-        revision = await self._revision(tx)
+        revision = await self._revision(change)
         await tx.put(
             keys.revision_key(self.layer.revision),
             rows.encode(
@@ -621,9 +620,10 @@ class Content:
                 )
             ),
         )
+        change.count(bytes=state.size - old.size)
         if state.dead:
             dead = [chunk for chunk, _ in state.dead]
-            self._ledger.garbage(tx, self.layer.revision, dead)
+            change.free(self.layer.revision, dead)
         return inode, cut
 
     async def _unfragment(self) -> None:
@@ -649,7 +649,8 @@ class Content:
         revision = await self._ledger.new_id()
         base = self.layer
 
-        async def body(tx: VolumeTransaction) -> Inode:
+        async def body(change: Change) -> Inode:
+            tx = change.rows
             value = await tx.get(keys.inode_key(self.number))
             stored = await tx.get(keys.revision_key(base.revision))
             if value is None or stored is None:
@@ -674,6 +675,9 @@ class Content:
             )
             await tx.put(keys.inode_key(self.number), rows.encode(inode))
             await tx.put(keys.revision_key(revision), rows.encode(over))
+            volume = self._ledger.number
+            change.hold(base.revision, keys.holder_of_revision(volume, revision))
+            await change.release(base.revision, keys.holder_of_inode(self.number))
             return inode
 
         self.inode = await self._ledger.transact(body)
