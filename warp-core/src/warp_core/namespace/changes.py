@@ -51,7 +51,7 @@ GARBAGE_CHUNKS: Final = 1000  # of one garbage row: about 40 bytes each, within 
 class Apart(Protocol):
     """What knows inodes that a row sets apart from their names (`revision` 0 in the name): the Files view's half."""
 
-    async def unlinked(self, change: Change, name: Name) -> Name:
+    async def unlinked(self, change: Change, name: Name, holder: bytes) -> Name:
         """Take one name from the inode; return the name as a version to keep or drop: with a revision that it holds by `holder`."""
 
     async def summary(self, stored: Rows, name: Name) -> Name:
@@ -280,7 +280,9 @@ class Change:
         current = path.current
         if current is not None and current.revision == 0 and current.kind == FILE:
             assert self.apart is not None, "an inode set apart, and no Files view"
-            kept: Name | None = await self.apart.unlinked(self, current)
+            kept: Name | None = await self.apart.unlinked(
+                self, current, self.holder(path, current.sequence)
+            )
         else:
             kept = current
         if current is not None and path.names[-1].kind == FILE:
@@ -426,6 +428,8 @@ class Change:
         revision = await self.revision(number)
         self.check_retention(number, revision)
         kept = await self.rows.delete(keys.revision_key(number))
+        if revision.windowed:
+            self.rows.put_present(keys.drain_key(number), b"")
         if not kept:
             await self.drop_content(number, revision)
 

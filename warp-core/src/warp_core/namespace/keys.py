@@ -210,6 +210,30 @@ def windows_of(revision: int) -> tuple[bytes, bytes]:
     return b"E" + _U64.pack(revision), b"E" + _U64.pack(revision + 1)
 
 
+def drain_key(revision: int) -> bytes:
+    """W: a dropped revision whose windows are still to be removed: they are too many for the transaction that dropped it."""
+    return b"W" + _U64.pack(revision)
+
+
+DRAINS: Final = (b"W", b"X")
+
+
+def orphan_key(inode: int) -> bytes:
+    """O: an inode without a name, kept for those who have it open."""
+    return b"O" + _U64.pack(inode)
+
+
+ORPHANS: Final = (b"O", b"P")
+
+
+def disk_key(inode: int) -> bytes:
+    """B: a file that is a disk, with its path, serial and reservations."""
+    return b"B" + _U64.pack(inode)
+
+
+DISKS: Final = (b"B", b"C")
+
+
 def cookie_key(directory: int, cookie: int) -> bytes:
     """C: 63-bit hash of the case-folded name → name."""
     return b"C" + _U64.pack(directory) + _U64.pack(cookie)
