@@ -2,23 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from warp_core.containers.format import Chunk, Owner
-from warp_core.containers.policy import DataPolicy
+from warp_core.containers import facts
+from warp_core.containers.buffers import BufferPool
+from warp_core.containers.collector import Collector
+from warp_core.containers.filters import Codecs, decode_frames, encode_frames
+from warp_core.containers.fleet import Copy, Fleet
+from warp_core.containers.format import (
+    CONTAINER_SIZE,
+    Chunk,
+    Kind,
+    Lane,
+    Owner,
+    align,
+    epoch_of,
+    frame_count,
+    head_size,
+    lane_of,
+    open_small,
+    pack,
+    pack_head,
+    require_head,
+    stored_size,
+)
+from warp_core.containers.leases import Leases
+from warp_core.containers.policy import DataPolicy, StoreSlot
+from warp_core.containers.reader import Reader
 from warp_core.containers.reclaim import Pin, Refers
+from warp_core.containers.scrub import HealReport, Scrubber, ScrubReport
+from warp_core.containers.shared import SharedLog
 from warp_core.containers.writer import ChunkWriter
+from warp_core.errors import TooLarge, Unavailable
+from warp_core.interfaces.codecs import Codec
 from warp_core.interfaces.stores import Buffer
+
+if TYPE_CHECKING:
+    from warp_core.containers.journal import Journal
+
+APPEND_MAX = 1024 * 1024  # bytes of one small payload: what a batch of the journal holds
+CODEC_THREADS = 2  # filters of streams; more would only compete with the loop on small machines
 
 
 class Containers:
     """Appends, reads and frees chunks. Open it with `async with`, after the journal and before the metadata engine."""
 
+    def __init__(
+        self,
+        stores: Sequence[StoreSlot],
+        *,
+        codec: Callable[[str], Codec],
+        journal: Journal | None = None,
+        now_ns: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], float] = time.monotonic,
+        container_size: int = CONTAINER_SIZE,
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            stores: Of this node, entered.
+            codec: Makes a codec of a policy's word, such as "zstd:3".
+            journal: Entered; None for a node whose small payloads share containers only.
+        """
+        self._fleet = Fleet(
+            stores, now_ns=now_ns, monotonic=monotonic, container_size=container_size
+        )
+        self._codecs = Codecs(codec)
+        self._journal = journal
+        self._pool = BufferPool()
+        self._leases = Leases(self._fleet)
+        self._shared: dict[int, SharedLog] = {}
+        self._reader = Reader(self._fleet, self._codecs, self._pending, self._note_rotten)
+        needed = journal.needed if journal is not None else _never
+        self._collector = Collector(self._fleet, needed=needed, forget=self._reader.forget)
+        self._scrubber = Scrubber(self._fleet, needed=needed, monotonic=monotonic)
+        self._threads = ThreadPoolExecutor(CODEC_THREADS, thread_name_prefix="codec")
+
     async def __aenter__(self) -> Self:
-        """Take the inventory of the stores."""
-        raise NotImplementedError
+        """Take the inventory of the stores.
+
+        Raises:
+            Unavailable: There is no store.
+            StoreFailed: No store can be written.
+            NewerFormat: A later release wrote them.
+        """
+        await self._fleet.open()
+        self._collector.start()
+        return self
 
     async def __aexit__(
         self,
@@ -26,8 +100,26 @@ class Containers:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Seal what is open."""
-        raise NotImplementedError
+        """Seal what is open, and say so if the session leaves nothing in doubt."""
+        for shared in self._shared.values():
+            await shared.close()
+        await self._leases.close()
+        self._threads.shutdown(wait=True)
+        doubt = any(
+            entry.open or entry.doubtful
+            for entry in self._fleet.containers.values()
+            if epoch_of(entry.id) == self._fleet.ledger.epoch
+        )
+        if kind is None and not doubt:
+            ended = [facts.clean(self._fleet.ledger.epoch)]
+            epochs = {
+                epoch_of(entry.id)
+                for entry in self._fleet.journals()
+                if not self._collector.in_doubt(entry)
+            }
+            ended += [facts.clean(epoch) for epoch in epochs]
+            self._fleet.ledger.note(ended)
+        await self._fleet.ledger.flush()
 
     # In -------------------------------------------------------------------------------------------
 
@@ -38,15 +130,67 @@ class Containers:
         `sync`, or after a commit of a `journaled` engine if `in_journal(chunk)`.
 
         Raises:
+            TooLarge: Beyond APPEND_MAX.
             ReadOnly: The node has stopped writing.
-            Busy: Too much is queued; `sync` first.
+            Busy: Too much is queued: await `room` first.
             Unavailable, NoSpace: The policy's copies find no stores.
         """
-        raise NotImplementedError
+        length = len(payload)
+        if length > APPEND_MAX:
+            raise TooLarge(f"payload of {length} bytes > APPEND_MAX {APPEND_MAX}: use a writer")
+        copies = policy.copies
+        journal = self._journal
+        if (
+            journal is not None
+            and not policy.filters
+            and sum(one.alive for one in journal.copies) >= copies
+        ):
+            return journal.append(Kind.PAYLOAD, payload, owner=owner)
+        shared = self._shared.get(copies)
+        if shared is None:
+            shared = self._shared[copies] = SharedLog(self._fleet, copies)
+        if policy.filters:
+            return self._append_filtered(shared, payload, owner, ",".join(policy.filters))
+        stored = stored_size(length)
+        container, offset = shared.place(align(stored))
+        record = pack(Kind.PAYLOAD, container, offset, owner, self._fleet.sequence(), payload)
+        shared.put(align(stored), record, payload)
+        return Chunk(container, offset, stored, length)
+
+    def _append_filtered(
+        self, shared: SharedLog, payload: Buffer, owner: Owner, filters: str
+    ) -> Chunk:
+        length = len(payload)
+        frames = frame_count(length)
+        # Filters are told their place, so the place is taken before the size is known: twice the payload always suffices.
+        container, offset = shared.place(align(head_size(frames, filters) + 2 * length + 1024))
+        chain = self._codecs.chain(filters)
+        table, parts = encode_frames(
+            chain, memoryview(payload), container=container, offset=offset, first=0
+        )
+        sequence = self._fleet.sequence()
+        head = pack_head(
+            Kind.PAYLOAD, container, offset, owner, sequence, length, table, filters=filters
+        )
+        stored = len(head) + sum(map(len, parts))
+        shared.put(align(stored), [head, *parts, bytes(align(stored) - stored)], payload)
+        return Chunk(container, offset, stored, length)
 
     def in_journal(self, chunk: Chunk) -> bool:
         """Say whether the chunk becomes durable with the next flush of the journal."""
-        raise NotImplementedError
+        return lane_of(chunk.container) == Lane.JOURNAL
+
+    async def room(self, length: int) -> None:
+        """Wait until `append` may succeed again: what is queued is bounded.
+
+        Raises:
+            NoSpace, ReadOnly: It will not.
+        """
+        if self._journal is not None:
+            await self._journal.room(length)
+        for shared in self._shared.values():
+            if shared.crowded:
+                await shared.flush()
 
     async def sync(self) -> None:
         """Return when everything that was appended before is durable on all copies.
@@ -54,13 +198,44 @@ class Containers:
         Raises:
             StoreFailed: It is not and will not be.
         """
-        raise NotImplementedError
+        if self._journal is not None:
+            await self._journal.flush()
+        for shared in self._shared.values():
+            await shared.flush()
+
+    async def _sync_small(self, chunks: Sequence[Chunk], journaled: bool) -> None:
+        if all(map(self.in_journal, chunks)):
+            if not journaled and self._journal is not None:
+                await self._journal.flush()
+        else:
+            await self.sync()
 
     def writer(
         self, policy: DataPolicy, owner: Owner, *, size_hint: int | None = None
     ) -> ChunkWriter:
-        """Begin a stream. `size_hint` is the whole length where it is known; a wrong one costs space, not correctness."""
-        raise NotImplementedError
+        """Begin a stream. `size_hint` is the whole length where it is known; a wrong one costs space, not correctness.
+
+        Raises:
+            Unavailable: The policy wants more copies than there are stores.
+            NotFound, InvalidArgument: Its chunker or filters.
+        """
+        copies = policy.copies
+        self._fleet.check_policy(copies)
+        filters = ",".join(policy.filters)
+        return ChunkWriter(
+            self._fleet,
+            self._leases,
+            self._pool,
+            copies=copies,
+            owner=owner,
+            chunker=self._codecs.chunker(policy.chunker),
+            chain=self._codecs.chain(filters),
+            filters=filters,
+            size_hint=size_hint,
+            codec_threads=self._threads,
+            append=lambda payload: self.append(payload, owner=owner, policy=policy),
+            sync=self._sync_small,
+        )
 
     # Out ------------------------------------------------------------------------------------------
 
@@ -68,7 +243,9 @@ class Containers:
         self, chunk: Chunk, *, offset: int = 0, length: int | None = None
     ) -> Buffer | None:
         """Return verified payload bytes if no device has to be waited for, else None: then `read`. At most 1 MiB."""
-        raise NotImplementedError
+        if length is None:
+            length = chunk.length - offset
+        return self._reader.read_now(chunk, offset, length)
 
     async def read(self, chunk: Chunk, *, offset: int = 0, length: int | None = None) -> Buffer:
         """Return `length` payload bytes from `offset` (to the end by default), verified.
@@ -78,15 +255,39 @@ class Containers:
             Corrupt: No good copy is left; the message names container, offset and range.
             Unavailable: The stores that have it are not here.
         """
-        raise NotImplementedError
+        if length is None:
+            length = chunk.length - offset
+        return await self._reader.read(chunk, offset, length)
 
     async def read_into(self, chunk: Chunk, *, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` with verified payload bytes; raises as `read`."""
-        raise NotImplementedError
+        buffer[:] = await self._reader.read(chunk, offset, len(buffer))
 
     def pin(self) -> Pin:
         """Claim everything that is alive now: what is reclaimed from now on stays readable until the pin is released."""
-        raise NotImplementedError
+        return self._fleet.pins.take()
+
+    def _pending(self, chunk: Chunk) -> Buffer | None:
+        if lane_of(chunk.container) == Lane.JOURNAL:
+            record = self._journal.queued_record(chunk) if self._journal is not None else None
+            if record is None:
+                return None
+            payload = open_small(record, chunk)
+            if payload is None:
+                head = require_head(record, chunk)
+                stored = memoryview(record)[head.size :]
+                payload = memoryview(
+                    decode_frames(self._codecs.chain(head.filters), head, 0, stored)
+                )
+            return payload
+        for shared in self._shared.values():
+            waiting = shared.pending(chunk.container, chunk.offset)
+            if waiting is not None:
+                return waiting
+        return None
+
+    def _note_rotten(self, copy: Copy) -> None:
+        copy.bad = True  # `heal` writes it anew
 
     # Freeing --------------------------------------------------------------------------------------
 
@@ -94,20 +295,55 @@ class Containers:
         """Note durably that nothing refers to these chunks any more. Repeating it is harmless, so: reclaim, then drop the row.
 
         Their space is reused when no pin older than this call is left, by `collect`.
+
+        Raises:
+            StoreFailed: It is not noted.
         """
-        raise NotImplementedError
+        await self._collector.reclaim(chunks)
 
     def discard(self, chunks: Sequence[Chunk]) -> None:
-        """Note that these chunks were written and will never be linked. Durable later; after a crash before that, `recover` finds them."""
-        raise NotImplementedError
+        """Note that these chunks were written and will never be linked. Durable later; after a crash, `recover` finds them."""
+        self._collector.discard(
+            (chunk.container, chunk.offset, align(chunk.stored)) for chunk in chunks
+        )
 
     async def collect(self, *, budget: int) -> dict[str, int]:
         """Free space, copying at most about `budget` bytes; returns counters, all zero when there is nothing to do."""
-        raise NotImplementedError
+        return await self._collector.collect(budget)
 
     async def recover(self, refers: Refers, *, budget: int) -> bool:
-        """Ask the namespace about records of sessions that crashed; True when none is left to ask about. Bounded by `budget` bytes read.
+        """Ask the namespace about records of sessions that crashed; True when none is left. Bounded by `budget` bytes read.
 
         `refers(owner, chunk)` says whether a row leads to the chunk; commits must have been replayed before the first call.
         """
-        raise NotImplementedError
+        return await self._collector.recover(refers, budget)
+
+    # Keeping --------------------------------------------------------------------------------------
+
+    async def scrub(
+        self, *, deep: bool, after: int = 0, budget: int | None = None, rate: float | None = None
+    ) -> ScrubReport:
+        """Look for what is missing or damaged; see `Scrubber.scrub`. `heal` repairs it."""
+        return await self._scrubber.scrub(deep=deep, after=after, budget=budget, rate=rate)
+
+    async def heal(self, *, budget: int) -> HealReport:
+        """Write missing and damaged copies anew, fewest good copies first."""
+        return await self._scrubber.heal(budget=budget)
+
+    def missing_stores(self) -> list[str]:
+        """Return the names of stores that belong to the node and are not here."""
+        here = {slot.store.id for slot in self._fleet.slots}
+        return [member.name for member in self._fleet.map.members if member.id not in here]
+
+
+def _never(container: int) -> bool:
+    return False
+
+
+def no_codec(name: str) -> Codec:
+    """Refuse every codec: for containers that only read and append unfiltered payloads.
+
+    Raises:
+        Unavailable: Always.
+    """
+    raise Unavailable(f'codec "{name}" is not installed')

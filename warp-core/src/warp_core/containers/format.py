@@ -17,7 +17,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 import msgspec
-from xxhash import xxh3_64_intdigest as checksum
+from xxhash import xxh3_64_intdigest
 
 from warp_core.errors import Corrupt, InvalidArgument, NewerFormat, TooLarge
 from warp_core.interfaces.stores import Buffer
@@ -25,12 +25,13 @@ from warp_core.interfaces.stores import Buffer
 VERSION = 1
 ALIGN = 8  # records start at multiples of it; 32-bit places then reach 32 GiB
 FRAME = 64 * 1024  # payload bytes of every frame but the last: the unit of filters and verification
-PAYLOAD_MAX = 32 * 1024 * 1024  # of one record: bounds what must be held to verify or repair one
+PAYLOAD_MAX = 64 * 1024 * 1024  # of one record: a container's worth
 FRAME_STORED_MAX = 128 * 1024  # a filter may grow a frame by a header and a tag, not without limit
 PAGE = 4096  # a blob's first bytes; one device block, so that it is written whole or not at all
 CONTAINER_SIZE = 64 * 1024 * 1024  # sealed when this full
 EPOCH_ZERO_S = 1_767_225_600  # 2026-01-01T00:00Z
 
+checksum = xxh3_64_intdigest
 MAGIC = b"WRr" + bytes([VERSION])
 PAGE_MAGIC = b"WRc" + bytes([VERSION])
 
@@ -348,7 +349,7 @@ def unpack_head(data: Buffer, *, at: int = 0) -> Head | None:
     if used > room or length > PAYLOAD_MAX:
         return None
     end = size
-    ends, skipped, checksums = [], [], []
+    ends, skipped, checksums = array("I"), array("B"), array("Q")
     for mark, frame_digest in _ENTRY.iter_unpack(
         view[at + size - ENTRY * room : at + size - ENTRY * (room - used)]
     ):

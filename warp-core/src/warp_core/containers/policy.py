@@ -50,7 +50,7 @@ def copies_of(redundancy: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class StoreSlot:
-    """A store of this node, entered. `domain` names what may fail as a whole (a disk shelf, a host); equal ones are told apart last."""
+    """A store of this node, entered. `domain` names what may fail as a whole (a shelf, a host): copies avoid to share one."""
 
     name: str
     store: BlobStore

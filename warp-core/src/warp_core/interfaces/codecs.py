@@ -63,6 +63,7 @@ class Filter(Codec):
 
     shape = "filter"
     stage: Literal["compress", "encrypt"]
+    overhead: int = 0  # stage "encrypt": `encode` adds exactly this many bytes to every frame
 
     @abstractmethod
     def encode(self, frame: memoryview, *, context: bytes) -> Buffer | None:

@@ -1,0 +1,290 @@
+"""Freeing space: what is dead is punched, compacted away, or deleted with its container, once nobody reads it any more."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+
+from warp_core.containers import facts
+from warp_core.containers.fleet import Container, Copy, Fleet
+from warp_core.containers.format import (
+    PAGE,
+    Chunk,
+    Head,
+    Kind,
+    Lane,
+    Page,
+    State,
+    align,
+    epoch_of,
+    lane_of,
+    pack_page,
+)
+from warp_core.containers.rebuild import rebuild
+from warp_core.containers.reclaim import Refers
+from warp_core.containers.records import inventory, unexplained
+from warp_core.errors import Corrupt, NoSpace, NotFound, StoreFailed, WarpError
+
+BLOCK = 4096  # stores free whole blocks
+PUNCH_MIN = 32 * 1024  # shorter ranges leave most of their blocks behind: they wait for compaction
+COMPACT_DEAD = 0.5  # dead share from which a container is rewritten: a byte is copied for each byte freed, at most
+COMPACT_DEAD_TIGHT = 0.2  # …when less than TIGHT of a store is free
+TIGHT = 0.1
+
+
+class Collector:
+    """Turns facts about what is dead into free space. Each pass is bounded; a crash at any point repeats a little work."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        *,
+        needed: Callable[[int], bool],
+        forget: Callable[[int], None],
+    ) -> None:
+        self._fleet = fleet
+        self._needed = needed  # may the journal still want this segment?
+        self._forget = forget
+        self._waiting: deque[tuple[int, tuple[int, ...]]] = (
+            deque()
+        )  # (moment, containers) of each reclaim
+        self._blocked: dict[int, int] = {}  # container → reclaims of it that a pin may hold
+        self._todo: dict[int, None] = {}
+        self._payload: dict[int, int] = {}  # journal segment → bytes of payload records in it
+        self.damaged: set[int] = (
+            set()
+        )  # containers with stretches that nothing explains: scrub has to look at them
+
+    def start(self) -> None:
+        """Take up what earlier sessions left: nobody reads any more what was dead then."""
+        self._todo = dict.fromkeys(self._fleet.ledger.known.dead)
+
+    async def reclaim(self, chunks: Sequence[Chunk]) -> None:
+        """Note durably that chunks are dead; see `Containers.reclaim`."""
+        ranges: dict[int, list[tuple[int, int]]] = {}
+        for chunk in chunks:
+            if not self._fleet.ledger.known.is_gone(chunk.container):
+                ranges.setdefault(chunk.container, []).append((chunk.offset, align(chunk.stored)))
+        if not ranges:
+            return
+        moment = self._fleet.pins.advance()
+        self._waiting.append((moment, tuple(ranges)))
+        for container in ranges:
+            self._blocked[container] = self._blocked.get(container, 0) + 1
+        await self._fleet.ledger.add(
+            facts.dead(container, some) for container, some in ranges.items()
+        )
+
+    def discard(self, ranges: Iterable[tuple[int, int, int]]) -> None:
+        """Note (container, offset, length) ranges that nobody ever could read."""
+        for container, offset, length in ranges:
+            self._fleet.ledger.note([facts.dead(container, [(offset, length)])])
+            self._todo[container] = None
+
+    async def collect(self, budget: int) -> dict[str, int]:
+        """Free what may be freed, copying at most about `budget` bytes."""
+        counts = {
+            "deleted": 0,
+            "compacted": 0,
+            "punched_bytes": 0,
+            "freed_bytes": 0,
+            "copied_bytes": 0,
+        }
+        await self._fleet.ledger.flush()
+        self._pass_pins()
+        for container in [one for one in self._todo if not self._blocked.get(one)]:
+            if counts["copied_bytes"] >= budget:
+                break
+            entry = self._fleet.containers.get(container)
+            if entry is None or not entry.live:
+                del self._todo[container]
+                continue
+            if entry.open or entry.doubtful or self._needed(container):
+                continue
+            del self._todo[container]
+            try:
+                await self._free(entry, counts)
+            except (NotFound, Corrupt):
+                self.damaged.add(container)
+            except (StoreFailed, NoSpace):
+                self._todo[container] = None  # a later pass may find more room
+        return counts
+
+    def _pass_pins(self) -> None:
+        while self._waiting and self._fleet.pins.passed(self._waiting[0][0]):
+            for container in self._waiting.popleft()[1]:
+                self._todo[container] = None
+                self._blocked[container] -= 1
+                if not self._blocked[container]:
+                    del self._blocked[container]
+
+    async def _free(self, entry: Container, counts: dict[str, int]) -> None:
+        dead = self._fleet.ledger.known.dead.get(entry.id)
+        if dead is None:
+            return
+        await self._fleet.describe(entry)
+        ranges = dead.ranges()
+        payload = await self._payload_bytes(entry)
+        live = payload - dead.bytes
+        if live <= 0 and await self._all_explained(entry):
+            counts["freed_bytes"] += sum(copy.allocated for copy in entry.copies)
+            counts["deleted"] += 1
+            await self.delete(entry)
+            return
+        for copy in tuple(entry.copies):
+            freed = await self._punch(copy, ranges)
+            counts["punched_bytes"] += freed
+            counts["freed_bytes"] += freed
+        residue = max(copy.allocated for copy in entry.copies) - PAGE - live
+        if residue >= await self._threshold(entry) * (live + residue) and residue > PUNCH_MIN:
+            await self._compact(entry, live, counts)
+
+    async def _all_explained(self, entry: Container) -> bool:
+        """Make sure that nothing in a container is anything but dead, or a commit that the journal does not need."""
+        if not unexplained(self._fleet, entry, ()):
+            return True
+        found = await inventory(self._fleet, entry)
+        return not unexplained(self._fleet, entry, found) and not living(self._fleet, entry, found)
+
+    async def _payload_bytes(self, entry: Container) -> int:
+        """Return how many bytes of records a container had that were data: commits in the journal are not."""
+        if lane_of(entry.id) != Lane.JOURNAL:
+            return entry.size - PAGE
+        known = self._payload.get(entry.id)
+        if known is None:
+            found = await inventory(self._fleet, entry)
+            known = sum(head.next - head.offset for head in found if head.kind == Kind.PAYLOAD)
+            dead = self._fleet.ledger.known.dead.get(entry.id)
+            if dead is not None:  # a compacted segment shows only what was alive then
+                there = {head.offset for head in found}
+                known += sum(length for offset, length in dead.ranges() if offset not in there)
+            self._payload[entry.id] = known
+        return known
+
+    async def _threshold(self, entry: Container) -> float:
+        for copy in entry.copies:
+            space = await copy.slot.store.space()
+            if space.free < TIGHT * space.total:
+                return COMPACT_DEAD_TIGHT
+        return COMPACT_DEAD
+
+    async def _punch(self, copy: Copy, ranges: Sequence[tuple[int, int]]) -> int:
+        """Free the whole blocks of long dead ranges in place; harmless when repeated."""
+        if not copy.slot.store.capabilities.punch:
+            return 0
+        await self._fleet.load(copy)
+        before = copy.allocated
+        for offset, length in ranges:
+            position = copy.position(offset)
+            if position is None or length < PUNCH_MIN:
+                continue
+            begin, end = (position + BLOCK - 1) & -BLOCK, (position + length) & -BLOCK
+            if end - begin >= PUNCH_MIN:
+                await copy.slot.store.punch(copy.name, offset=begin, length=end - begin)
+        copy.allocated = (await copy.slot.store.stat(copy.name)).allocated
+        return max(0, before - copy.allocated)
+
+    async def _compact(self, entry: Container, live: int, counts: dict[str, int]) -> None:
+        found = await inventory(self._fleet, entry)
+        if unexplained(self._fleet, entry, found):
+            self.damaged.add(
+                entry.id
+            )  # what cannot be read now may lie on a store that is missing: keep everything
+            return
+        keep = living(self._fleet, entry, found)
+        for slot in [copy.slot for copy in entry.copies]:
+            before = next(copy.allocated for copy in entry.copies if copy.slot is slot)
+            copy = await rebuild(self._fleet, entry, keep, slot, vital=True)
+            counts["freed_bytes"] += max(0, before - copy.allocated)
+            counts["copied_bytes"] += copy.size
+        counts["compacted"] += 1
+
+    async def delete(self, entry: Container) -> None:
+        """Delete a container: first the fact, then the blobs, so that no store that was away brings it back."""
+        fleet = self._fleet
+        await fleet.ledger.add([facts.gone(entry.id)])
+        fleet.containers.pop(entry.id, None)
+        self._payload.pop(entry.id, None)
+        self._todo.pop(entry.id, None)
+        self._forget(entry.id)
+        for copy in entry.copies:
+            with suppress(NotFound, StoreFailed):  # the next start sees that it is gone
+                await copy.slot.store.delete(copy.name)
+
+    # After a crash --------------------------------------------------------------------------------
+
+    async def recover(self, refers: Refers, budget: int) -> bool:
+        """Ask about every record of containers whose session crashed; see `Containers.recover`."""
+        left = budget
+        for entry in [one for one in self._fleet.containers.values() if self.in_doubt(one)]:
+            if left <= 0:
+                return False
+            await self._fleet.describe(entry)
+            try:
+                found = await inventory(self._fleet, entry)
+            except Corrupt:
+                self.damaged.add(entry.id)
+                entry.doubtful = False
+                continue
+            unsealed = not entry.size
+            if unsealed:
+                entry.size = max((head.next for head in found), default=PAGE)
+            payloads = [head for head in found if head.kind == Kind.PAYLOAD]
+            lost = [head for head in payloads if not await refers(head.owner, head.chunk)]
+            ranges = [(head.offset, head.next - head.offset) for head in lost]
+            if unsealed and len(entry.copies) >= entry.wanted:
+                # No copy has a head there, so nobody was told that these bytes were kept: records that were cut off.
+                ranges += unexplained(self._fleet, entry, found)
+            new = [facts.asked(entry.id)]
+            if ranges:
+                new.insert(0, facts.dead(entry.id, ranges))
+            await self._fleet.ledger.add(new)
+            entry.doubtful = False
+            self._todo[entry.id] = None
+            if entry.size == PAGE:
+                await self.delete(entry)
+            elif unsealed and lane_of(entry.id) == Lane.CONTAINERS:
+                await self._seal(entry)
+            left -= len(found) * 256 + 64 * 1024
+        return True
+
+    def in_doubt(self, entry: Container) -> bool:
+        """Say whether a container may hold records that were never linked."""
+        known = self._fleet.ledger.known
+        if entry.open or known.is_asked(entry.id) or self._needed(entry.id):
+            return False
+        return entry.doubtful or (
+            epoch_of(entry.id) != self._fleet.ledger.epoch and lane_of(entry.id) == Lane.JOURNAL
+        )
+
+    async def _seal(self, entry: Container) -> None:
+        """Seal a container that a crash left open: cut it behind its last record."""
+        page = Page(
+            entry.id,
+            state=State.SEALED,
+            copies=entry.wanted,
+            created_ns=self._fleet.now_ns(),
+            size=entry.size,
+        )
+        for copy in entry.copies:
+            with suppress(WarpError):  # the next start, or heal, does it
+                await copy.slot.store.write(
+                    copy.name, offset=0, buffers=[pack_page(page)], sync=True
+                )
+                await copy.slot.store.seal(copy.name, size=entry.size)
+                copy.size = copy.allocated = entry.size
+
+
+def living(fleet: Fleet, entry: Container, found: Sequence[Head]) -> list[Head]:
+    """Return the payload records that are not dead."""
+    dead = fleet.ledger.known.dead.get(entry.id)
+    ranges = dead.ranges() if dead is not None else []
+    keep, index = [], 0
+    for head in found:
+        while index < len(ranges) and sum(ranges[index]) <= head.offset:
+            index += 1
+        covered = index < len(ranges) and ranges[index][0] <= head.offset
+        if not covered and head.kind == Kind.PAYLOAD:
+            keep.append(head)
+    return keep

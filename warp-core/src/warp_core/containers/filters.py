@@ -1,0 +1,132 @@
+"""Filters applied to frames, and taken off again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from warp_core.containers.format import (
+    FRAME,
+    FRAME_STORED_MAX,
+    Head,
+    checksum,
+    frame_context,
+    place,
+)
+from warp_core.errors import Corrupt, InvalidArgument, TooLarge
+from warp_core.interfaces.codecs import Chunker, Codec, Filter
+from warp_core.interfaces.stores import Buffer
+
+STAGES = ("compress", "encrypt")  # ciphertext does not compress: the order is not a choice
+FILTERS_MAX = 8  # a frame's table entry has a bit for each
+
+
+class Codecs:
+    """Codecs by the names that policies and records use (`zstd:3`); each is made once."""
+
+    def __init__(self, make: Callable[[str], Codec]) -> None:
+        self._make = make
+        self._made: dict[str, Codec] = {}
+        self._chains: dict[str, tuple[Filter, ...]] = {}
+
+    def chunker(self, name: str) -> Chunker:
+        """Return a chunker.
+
+        Raises:
+            InvalidArgument: The codec is something else.
+            NotFound: No such codec is installed.
+        """
+        codec = self._get(name)
+        if not isinstance(codec, Chunker):
+            raise InvalidArgument(f'codec "{name}" is a {codec.shape}, not a chunker')
+        return codec
+
+    def chain(self, names: str) -> tuple[Filter, ...]:
+        """Return the filters of a comma separated list, in the order of encoding.
+
+        Raises:
+            InvalidArgument: One is no filter, or they are in an order that cannot be meant.
+            NotFound: One is not installed.
+        """
+        chain = self._chains.get(names)
+        if chain is None:
+            chain = self._chains[names] = tuple(
+                self._filter(name) for name in names.split(",") if name
+            )
+            stages = [STAGES.index(one.stage) for one in chain]
+            if stages != sorted(stages):
+                raise InvalidArgument(f'filters "{names}": compress before encrypt')
+            if len(chain) > FILTERS_MAX or stages.count(0) > 1:
+                raise InvalidArgument(
+                    f'filters "{names}": at most one that compresses, and {FILTERS_MAX} in all'
+                )
+        return chain
+
+    def _filter(self, name: str) -> Filter:
+        codec = self._get(name)
+        if not isinstance(codec, Filter):
+            raise InvalidArgument(f'codec "{name}" is a {codec.shape}, not a filter')
+        return codec
+
+    def _get(self, name: str) -> Codec:
+        codec = self._made.get(name)
+        if codec is None:
+            codec = self._made[name] = self._make(name)
+        return codec
+
+
+def encode_frames(
+    chain: Sequence[Filter], payload: memoryview, *, container: int, offset: int, first: int
+) -> tuple[list[tuple[int, int]], list[Buffer]]:
+    """Return table entries and stored bytes of the frames in `payload`, the first of which has number `first`.
+
+    Raises:
+        TooLarge: A filter grew a frame beyond what a record allows.
+    """
+    table, stored = [], []
+    for start in range(0, len(payload), FRAME):
+        frame: Buffer = payload[start : start + FRAME]
+        skipped = 0
+        context = frame_context(container, offset, first + start // FRAME)
+        for bit, one in enumerate(chain):
+            encoded = one.encode(memoryview(frame), context=context)
+            if encoded is None:
+                skipped |= 1 << bit
+            else:
+                frame = encoded
+        if len(frame) > FRAME_STORED_MAX:
+            raise TooLarge(
+                f"a filter made {len(frame)} bytes of a frame, at most {FRAME_STORED_MAX} are kept"
+            )
+        table.append((len(frame) | skipped << 24, checksum(frame)))
+        stored.append(frame)
+    return table, stored
+
+
+def decode_frames(chain: Sequence[Filter], head: Head, first: int, data: Buffer) -> bytes:
+    """Return the payload of the frames from `first` on whose verified stored bytes are `data`.
+
+    Raises:
+        Corrupt: A filter does not accept what it is given: another key, or another version of it.
+    """
+    view = memoryview(data)
+    parts: list[Buffer] = []
+    base = start = head.span(first, first)[0]
+    frame = first
+    while start - base < len(view):
+        end = head.ends[frame]
+        part: Buffer = view[start - base : end - base]
+        length = min(FRAME, head.length - frame * FRAME)
+        context = frame_context(head.container, head.offset, frame)
+        for bit in range(len(chain) - 1, -1, -1):
+            if not head.skipped[frame] >> bit & 1:
+                innermost = all(head.skipped[frame] >> inner & 1 for inner in range(bit))
+                before = length if innermost else len(part) - chain[bit].overhead
+                part = chain[bit].decode(memoryview(part), length=before, context=context)
+        if len(part) != length:
+            raise Corrupt(
+                f"frame {frame} of {place(head.chunk)} decodes to {len(part)} bytes, not {length}"
+            )
+        parts.append(part)
+        start = end
+        frame += 1
+    return b"".join(parts)

@@ -1,0 +1,318 @@
+"""The fleet: the stores of a node, which container has which copies where, and what the ledger knows of them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+
+from warp_core.containers.format import (
+    CONTAINER_SIZE,
+    PAGE,
+    Form,
+    Lane,
+    Map,
+    Page,
+    State,
+    blob_name,
+    checksum,
+    container_id,
+    epoch_of,
+    lane_of,
+    parse_blob_name,
+    unpack_page,
+)
+from warp_core.containers.ledger import Ledger
+from warp_core.containers.placement import ClusterMap, Member, pack_map, unpack_map
+from warp_core.containers.policy import StoreSlot
+from warp_core.containers.reclaim import Pins
+from warp_core.errors import (
+    Corrupt,
+    NoSpace,
+    NotFound,
+    StoreFailed,
+    Unavailable,
+    WarpError,
+)
+
+TABLES = 1024 * 1024  # room for heads and tables beside a container's payload
+MAP_BLOB = "map"
+PROBATION_S = 30.0  # a store that answered with an I/O error gets no new containers for this long
+LIST_PAGE = 1000
+
+
+class Copy:
+    """One blob of a container. `map` is set once the page was read, for the compacted form."""
+
+    __slots__ = ("allocated", "bad", "map", "name", "rewrite", "size", "slot")
+
+    def __init__(
+        self, slot: StoreSlot, container: int, rewrite: int, size: int, allocated: int
+    ) -> None:
+        self.slot = slot
+        self.name = blob_name(container, rewrite)
+        self.rewrite = rewrite
+        self.size = size
+        self.allocated = allocated
+        self.map: Map | None = None
+        self.bad = False  # something in it was found damaged or missing: heal writes it anew
+
+    def position(self, offset: int) -> int | None:
+        """Return where a container offset lies in the blob; the map must be known."""
+        if not self.rewrite:
+            return offset
+        return self.map.position(offset) if self.map is not None else None
+
+
+class Container:
+    """What the node knows of one container. `size` is the offset behind its last record, 0 while that is not known."""
+
+    __slots__ = ("copies", "doubtful", "id", "open", "punched", "size", "wanted")
+
+    def __init__(self, container: int, wanted: int) -> None:
+        self.id = container
+        self.wanted = wanted  # copies; 0: not known before a page was read
+        self.copies: list[Copy] = []
+        self.size = 0
+        self.open = False  # somebody appends to it
+        self.doubtful = (
+            False  # made by a session that crashed: its records may never have been linked
+        )
+        self.punched = 0  # dead bytes that were freed in place
+
+    @property
+    def live(self) -> bool:
+        """Whether any store that is here has it."""
+        return bool(self.copies)
+
+
+class Fleet:
+    """Stores and catalogue. Everything here is for the parts of the data plane."""
+
+    def __init__(
+        self,
+        slots: Sequence[StoreSlot],
+        *,
+        now_ns: Callable[[], int],
+        monotonic: Callable[[], float],
+        container_size: int = CONTAINER_SIZE,
+    ) -> None:
+        self.slots = tuple(slots)
+        self.ledger = Ledger(self.slots, now_ns=now_ns)
+        self.pins = Pins()
+        self.containers: dict[int, Container] = {}
+        self.map = ClusterMap()
+        self.now_ns = now_ns
+        self.container_size = container_size
+        self.reserve = container_size + TABLES & -PAGE
+        self._monotonic = monotonic
+        self._by_id: dict[str, StoreSlot] = {}
+        self._suspect: dict[str, float] = {}  # store id → until when it gets nothing new
+        self._counter = itertools.count(1)
+        self._last_sequence = 0
+
+    # Opening --------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Read map, ledger and inventory; finish what a crash interrupted.
+
+        Raises:
+            Unavailable: There is no store.
+            NewerFormat: A store was written by a later release.
+        """
+        if not self.slots:
+            raise Unavailable("no store is here: add a [[store]] to the configuration")
+        self._by_id = {slot.store.id: slot for slot in self.slots}
+        if len(self._by_id) < len(self.slots):
+            raise Unavailable("two of the configured stores are the same one")
+        await self._open_map()
+        await self.ledger.open()
+        for slot in self.slots:
+            await self._take_inventory(slot)
+
+    async def _open_map(self) -> None:
+        found = await asyncio.gather(*(self._read_map(slot) for slot in self.slots))
+        newest = max(
+            (one for one in found if one is not None), key=lambda m: m.version, default=ClusterMap()
+        )
+        here = [Member(slot.store.id, slot.name, slot.domain) for slot in self.slots]
+        self.map = newest.joined(here)
+        stale = [slot for slot, one in zip(self.slots, found, strict=True) if one != self.map]
+        for slot in stale:
+            with suppress(NoSpace, StoreFailed):  # the others have it
+                await slot.store.put(MAP_BLOB, [pack_map(self.map)], vital=True)
+
+    async def _read_map(self, slot: StoreSlot) -> ClusterMap | None:
+        try:
+            return unpack_map(await slot.store.read(MAP_BLOB, offset=0, length=1024 * 1024))
+        except (NotFound, StoreFailed):
+            return None
+
+    async def _take_inventory(self, slot: StoreSlot) -> None:
+        after = "c/"
+        found: dict[int, list[Copy]] = {}
+        while True:
+            page = await slot.store.list("c/", after=after, limit=LIST_PAGE)
+            for info in page:
+                name = parse_blob_name(info.name)
+                if name is not None:
+                    copy = Copy(slot, name[0], name[1], info.size, info.allocated)
+                    found.setdefault(name[0], []).append(copy)
+            if len(page) < LIST_PAGE:
+                break
+            after = page[-1].name
+        for container, copies in found.items():
+            await self._admit_copies(container, copies)
+
+    async def _admit_copies(self, container: int, copies: list[Copy]) -> None:
+        """Keep the newest finished blob of one store; delete what a crash left behind."""
+        if self.ledger.known.is_gone(container):
+            for copy in copies:
+                await self._delete_blob(copy)
+            return
+        copies.sort(key=lambda copy: copy.rewrite, reverse=True)
+        kept: Copy | None = None
+        for copy in copies:
+            page = None
+            if (
+                len(copies) > 1 or copy.size < PAGE or copy.size % PAGE == 0
+            ):  # what was reserved is whole pages
+                page = await self._page(copy)
+            unfinished = (
+                page is None and (len(copies) > 1 or copy.size < PAGE)
+            ) or kept is not None
+            if unfinished:
+                await self._delete_blob(copy)
+                continue
+            kept = copy
+            entry = self.entry(container)
+            entry.copies.append(copy)
+            if page is not None:
+                entry.wanted = page.copies
+                entry.size = max(entry.size, page.size)
+            if lane_of(container) == Lane.CONTAINERS and not self.ledger.known.is_asked(container):
+                entry.doubtful = epoch_of(container) != self.ledger.epoch
+
+    async def _delete_blob(self, copy: Copy) -> None:
+        with suppress(NotFound, StoreFailed):  # tried again at the next start
+            await copy.slot.store.delete(copy.name)
+
+    async def _page(self, copy: Copy) -> Page | None:
+        try:
+            return unpack_page(await copy.slot.store.read(copy.name, offset=0, length=PAGE))
+        except (NotFound, StoreFailed):
+            return None
+
+    # Ids and sequence -----------------------------------------------------------------------------
+
+    def new_id(self) -> int:
+        """Return a container id that was never used."""
+        return container_id(Lane.CONTAINERS, self.ledger.epoch, next(self._counter))
+
+    def sequence(self) -> int:
+        """Return a stamp for a record, greater than all before it."""
+        self._last_sequence = max(self._last_sequence + 1, self.now_ns())
+        return self._last_sequence
+
+    # Catalogue ------------------------------------------------------------------------------------
+
+    def entry(self, container: int) -> Container:
+        """Return the entry of a container, made if it is new."""
+        entry = self.containers.get(container)
+        if entry is None:
+            entry = self.containers[container] = Container(container, 0)
+        return entry
+
+    def copies(self, container: int) -> list[Copy]:
+        """Return the copies that are here: good ones first, in the map's order."""
+        entry = self.containers.get(container)
+        if entry is None:
+            return []
+        if len(entry.copies) > 1:
+            order = self.map.order(container)
+            entry.copies.sort(key=lambda copy: (copy.bad, order.index(copy.slot.store.id)))
+        return entry.copies
+
+    async def load(self, copy: Copy) -> Copy:
+        """Read page and map of a compacted copy, once.
+
+        Raises:
+            Corrupt: They are damaged.
+            NotFound, StoreFailed: As the store says.
+        """
+        if not copy.rewrite or copy.map is not None:
+            return copy
+        store = copy.slot.store
+        page = unpack_page(await store.read(copy.name, offset=0, length=PAGE))
+        if page is None or page.form != Form.COMPACTED:
+            raise Corrupt(f"{copy.name} on store {copy.slot.name} has no valid page")
+        packed = await store.read(copy.name, offset=page.map_place, length=8 * page.map_entries)
+        if checksum(packed) != page.map_checksum or len(packed) != 8 * page.map_entries:
+            raise Corrupt(f"{copy.name} on store {copy.slot.name} has a damaged map")
+        entry = self.containers.get(page.container)
+        if entry is not None:
+            entry.size = max(entry.size, page.size)
+            entry.wanted = entry.wanted or page.copies
+        copy.map = Map.unpack(packed)
+        return copy
+
+    async def describe(self, entry: Container) -> None:
+        """Learn how many copies a container wants and how long it is, from the page of any copy."""
+        for copy in entry.copies:
+            if entry.wanted and entry.size:
+                return
+            page = await self._page(copy)
+            if page is not None:
+                entry.wanted = entry.wanted or page.copies
+                entry.size = max(entry.size, page.size if page.state == State.SEALED else 0)
+
+    def journals(self) -> Iterator[Container]:
+        """Yield the containers that are segments of the journal."""
+        return (entry for entry in self.containers.values() if lane_of(entry.id) == Lane.JOURNAL)
+
+    # Choosing stores ------------------------------------------------------------------------------
+
+    def suspect(self, slot: StoreSlot) -> None:
+        """Give a store that failed nothing new for a while."""
+        self._suspect[slot.store.id] = self._monotonic() + PROBATION_S
+
+    def healthy(self, slot: StoreSlot) -> bool:
+        """Say whether a store may get new containers."""
+        return self._suspect.get(slot.store.id, 0.0) <= self._monotonic()
+
+    def check_policy(self, copies: int) -> None:
+        """Refuse a policy that the stores which are here cannot keep.
+
+        Raises:
+            Unavailable: The message names who is here and who is missing.
+        """
+        if copies > len(self.slots):
+            raise Unavailable(f"{copies} copies need {copies} stores; {self.describe_stores()}")
+
+    def describe_stores(self) -> str:
+        """Say which stores are here, and which of the map are missing."""
+        here = ", ".join(slot.name for slot in self.slots)
+        missing = [member.name for member in self.map.members if member.id not in self._by_id]
+        text = f"{len(self.slots)} here ({here})"
+        return text + (f", missing: {', '.join(missing)}" if missing else "")
+
+    async def candidates(
+        self, container: int, size: int, *, without: Iterable[StoreSlot] = (), vital: bool = False
+    ) -> list[StoreSlot]:
+        """Return the stores that can take a copy of `size` bytes, best first."""
+        excluded = {slot.store.id for slot in without}
+        chosen: list[StoreSlot] = []
+        suspects: list[StoreSlot] = []
+        for store_id in self.map.order(container):
+            slot = self._by_id.get(store_id)
+            if slot is None or store_id in excluded:
+                continue
+            try:
+                space = await slot.store.space()
+            except WarpError:
+                self.suspect(slot)
+                continue
+            if space.free + (space.reserve if vital else 0) >= size:
+                (chosen if self.healthy(slot) else suspects).append(slot)
+        return chosen + suspects

@@ -1,0 +1,56 @@
+"""Open containers for streams: each is written by one stream at a time, and handed on until it is full."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from warp_core.containers.appender import OpenContainer
+from warp_core.containers.fleet import Fleet
+from warp_core.errors import WarpError
+
+IDLE_MAX = 16  # open containers that wait for a stream, per number of copies: as many as upload at once on a busy node
+ROOM_MIN = 1024 * 1024  # a container with less room than this is sealed rather than handed on
+
+
+class Leases:
+    """Gives out containers with room."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._idle: dict[int, list[OpenContainer]] = {}
+
+    async def take(self, wanted: int, need: int) -> OpenContainer:
+        """Return a container with at least `need` bytes of room that nobody else writes to.
+
+        Raises:
+            Unavailable, NoSpace: As `OpenContainer.create`.
+        """
+        idle = self._idle.setdefault(wanted, [])
+        fitting = [one for one in idle if one.room >= need and len(one.entry.copies) == wanted]
+        if fitting:
+            chosen = min(fitting, key=lambda one: one.room)  # fill up what is nearly full
+            idle.remove(chosen)
+            return chosen
+        fresh = OpenContainer(self._fleet, wanted)
+        await fresh.create()
+        return fresh
+
+    async def give_back(self, container: OpenContainer) -> None:
+        """End a lease; what is linked in the container was synced. One that cannot be sealed now is sealed by the next start."""
+        idle = self._idle.setdefault(container.wanted, [])
+        if (
+            container.room >= ROOM_MIN
+            and len(idle) < IDLE_MAX
+            and len(container.entry.copies) == container.wanted
+        ):
+            idle.append(container)
+        else:
+            with suppress(WarpError):
+                await container.seal()
+
+    async def close(self) -> None:
+        """Seal every idle container."""
+        for idle in self._idle.values():
+            while idle:
+                with suppress(WarpError):
+                    await idle.pop().seal()

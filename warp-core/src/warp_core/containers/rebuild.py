@@ -1,0 +1,126 @@
+"""Writing a copy anew: compaction, repair and healing are this one thing, with different records left out and other places.
+
+The new blob is written beside the old one, its page last. Until the page is durable the old one counts, afterwards the new one does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from warp_core.containers.fleet import Container, Copy, Fleet
+from warp_core.containers.format import (
+    PAGE,
+    Form,
+    Head,
+    Map,
+    Page,
+    State,
+    bad_frames,
+    blob_name,
+    checksum,
+    pack_page,
+    unpack_head,
+    unpack_page,
+)
+from warp_core.containers.policy import StoreSlot
+from warp_core.containers.records import PIECE_FRAMES, pieces
+from warp_core.errors import AlreadyExists, Corrupt, NotFound, WarpError
+from warp_core.interfaces.stores import Buffer
+
+
+async def rebuild(
+    fleet: Fleet, entry: Container, keep: Sequence[Head], slot: StoreSlot, *, vital: bool = False
+) -> Copy:
+    """Write the records `keep` (by offset) as the container's copy on `slot`, verify it by reading it back, and switch to it.
+
+    Args:
+        vital: It frees space: the store's reserve may be used.
+
+    Raises:
+        Corrupt: A record has no good copy; nothing changed.
+        NoSpace, StoreFailed: As the store says; nothing changed.
+    """
+    old = next((copy for copy in entry.copies if copy.slot is slot), None)
+    rewrite = max((copy.rewrite for copy in entry.copies), default=0) + 1
+    mapped = Map(_runs(keep))
+    size = mapped.end + 8 * len(mapped.offsets)
+    copy = Copy(slot, entry.id, rewrite, size, size)
+    copy.map = mapped
+    with suppress(AlreadyExists):  # what a cut-off attempt of this run left there
+        await slot.store.create(copy.name, reserve=size, vital=vital)
+    try:
+        await _write(fleet, entry, keep, copy)
+        await _verify(keep, copy)
+        await slot.store.seal(copy.name, size=size)
+    except BaseException:
+        with suppress(WarpError):  # without a valid page it counts for nothing
+            await slot.store.delete(copy.name)
+        raise
+    if old is not None:
+        entry.copies.remove(old)
+    entry.copies.append(copy)
+    if old is not None:
+        with suppress(NotFound):
+            await slot.store.delete(blob_name(entry.id, old.rewrite))
+    return copy
+
+
+def _runs(keep: Sequence[Head]) -> list[tuple[int, int]]:
+    runs: list[tuple[int, int]] = []
+    for head in keep:
+        length = head.next - head.offset
+        if runs and runs[-1][0] + runs[-1][1] == head.offset:
+            runs[-1] = (runs[-1][0], runs[-1][1] + length)
+        else:
+            runs.append((head.offset, length))
+    return runs
+
+
+async def _write(fleet: Fleet, entry: Container, keep: Sequence[Head], copy: Copy) -> None:
+    store, mapped = copy.slot.store, copy.map
+    assert mapped is not None
+    batch: list[Buffer] = []
+    size, at = 0, PAGE
+    for head in keep:
+        async for piece in pieces(fleet, entry, head):
+            batch.append(piece)
+            size += len(piece)
+            if size >= PIECE_FRAMES * 64 * 1024:
+                await store.write(copy.name, offset=at, buffers=batch)
+                batch, at, size = [], at + size, 0
+        padding = head.next - head.offset - head.stored
+        batch.append(bytes(padding))
+        size += padding
+    packed = mapped.pack()
+    batch.append(packed)
+    await store.write(copy.name, offset=at, buffers=batch, sync=True)
+    page = Page(
+        entry.id, form=Form.COMPACTED, state=State.SEALED, copies=entry.wanted, created_ns=fleet.now_ns(),
+        rewrite=copy.rewrite, size=entry.size, map_entries=len(mapped.offsets), map_place=mapped.end,
+        map_checksum=checksum(packed),
+    )  # fmt: skip
+    await store.write(copy.name, offset=0, buffers=[pack_page(page)], sync=True)
+
+
+async def _verify(keep: Sequence[Head], copy: Copy) -> None:
+    """Read back what was written.
+
+    Raises:
+        Corrupt: The store did not keep it.
+    """
+    store, mapped = copy.slot.store, copy.map
+    assert mapped is not None
+    page = unpack_page(await store.read(copy.name, offset=0, length=PAGE))
+    if page is None or page.rewrite != copy.rewrite:
+        raise Corrupt(f"{copy.name} on store {copy.slot.name} lost its page")
+    for head in keep:
+        position = mapped.position(head.offset)
+        assert position is not None
+        if unpack_head(await store.read(copy.name, offset=position, length=head.size)) != head:
+            raise Corrupt(f"{copy.name} on store {copy.slot.name} lost the head at {head.offset}")
+        for first in range(0, len(head.ends), PIECE_FRAMES):
+            begin, end = head.span(first, min(first + PIECE_FRAMES, len(head.ends)) - 1)
+            data = await store.read(copy.name, offset=position + begin, length=end - begin)
+            if len(data) < end - begin or bad_frames(head, first, data):
+                raise Corrupt(f"{copy.name} on store {copy.slot.name} lost frames at {head.offset}")

@@ -1,0 +1,115 @@
+"""Small payloads that the journal has too few copies for: they share open containers, and syncs, by number of copies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from warp_core.containers.appender import OpenContainer
+from warp_core.containers.fleet import Fleet
+from warp_core.errors import Busy, StoreFailed, WarpError
+from warp_core.interfaces.stores import Buffer
+
+QUEUED_MAX = 64 * 1024 * 1024  # bytes that wait for a flush: more would be a leak, not a queue
+
+
+class SharedLog:
+    """Records of many writers in one open container after another, each kept in `wanted` copies."""
+
+    def __init__(self, fleet: Fleet, wanted: int) -> None:
+        self._fleet = fleet
+        self._wanted = wanted
+        self._open: OpenContainer | None = None
+        self._full: list[OpenContainer] = []  # to be sealed by the next flush
+        self._queue: list[tuple[OpenContainer, int, Sequence[Buffer]]] = []
+        self._queued = 0
+        self._pending: dict[tuple[int, int], Buffer] = {}  # payloads that no store has yet
+        self._lock = asyncio.Lock()
+
+    def place(self, size: int) -> tuple[int, int]:
+        """Return (container, offset) for a record of `size` bytes; hand it to `put` before the next call.
+
+        Raises:
+            Busy: QUEUED_MAX is reached.
+            Unavailable: Fewer stores are here than copies wanted.
+        """
+        if self._queued > QUEUED_MAX:
+            raise Busy(
+                f"{self._queued} bytes of small payloads wait for a sync, at most {QUEUED_MAX} may"
+            )
+        self._fleet.check_policy(self._wanted)
+        if self._open is not None and self._open.room < size:
+            self._full.append(self._open)
+            self._open = None
+        if self._open is None:
+            self._open = OpenContainer(self._fleet, self._wanted)
+        return self._open.id, self._open.tail
+
+    def put(self, size: int, buffers: Sequence[Buffer], payload: Buffer) -> None:
+        """Queue the record at the place that was just given."""
+        target = self._open
+        assert target is not None
+        offset = target.place(size)
+        self._queue.append((target, offset, buffers))
+        self._queued += size
+        self._pending[target.id, offset] = payload
+
+    @property
+    def crowded(self) -> bool:
+        """Whether `place` would refuse."""
+        return self._queued > QUEUED_MAX
+
+    def pending(self, container: int, offset: int) -> Buffer | None:
+        """Return a payload that was queued and not written yet."""
+        return self._pending.get((container, offset))
+
+    async def flush(self) -> None:
+        """Write and sync everything queued before this call; those who come while one runs share the next.
+
+        Raises:
+            StoreFailed, NoSpace, Unavailable: What was queued is lost. The next payloads go to another container.
+        """
+        async with self._lock:
+            queue, self._queue = self._queue, []
+            full, self._full = self._full, []
+            if not queue and not full:
+                return
+            try:
+                await self._write(queue)
+                for container in full:
+                    await container.seal()
+            except WarpError as error:
+                self._abandon()
+                raise StoreFailed(
+                    f"small payloads could not be kept in {self._wanted} copies: {error}"
+                ) from error
+            finally:
+                for target, offset, buffers in queue:
+                    self._pending.pop((target.id, offset), None)
+                    self._queued -= sum(map(len, buffers))
+
+    async def close(self) -> None:
+        """Flush, and seal what is open."""
+        if self._open is not None:
+            self._full.append(self._open)
+            self._open = None
+        await self.flush()
+
+    async def _write(self, queue: Sequence[tuple[OpenContainer, int, Sequence[Buffer]]]) -> None:
+        batches: dict[int, tuple[OpenContainer, int, list[Buffer]]] = {}
+        for target, offset, buffers in queue:  # places are contiguous within a container
+            batch = batches.setdefault(target.id, (target, offset, []))
+            batch[2].extend(buffers)
+        for target, offset, buffers in batches.values():
+            if not target.created:
+                await target.create()
+            await target.write(offset, buffers, sync=True)
+            if len(target.entry.copies) < self._wanted:
+                await target.sync()
+
+    def _abandon(self) -> None:
+        """Append nothing more to a container that lost what was queued."""
+        if self._open is not None:
+            self._open.entry.open = False
+            self._open.entry.doubtful = True
+            self._open = None
