@@ -88,6 +88,9 @@ class Disk(BlobStore):
         self.id, self._lock = layout.open_folder(self.path)
         for leftover in (self.path / "incoming").iterdir():
             leftover.unlink()
+        for spare in self._spare.iterdir():
+            if spare.stat().st_nlink > 1:  # a crash left it between two names: it belongs to a blob
+                spare.unlink()
         self.capabilities = StoreCapabilities(
             durable=True,
             grow=True,
@@ -408,12 +411,22 @@ class Disk(BlobStore):
             os.close(descriptor)
 
     def _take_spare(self, target: Path, size: int) -> bool:
+        # Claimed by a rename first: of two threads one gets it, and a crash after the link leaves its other name
+        # in `incoming`, where opening the store removes it. Else two blobs would share one file.
+        claimed = self.path / "incoming" / f"{next(self._numbers)}"
         for spare in self._spare.iterdir():
-            if spare.stat().st_size == size:
-                os.link(spare, target)
-                spare.unlink()
+            try:
+                if spare.stat().st_size != size:
+                    continue
+                os.rename(spare, claimed)
+            except FileNotFoundError:
+                continue
+            try:
                 files.sync_folder(self._spare)
-                return True
+                os.link(claimed, target)
+            finally:
+                claimed.unlink()
+            return True
         if target.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
         return False
