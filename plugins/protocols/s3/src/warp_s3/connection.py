@@ -228,21 +228,23 @@ class Connection(asyncio.BufferedProtocol):
                 expects_continue=request.expects_continue,
             )
             answer = await self._server.service.answer(request, body)
-            closes = not request.keep_alive
+            broken = False
         except ConnectionLost:
             raise
         except Exception as error:
             refusal = self._refusal(error, request, request_id)
             request_id = request_id or self._server.next_request_id()
             answer = error_answer(refusal, request, request_id)
-            closes = refusal.closes or request is None or not request.keep_alive
-        if body is not None and not body.done:
-            closes = closes or not await self._discarded(body)
-        closes = closes or self._server.draining
+            broken = refusal.closes or request is None
+        if body is not None and not body.done and not broken:
+            broken = not await self._discarded(body)
+        closes = broken or request is None or not request.keep_alive or self._server.draining
         self._server.count(request, answer)
-        await self._send(answer, request, request_id, closes)
-        if closes:
+        await self._send(answer, request_id, closes)
+        if broken:
             await self._linger()
+        elif closes:
+            self._transport.close()
         return not closes
 
     def _refusal(self, error: Exception, request: Request | None, request_id: str) -> S3Error:
@@ -335,9 +337,7 @@ class Connection(asyncio.BufferedProtocol):
 
     # Answers --------------------------------------------------------------------------------------
 
-    async def _send(
-        self, answer: Answer, request: Request | None, request_id: str, closes: bool
-    ) -> None:
+    async def _send(self, answer: Answer, request_id: str, closes: bool) -> None:
         head = response_head(
             answer.status,
             answer.headers,

@@ -31,6 +31,9 @@ SWEEP_S: Final = 0.25
 BACKLOG: Final = 512
 """Connections that may wait to be accepted."""
 
+TLS_GOODBYE_S: Final = 1.0
+"""How long a closing connection waits for the client to agree; idle clients never answer."""
+
 _METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS"})
 
 _log = logs.get("warp_s3")
@@ -150,13 +153,12 @@ class Server(Protocol):
     async def _listen(self) -> None:
         address = self._config.listen
         context = self._tls()
-        # Values beyond 64 KiB would only be copied into the transport's buffer.
         try:
             if address.path:
                 path = self._context.data / address.path
                 path.unlink(missing_ok=True)
                 self._listener = await self.loop.create_unix_server(
-                    self._accept, str(path), ssl=context, backlog=BACKLOG
+                    self._accept, str(path), backlog=BACKLOG
                 )
                 path.chmod(0o600)
                 self.endpoint = f"unix:{path}"
@@ -168,6 +170,7 @@ class Server(Protocol):
                 ssl=context,
                 backlog=BACKLOG,
                 ssl_handshake_timeout=self.head_s if context else None,
+                ssl_shutdown_timeout=TLS_GOODBYE_S if context else None,
             )
         except OSError as error:
             if error.errno == errno.EADDRINUSE:

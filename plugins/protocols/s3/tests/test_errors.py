@@ -1,0 +1,47 @@
+"""Core's errors in the words of S3."""
+
+import pytest
+from warp_core import errors as core
+from warp_s3.errors import CODES, FROM_CORE, S3Error, from_core
+from warp_s3.http import REASONS
+
+
+@pytest.mark.parametrize("kind", sorted(core.leaves(), key=lambda kind: kind.__name__))
+def test_every_error_of_core_has_an_answer(kind: type[core.WarpError]) -> None:
+    error = from_core(kind("what happened"))
+
+    assert error.code in CODES
+    assert error.status in REASONS
+    if not any(parent in FROM_CORE for parent in kind.__mro__[1:]):
+        assert kind in FROM_CORE
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in core.leaves() if FROM_CORE.get(kind) == "InternalError"]
+)
+def test_what_went_wrong_inside_stays_inside(kind: type[core.WarpError]) -> None:
+    assert "secret" not in from_core(kind("a secret path")).message
+
+
+def test_limits_are_told() -> None:
+    assert "1024" in from_core(core.InvalidArgument("length 2000 > 1024")).message
+
+
+def test_a_failed_condition_is_named() -> None:
+    error = from_core(core.PreconditionFailed("no", condition="If-Match"))
+
+    assert (error.status, error.details) == (412, {"Condition": "If-Match"})
+
+
+def test_markers_are_told_apart() -> None:
+    current = from_core(core.IsDeleteMarker("m", version="v", current=True))
+    named = from_core(core.IsDeleteMarker("m", version="v", current=False))
+
+    assert (current.code, current.headers["x-amz-version-id"]) == ("NoSuchKey", "v")
+    assert (named.code, named.headers["Allow"]) == ("MethodNotAllowed", "DELETE")
+
+
+def test_every_code_can_be_raised() -> None:
+    for code, (status, message) in CODES.items():
+        error = S3Error(code)
+        assert (error.status, error.message) == (status, message)
