@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from warp_integration.faults import (
     DROP,
     EVER,
     KILL,
+    LATE,
     SHORT,
     SWALLOW,
     Call,
@@ -151,3 +153,13 @@ def test_a_rule_can_be_armed_while_the_program_runs(tmp_path: Path) -> None:
 
     assert before.stdout.split() == ["2"] * 5
     assert after.stdout.split() == ["EIO"] * 5
+
+
+def test_a_late_sync_claims_success_and_syncs_afterwards(tmp_path: Path) -> None:
+    program = CALLS + "import time; time.sleep(1)"
+    with Faults(tmp_path, [Rule(Call.SYNC, LATE, path="target")]) as faults:
+        started = time.monotonic()
+        ended = run(faults, program, tmp_path / "target", "fsync", "fdatasync")
+
+    assert ended.stdout.split() == ["done", "done"]
+    assert time.monotonic() - started < 5

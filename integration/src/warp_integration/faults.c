@@ -3,7 +3,7 @@
  * WARP_FAULTS holds rules separated by ";", each "CALL ACTION FIRST LAST PATH":
  *   CALL    write, sync, syncdir, rename, unlink, create, allocate
  *   ACTION  "drop" (do nothing, claim success), "swallow" (do it, claim success), "kill" (SIGKILL instead of the call),
- *           "short" (write half), or the number of an errno
+ *           "short" (write half), "late" (sync half a second later, claim success), or the number of an errno
  *   FIRST, LAST  which of the matching calls of this process, counted from 1
  *   PATH    only files whose path contains this; "" for all regular files and folders
  * WARP_FAULT_COUNTS names a file of one u64 a rule that counts the matching calls of all processes together, from the outside
@@ -27,7 +27,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum action { PASS = 0, DROP = -1, SWALLOW = -2, KILL = -3, SHORT = -4 }; /* above 0: an errno */
+enum action { PASS = 0, DROP = -1, SWALLOW = -2, KILL = -3, SHORT = -4, LATE = -5 }; /* above 0: an errno */
 enum { RULES_MAX = 8, TEXT_MAX = 512 };
 
 struct rule {
@@ -50,6 +50,7 @@ static int parse_action(const char *word) {
     if (!strcmp(word, "swallow")) return SWALLOW;
     if (!strcmp(word, "kill")) return KILL;
     if (!strcmp(word, "short")) return SHORT;
+    if (!strcmp(word, "late")) return LATE;
     return atoi(word);
 }
 
@@ -133,8 +134,27 @@ static int fail(int code) {
         return (real);                                        \
     } while (0)
 
-int fsync(int fd) { SIMPLE(decide_fd("sync", fd), REAL(fsync)(fd)); }
-int fdatasync(int fd) { SIMPLE(decide_fd("sync", fd), REAL(fdatasync)(fd)); }
+static void *sync_later(void *argument) {
+    int fd = (int)(intptr_t)argument;
+    usleep(500 * 1000);
+    REAL(fsync)(fd);
+    close(fd);
+    return NULL;
+}
+
+static int sync_by_rule(int fd, int (*real)(int)) {
+    int decision = decide_fd("sync", fd);
+    if (decision == LATE) {
+        pthread_t thread;
+        int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        if (copy >= 0 && !pthread_create(&thread, NULL, sync_later, (void *)(intptr_t)copy)) pthread_detach(thread);
+        return 0;
+    }
+    SIMPLE(decision, real(fd));
+}
+
+int fsync(int fd) { return sync_by_rule(fd, REAL(fsync)); }
+int fdatasync(int fd) { return sync_by_rule(fd, REAL(fdatasync)); }
 int syncfs(int fd) { SIMPLE(decide_fd("sync", fd), REAL(syncfs)(fd)); }
 int sync_file_range(int fd, off64_t offset, off64_t length, unsigned flags) {
     SIMPLE(decide_fd("sync", fd), REAL(sync_file_range)(fd, offset, length, flags));

@@ -44,6 +44,8 @@ KILL = "kill"
 """SIGKILL the program instead of the call."""
 SHORT = "short"
 """Write half."""
+LATE = "late"
+"""Claim that a file is synced and do it half a second later: acknowledging before the flush."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,11 +28,12 @@ def packages() -> dict[str, str]:
 
 
 def locate(program: str) -> Path | None:
-    """Return where `program` is: beside this interpreter, on the path, or where only root's path leads."""
+    """Return where `program` is: beside this interpreter, from a system package, or anywhere on the path."""
     beside = Path(sys.executable).with_name(program)
     if beside.exists():
         return beside
-    found = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    system = "/usr/bin:/usr/sbin:/bin:/sbin"
+    found = shutil.which(program, path=f"{system}:{os.environ.get('PATH', '')}")
     return Path(found) if found else None
 
 

@@ -154,12 +154,12 @@ class Remains:
 def after_cut(
     images: Sequence[Path], directory: Path, filesystem: FileSystem = EXT4
 ) -> Iterator[Remains]:
-    """Mount what a cut left.
+    """Mount what a cut left, in `directory` under the names that `Recording` gives: configurations stay true.
 
     Raises:
         MountRefused: The file system itself did not survive.
     """
-    mounts = tuple(directory.absolute() / f"cut-{number}" for number in range(len(images)))
+    mounts = tuple(directory.absolute() / f"disk-{number}" for number in range(len(images)))
     with MountNamespace() as namespace:
         for image, at in zip(images, mounts, strict=True):
             at.mkdir(parents=True, exist_ok=True)
