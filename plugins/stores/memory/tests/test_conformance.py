@@ -1,0 +1,21 @@
+"""The store kit."""
+
+from __future__ import annotations
+
+import pytest
+from warp_conformance.kits.stores import BlobStoreKit, Reopen
+from warp_core.interfaces.stores import BlobStore
+from warp_store_memory import Config, Memory
+
+
+class TestMemory(BlobStoreKit):
+    @pytest.fixture
+    def subject(self) -> BlobStore:
+        return Memory(Config(capacity=16 * 1024 * 1024))
+
+    @pytest.fixture
+    def reopen(self, subject: BlobStore) -> Reopen:
+        async def again() -> BlobStore:
+            return subject
+
+        return again
