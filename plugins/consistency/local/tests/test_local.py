@@ -29,9 +29,8 @@ def disks(tmp_path, count=1):
 @asynccontextmanager
 async def engine(stores, **options):
     options.setdefault("checkpoint_rows", 50)
-    async with Journal(stores, segment_size=1 << 20) as journal:
-        async with Local(Config(**options), stores, journal) as local:
-            yield local
+    async with Journal(stores, segment_size=1 << 20) as journal, Local(Config(**options), stores, journal) as local:
+        yield local
 
 
 async def start(stores, **options):
