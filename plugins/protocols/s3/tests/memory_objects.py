@@ -279,7 +279,7 @@ class MemoryObjects(Objects):
     ) -> ObjectInfo:
         return self._link(volume, key, bytes(payload), attributes, digests, condition)
 
-    def writer(
+    async def writer(
         self,
         volume: str,
         key: bytes,
@@ -453,7 +453,7 @@ class MemoryObjects(Objects):
         self._upload(volume, key, upload)[1][number] = (part, data)
         return part
 
-    def part_writer(
+    async def part_writer(
         self, volume: str, key: bytes, upload: str, number: int, *, size: int | None = None
     ) -> Writer:
         async def commit(data: bytes, digests: Digests) -> ObjectInfo:

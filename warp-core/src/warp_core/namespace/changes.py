@@ -142,6 +142,7 @@ class Change:
         "_usage",
         "_volume_of",
         "apart",
+        "disturbed",
         "now_ns",
         "rows",
         "take_id",
@@ -169,6 +170,7 @@ class Change:
         self._touched: set[int] = set()
         self._events: list[Event] = []
         self._freed: list[Garbage] = []
+        self.disturbed: set[int] = set()  # inodes whose holders have to be asked
 
     @property
     def epoch(self) -> int:
@@ -192,7 +194,7 @@ class Change:
             number = decode_name(kept).inode if kept else await self.take_id()
             name = Name(self.epoch, _kind_of(step), number, modified_ns=self.now_ns)
             await self.rows.put(keys.name_key(parent, step.key), encode(name))
-            self._touched.add(parent)
+            self.touch(parent)
             path.names.append(name)
             path.nodes.append(number)
 
@@ -200,19 +202,15 @@ class Change:
         """Make `name` the current version at the end of a complete path, whatever was there having been moved or dropped before."""
         directory, component = path.place
         await self.rows.put(keys.name_key(directory, component), encode(name))
-        self._touched.add(directory)
+        self.touch(directory)
         if name.kind == FILE:
             self.count(objects=1, bytes=name.size)
 
     async def drop_name(self, path: Path) -> None:
-        """Remove the current version's row, and the directories that it leaves empty."""
-        name = path.current
-        assert name is not None
+        """Remove the current version's row, after `supersede`, and the directories that it leaves empty."""
         directory, component = path.place
         await self.rows.delete(keys.name_key(directory, component))
-        self._touched.add(directory)
-        if name.kind == FILE:
-            self.count(objects=-1, bytes=-name.size)
+        self.touch(directory)
         await self._prune_names(path)
 
     async def _prune_names(self, path: Path) -> None:
@@ -225,7 +223,7 @@ class Change:
             await self.rows.delete(keys.name_key(path.nodes[index], path.steps[index].key))
             self._touched.discard(node)
             self.rows.delete_present(keys.times_key(node))
-            self._touched.add(path.nodes[index])
+            self.touch(path.nodes[index])
 
     async def occupied(self, start: bytes, end: bytes) -> bool:
         """Say whether a range has a row; the commit fails if that is not so any more.
@@ -278,6 +276,8 @@ class Change:
         The D row stays: `put_name` or `drop_name` follow. A suspended volume has one null version at most: an older one is dropped.
         """
         current = path.current
+        if current is not None:
+            self.disturbed.add(current.inode)
         if current is not None and current.revision == 0 and current.kind == FILE:
             assert self.apart is not None, "an inode set apart, and no Files view"
             kept: Name | None = await self.apart.unlinked(
@@ -377,6 +377,53 @@ class Change:
         await self.keep_version(path, marker)
         return marker
 
+    async def remove_current(self, path: Path) -> None:
+        """Remove the current version for good; the one before it becomes current, unless that is a marker.
+
+        Raises:
+            Retained: It is locked.
+        """
+        current = path.current
+        assert current is not None
+        self.disturbed.add(current.inode)
+        gone = current
+        if current.revision == 0 and current.kind == FILE:
+            assert self.apart is not None, "an inode set apart, and no Files view"
+            gone = await self.apart.unlinked(self, current)
+        if gone.revision:
+            self.check_retention(gone.revision, await self.revision(gone.revision))
+            await self.release(gone.revision, self.holder(path, gone.sequence))
+        self.count(objects=-1, bytes=-gone.size)
+        newest = await self.newest_version(path) if self.versioned else None
+        if newest is None or newest.kind == MARKER:
+            await self.drop_name(path)
+        else:
+            await self._promote(path, newest)
+
+    async def remove_version(self, path: Path, sequence: int, *, live: bool) -> Name:
+        """Remove a noncurrent version or marker for good; where no version is current (`live`), the newest becomes so if it is none.
+
+        Raises:
+            Retained: It is locked.
+        """
+        version = await self.take_version(path, sequence)
+        if version.revision:
+            self.check_retention(version.revision, await self.revision(version.revision))
+            await self.release(version.revision, self.holder(path, sequence))
+        newest = None if live else await self.newest_version(path)
+        if newest is not None and newest.kind != MARKER:
+            found = await self.find(path.key)
+            await self.make_way(found)
+            await self._promote(found, newest)
+        else:
+            await self.prune_versions(path)
+        return version
+
+    async def _promote(self, path: Path, newest: Name) -> None:
+        version = await self.take_version(path, newest.sequence)
+        await self.put_name(path, msgspec.structs.replace(version, born=self.epoch))
+        await self.prune_versions(path)
+
     @staticmethod
     def holder(path: Path, sequence: int) -> bytes:
         """Return how the version at the end of a path is named as a holder of its revision."""
@@ -449,13 +496,36 @@ class Change:
         neighbour = await self.rows.archived(keys.revision_key(number))
         kept = decode_revision(neighbour) if neighbour else None
         self.free_revision(number, revision, [kept] if kept else [])
-        if revision.base:
-            await self.release(
-                revision.base, keys.holder_of_revision(self.rows.volume.number, number)
-            )
-        if kept is None:
-            for lender in {extent.revision for extent in revision.extents if extent.revision}:
-                await self.release(lender, keys.holder_of_revision(self.rows.volume.number, number))
+        if revision.windowed:
+            self.rows.put_present(keys.doomed_key(number), b"")
+        elif kept is None:
+            await self.leave_lenders(number, revision)
+
+    async def leave_lenders(self, number: int, revision: Revision) -> None:
+        """Release what a dropped revision referred to besides its own records."""
+        holder = keys.holder_of_revision(self.rows.volume.number, number)
+        for volume, lender in lenders(revision):
+            change = await self.in_volume(volume)
+            await change.release(lender, holder)
+
+    async def lend(self, number: int, revision: Revision) -> None:
+        """Hold what a new revision refers to besides its own records, which this transaction has read."""
+        holder = keys.holder_of_revision(self.rows.volume.number, number)
+        for volume, lender in lenders(revision):
+            change = await self.in_volume(volume)
+            change.hold(lender, holder)
+
+    async def in_volume(self, number: int) -> Change:
+        """Return the part of this change that is in a volume (0: its own), which may be a deleted one."""
+        if number in (0, self.rows.volume.number):
+            return self
+        found = self._others.get(number)
+        if found is None:
+            volume = await self._volume_of(self.rows.engine, number)
+            rows_there = VolumeTransaction(self.rows.engine, volume)
+            found = Change(rows_there, self.now_ns, self.take_id, self._volume_of)
+            self._others[number] = found
+        return found
 
     def free_revision(self, number: int, revision: Revision, kept: Iterable[Revision]) -> None:
         """Make garbage of a revision row's own chunks, except those that neighbours in time show."""
@@ -467,6 +537,8 @@ class Change:
                 manifests.add(other.manifest)
         chunks = own_chunks(revision.extents) - held
         manifest = revision.manifest if revision.manifest not in manifests else None
+        if revision.lent_manifest:
+            manifest = None
         if chunks or manifest:
             self.free(number, sorted(chunks, key=_place), manifest)
 
@@ -502,6 +574,7 @@ class Change:
     def touch(self, directory: int) -> None:
         """Note that a directory's entries changed."""
         self._touched.add(directory)
+        self.disturbed.add(directory)
 
     def tell(self, event: Event) -> None:
         """Add an event to the change feed."""

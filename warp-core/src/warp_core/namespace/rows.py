@@ -124,6 +124,7 @@ class Revision(msgspec.Struct, frozen=True, array_like=True, gc=False):
     cut: int = -1  # extents and base are visible only below this offset; -1: everywhere
     # (volume, revision) of chunks in the manifest that others wrote
     lenders: tuple[tuple[int, int], ...] = ()
+    lent_manifest: bool = False  # the manifest is one of the lenders' as well
 
 
 class Manifest(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -155,9 +156,16 @@ class Upload(msgspec.Struct, frozen=True, array_like=True, gc=False):
     owner: str = ""
     checksum_algorithm: str = ""
     checksum_type: str = ""
-    state: str = ""  # "": open; "completed": its parts are being removed; "aborted": dropped with their chunks
-    completed: str = ""  # etag of the object made
-    version: str = ""  # version id of the object made
+    state: str = ""  # "": open; "completed": its parts are being removed; "aborted": they are, with their chunks
+    lenders: tuple[tuple[int, int], ...] = ()  # (volume, revision) that parts were copied from
+    digests: tuple[str, dict[str, str], str] = (
+        "",
+        {},
+        "",
+    )  # of the object made: etag, checksums, their type
+    size: int = 0  # of the object made
+    version: str = ""  # id of the version made
+    ended_ns: int = 0
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -175,10 +175,10 @@ class SnapshotRows:
         self, start: bytes, end: bytes, *, limit: int = SCAN_MAX, reverse: bool = False
     ) -> list[Pair]:
         """Return up to `limit` rows of [start, end) as of the snapshot."""
-        live = _Cursor(self._live, start, end, limit, reverse)
+        live = Cursor(self._live, start, end, limit, reverse)
         # A start or end that lies just behind a key (key + 00) lies before that key's archived rows, which go on with their death.
         far_end = end[:-1] + b"\xff" * 9 if end.endswith(b"\0") else end
-        dead = _Cursor(self._live, b"A" + start, b"A" + far_end, limit, reverse)
+        dead = Cursor(self._live, b"A" + start, b"A" + far_end, limit, reverse)
         result: list[Pair] = []
         while len(result) < limit:
             row, grave = await live.peek(), await dead.peek()
@@ -198,11 +198,11 @@ class SnapshotRows:
                 result.append((buried, found))
         return result
 
-    async def _skip(self, dead: _Cursor, key: bytes) -> None:
+    async def _skip(self, dead: Cursor, key: bytes) -> None:
         while (grave := await dead.peek()) is not None and grave[0][1:-8] == key:
             dead.skip()
 
-    async def _archived(self, dead: _Cursor, key: bytes, reverse: bool) -> bytes | None:
+    async def _archived(self, dead: Cursor, key: bytes, reverse: bool) -> bytes | None:
         """Consume a key's archived rows; return what it held at the snapshot: the first death at or after it, if born before it."""
         chosen: bytes | None = None
         while (grave := await dead.peek()) is not None and grave[0][1:-8] == key:
@@ -235,8 +235,8 @@ class CloneRows:
         """Return up to `limit` rows of [start, end), each key once."""
         if start[0] not in KEPT_FAMILIES:
             return await self._own.scan(start, end, limit=limit, reverse=reverse)
-        own = _Cursor(self._own, start, end, limit, reverse)
-        base = _Cursor(self._base, start, end, limit, reverse)
+        own = Cursor(self._own, start, end, limit, reverse)
+        base = Cursor(self._base, start, end, limit, reverse)
         result: list[Pair] = []
         while len(result) < limit:
             mine, below = await own.peek(), await base.peek()
@@ -257,7 +257,7 @@ class CloneRows:
         return result
 
 
-class _Cursor:
+class Cursor:
     """Rows of a range one by one, fetched a page at a time."""
 
     __slots__ = ("_end", "_limit", "_page", "_place", "_reverse", "_rows", "_start")

@@ -272,7 +272,7 @@ class Objects:
         """
         raise NotImplementedError
 
-    def writer(
+    async def writer(
         self,
         volume: str,
         key: bytes,
@@ -281,7 +281,11 @@ class Objects:
         condition: Condition = ALWAYS,
         size: int | None = None,
     ) -> Writer:
-        """Begin a large object; `size` is a hint for placement."""
+        """Begin a large object; `size` is a hint for placement. A condition that does not hold already is refused here.
+
+        Raises:
+            VolumeNotFound, ReadOnly, PreconditionFailed, NotFound
+        """
         raise NotImplementedError
 
     async def copy(
@@ -365,10 +369,14 @@ class Objects:
         """
         raise NotImplementedError
 
-    def part_writer(
+    async def part_writer(
         self, volume: str, key: bytes, upload: str, number: int, *, size: int | None = None
     ) -> Writer:
-        """Begin a part; its `commit` returns an ObjectInfo whose etag and size are the part's."""
+        """Begin a part; its `commit` returns an ObjectInfo whose etag and size are the part's.
+
+        Raises:
+            UploadNotFound
+        """
         raise NotImplementedError
 
     async def copy_part(

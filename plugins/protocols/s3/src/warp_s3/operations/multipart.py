@@ -82,7 +82,7 @@ async def upload_part(service: "Service", call: Call) -> Answer:
             "Checksum Type mismatch occurred, expected checksum Type: "
             f"{algorithm.name.lower()}, actual checksum Type: {given.name.lower()}",
         )
-    writer = service.objects.part_writer(
+    writer = await service.objects.part_writer(
         call.bucket, call.key, upload.upload, number, size=call.body.length
     )
     info = await store(service, call, writer, expected, algorithm)

@@ -181,7 +181,7 @@ async def put_object(service: "Service", call: Call) -> Answer:
         )
     else:
         await _check_early(service, call, condition)
-        writer = service.objects.writer(
+        writer = await service.objects.writer(
             call.bucket, call.key, attributes, condition=condition, size=length
         )
         info = await store(service, call, writer, expected, algorithm)

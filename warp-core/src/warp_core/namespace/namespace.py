@@ -1,0 +1,185 @@
+"""The namespace of a node: what the three views share, and how each of their verbs becomes one transaction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from warp_core.containers import Containers, DataPolicy
+from warp_core.errors import Conflict, ReadOnly, VolumeNotFound
+from warp_core.interfaces.consistency import MetaStore
+from warp_core.metadata import Transaction, transact
+from warp_core.namespace import keys
+from warp_core.namespace.changes import Apart, Change
+from warp_core.namespace.ids import Ids
+from warp_core.namespace.leases import FOR_NAMES
+from warp_core.namespace.opens import Opens
+from warp_core.namespace.rows import FORMAT, VolumeRow, decode_volume
+from warp_core.namespace.tree import Rows, ViewSource, Volume, VolumeTransaction
+from warp_core.namespace.usage import Usage, decode_usage
+from warp_core.namespace.volumes import Volumes
+
+T = TypeVar("T")
+
+
+class Namespace:
+    """Volumes, numbers, opens and the two engines below: one instance a node."""
+
+    def __init__(
+        self,
+        store: MetaStore,
+        containers: Containers,
+        *,
+        opens: Opens | None = None,
+        policy: DataPolicy | None = None,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """Take what it is built on; nothing is read before the first call.
+
+        Args:
+            store: Where rows are, entered.
+            containers: Where content is, entered.
+            opens: The table of opens, locks and leases; without one nobody holds anything.
+            policy: How content is kept in volumes that do not say otherwise.
+            clock_ns: Nanoseconds since 1970.
+        """
+        self.store = store
+        self.containers = containers
+        self.opens = opens
+        self.policy = policy or DataPolicy()
+        self.clock_ns = clock_ns
+        self.ids = Ids(store)
+        self.volumes = Volumes(store, clock_ns)
+        self.apart: Apart | None = None
+        self.journaled = store.capabilities.journaled
+        self._policies: dict[int, tuple[dict[str, str], DataPolicy]] = {}
+
+    def policy_of(self, volume: Volume) -> DataPolicy:
+        """Return how a volume's content is kept."""
+        own = volume.row.policy
+        if not own:
+            return self.policy
+        known = self._policies.get(volume.number)
+        if known is None or known[0] is not own:
+            known = self._policies[volume.number] = (own, with_overrides(self.policy, own))
+        return known[1]
+
+    async def change(self, name: str, body: Callable[[Change], Awaitable[T]]) -> T:
+        """Run a body that changes a volume, in one transaction; leases on what it changes are recalled first.
+
+        It may run several times. What it reads is checked at the commit.
+
+        Raises:
+            VolumeNotFound, ReadOnly
+            Conflict: Others were faster until the budget ran out.
+        """
+        allowed: frozenset[int] = frozenset()
+        while True:
+            try:
+                return await self._attempt(name, body, allowed)
+            except _Held as held:
+                assert self.opens is not None
+                async with self.opens.changing(held.volume, held.inode, FOR_NAMES):
+                    allowed |= {held.inode}
+                    try:
+                        return await self._attempt(name, body, allowed)
+                    except _Held:
+                        continue  # another one is held as well: recall it, then begin again
+
+    async def _attempt(
+        self, name: str, body: Callable[[Change], Awaitable[T]], allowed: frozenset[int]
+    ) -> T:
+        first = True
+
+        async def run(tx: Transaction) -> T:
+            nonlocal first
+            volumes = self.volumes
+            if first:
+                volume = volumes.known(name) or await volumes.get(name)
+            else:
+                volume = await volumes.reload(name)
+            first = False
+            if volume.snapshot or volume.row.read_only:
+                raise ReadOnly(f"volume {name!r} is read only")
+            change = Change(
+                VolumeTransaction(tx, volume),
+                self.clock_ns(),
+                self.ids.take,
+                self.volume_in,
+                self.apart,
+            )
+            result = await body(change)
+            if self.opens is not None:
+                for inode in change.disturbed:
+                    if inode not in allowed and self.opens.holders(volume.number, inode):
+                        raise _Held(volume.number, inode)
+            change.finish()
+            return result
+
+        return await transact(self.store, run)
+
+    async def volume_in(self, tx: Transaction, number: int) -> Volume:
+        """Return a volume by its number as a transaction sees it; version 0 if it is deleted and rows of it remain."""
+        name = await tx.get(keys.volume_number_key(number))
+        if name is None:
+            raise VolumeNotFound(f"no volume ever had number {number}")
+        prefix = keys.prefix(number)
+        if not name:
+            return Volume(VolumeRow(FORMAT, number, "", 0), 0, prefix)
+        volume = await self.volumes.get(name.decode())
+        value = await tx.get(keys.volume_name_key(volume.row.name))
+        if value is None or decode_volume(value) != volume.row:
+            self.volumes.forget(volume.row.name)
+            raise Conflict(f"volume {volume.row.name!r} changed")
+        return volume
+
+    async def usage(self, name: str) -> Usage:
+        """Return what a volume holds."""
+        volume = await self.volumes.get(name)
+        view = self.store.view()
+        try:
+            found = await view.get(volume.prefix + keys.USAGE)
+        finally:
+            view.close()
+        return decode_usage(found[0] if found else None)
+
+    async def home_of(self, stored: Rows, volume: Volume, key: bytes) -> int:
+        """Return the number of the volume under whose prefix a row lies that `volume` shows: its own, or that of a base."""
+        if not volume.bases:
+            return volume.number
+        view = self.store.view()
+        try:
+            source = ViewSource(view)
+            own = replace(volume, bases=())
+            if await own.rows(source).get(key) is not None:
+                return volume.number
+            for number, snapshot in volume.bases:
+                base = Volume(volume.row, 0, keys.prefix(number), (), snapshot)
+                if await base.rows(source).get(key) is not None:
+                    return number
+        finally:
+            view.close()
+        return volume.number
+
+
+class _Held(Exception):
+    """Somebody holds an inode that a change is about to touch."""
+
+    def __init__(self, volume: int, inode: int) -> None:
+        super().__init__(volume, inode)
+        self.volume = volume
+        self.inode = inode
+
+
+def with_overrides(policy: DataPolicy, own: dict[str, str]) -> DataPolicy:
+    """Return a policy with a volume's own settings; filters are separated by commas."""
+    return DataPolicy(
+        redundancy=own.get("redundancy", policy.redundancy),
+        chunker=own.get("chunker", policy.chunker),
+        filters=tuple(filter(None, own["filters"].split(",")))
+        if "filters" in own
+        else policy.filters,
+        verify="scrub" if own.get("verify", policy.verify) == "scrub" else "always",
+    )

@@ -1,0 +1,687 @@
+"""Multipart uploads: parts are written under the number of the revision that the object will have, so completing moves nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from warp_core.containers import Chunk, Owner
+from warp_core.errors import InvalidArgument, UploadNotFound
+from warp_core.interfaces.consistency import SCAN_MAX
+from warp_core.namespace import keys
+from warp_core.namespace.changes import Change, own_chunks, version_id
+from warp_core.namespace.content import (
+    REFUSALS,
+    ExtentWriter,
+    extents_of,
+    placed,
+)
+from warp_core.namespace.described import STANDARD, lent, make_revision, place, show
+from warp_core.namespace.namespace import Namespace
+from warp_core.namespace.rows import (
+    Extent,
+    Name,
+    Part,
+    PartSummary,
+    Revision,
+    Upload,
+    decode_part,
+    decode_upload,
+    encode,
+)
+from warp_core.namespace.tree import Pair, Rows, ViewSource, Volume
+from warp_core.views.objects import (
+    PART_NUMBER_MAX,
+    Attributes,
+    Condition,
+    Digests,
+    ObjectInfo,
+    PartInfo,
+    Reader,
+    UploadInfo,
+    Writer,
+)
+
+AT_ONCE: Final = (
+    60  # part rows removed in one transaction, within WRITES_MAX beside what else it writes
+)
+LENDERS_MAX: Final = (
+    30  # revisions that one upload borrows from; what is copied from others is copied as bytes
+)
+COMPLETED_S: Final = 3600  # for so long a repeated completion gets the same answer
+
+Found = tuple[int, Name, Revision]  # home volume, name, revision of a source
+Link = Callable[
+    [
+        str,
+        bytes,
+        int,
+        Revision,
+        Condition,
+        str,
+        Callable[[Change, Name], Awaitable[None]] | None,
+    ],
+    Awaitable[ObjectInfo],
+]
+
+
+class Uploads:
+    """The verbs of multipart uploads."""
+
+    def __init__(self, namespace: Namespace, link: Link) -> None:
+        self._namespace = namespace
+        self._containers = namespace.containers
+        self._link = link
+
+    async def create(
+        self, volume: str, key: bytes, attributes: Attributes, algorithm: str, kind: str
+    ) -> UploadInfo:
+        """See `Objects.create_upload`."""
+        number = await self._namespace.ids.take()
+        storage_class = attributes.storage_class
+
+        async def body(change: Change) -> Upload:
+            upload = Upload(
+                key,
+                change.now_ns,
+                attributes.headers,
+                attributes.metadata,
+                attributes.tags,
+                "" if storage_class == STANDARD else storage_class,
+                attributes.owner,
+                algorithm,
+                kind,
+            )
+            change.rows.put_present(keys.upload_key(key, number), encode(upload))
+            change.count(uploads=1)
+            return upload
+
+        return _info(number, await self._namespace.change(volume, body))
+
+    async def describe(self, volume: str, key: bytes, upload: str) -> UploadInfo:
+        """See `Objects.upload`."""
+        found = await self._namespace.volumes.get(volume)
+        view = self._namespace.store.view()
+        try:
+            stored = found.rows(ViewSource(view))
+            number = parse(upload)
+            return _info(number, await open_upload(stored, key, number))
+        finally:
+            view.close()
+
+    # Parts ----------------------------------------------------------------------------------------
+
+    async def part_writer(
+        self, volume: str, key: bytes, upload: str, number: int, size: int | None
+    ) -> Writer:
+        """See `Objects.part_writer`."""
+        check_number(number)
+        await self.describe(volume, key, upload)
+        target = await self._namespace.volumes.writable(volume)
+        revision = parse(upload)
+        owner = Owner(target.number, revision, revision)
+        policy = self._namespace.policy_of(target)
+
+        async def link(extents: Sequence[Extent], length: int, digests: Digests) -> ObjectInfo:
+            kept, manifest, _ = await placed(self._containers, policy, owner, extents)
+            part = Part(length, digests.etag, 0, kept, manifest, digests.checksums)
+            try:
+                return await self._link_part(volume, key, revision, number, part, ())
+            except REFUSALS:
+                if manifest is not None:
+                    self._containers.discard([manifest])
+                raise
+
+        stream = self._containers.writer(policy, owner, size_hint=size)
+        return ExtentWriter(stream, self._containers, link, journaled=self._namespace.journaled)
+
+    async def _link_part(
+        self,
+        volume: str,
+        key: bytes,
+        upload: int,
+        number: int,
+        part: Part,
+        borrowed: Sequence[tuple[int, int]],
+    ) -> ObjectInfo:
+        """Make a part of an upload, in place of an earlier one of its number."""
+
+        async def body(change: Change) -> Part:
+            row = await open_upload(change.rows, key, upload)
+            new = [lender for lender in borrowed if lender not in row.lenders]
+            if new:
+                row = msgspec.structs.replace(row, lenders=(*row.lenders, *new))
+                change.rows.put_present(keys.upload_key(key, upload), encode(row))
+                holder = keys.holder_of_revision(change.rows.volume.number, upload)
+                for home, lender in new:
+                    (await change.in_volume(home)).hold(lender, holder)
+            place_of_part = keys.part_key(upload, number)
+            before = await change.rows.get_present(place_of_part)
+            if before is not None:
+                self._free_part(change, upload, decode_part(before))
+            made = msgspec.structs.replace(part, modified_ns=change.now_ns)
+            change.rows.put_present(place_of_part, encode(made))
+            change.count(part_bytes=made.size)
+            return made
+
+        made = await self._namespace.change(volume, body)
+        return ObjectInfo(
+            key=key,
+            size=made.size,
+            etag=made.etag,
+            modified_ns=made.modified_ns,
+            checksums=made.checksums,
+        )
+
+    @staticmethod
+    def _free_part(change: Change, upload: int, part: Part) -> None:
+        chunks = own_chunks(part.extents)
+        if chunks or part.manifest is not None:
+            change.free(upload, chunks, part.manifest)
+        change.count(part_bytes=-part.size)
+
+    async def copy_part(
+        self,
+        volume: str,
+        key: bytes,
+        upload: str,
+        number: int,
+        find: Callable[[Change], Awaitable[Found]],
+        offset: int,
+        length: int | None,
+        digests: Digests | None,
+        open_source: Callable[[], Awaitable[Reader]],
+    ) -> PartInfo:
+        """See `Objects.copy_part`: by reference where that is possible, else by copying bytes."""
+        check_number(number)
+        await self.describe(volume, key, upload)
+        revision = parse(upload)
+        target = await self._namespace.volumes.writable(volume)
+
+        async def body(change: Change) -> tuple[int, Name, Revision, Upload]:
+            return *await find(change), await open_upload(change.rows, key, revision)
+
+        home, name, original, row = await self._namespace.change(volume, body)
+        size = name.size - offset if length is None else length
+        if offset < 0 or size < 0 or offset + size > name.size:
+            raise InvalidArgument(f"bytes {offset} to {offset + size} of an object of {name.size}")
+        lenders = {(place(home, home, target.number), name.revision)}
+        lenders |= {(place(each, home, target.number), lender) for each, lender in original.lenders}
+        lenders |= {
+            (place(extent.volume, home, target.number), extent.revision)
+            for extent in original.extents
+            if extent.revision
+        }
+        in_place = original.windowed or original.base or original.inline is not None
+        if in_place or len(lenders | set(row.lenders)) > LENDERS_MAX:
+            return await self._copy_bytes(
+                volume, key, upload, number, offset, size, digests, open_source
+            )
+        extents = cut(await extents_of(self._containers, original), offset, size)
+        moved = [lent(extent, home, name.revision, target.number) for extent in extents]
+        owner = Owner(target.number, revision, revision)
+        policy = self._namespace.policy_of(target)
+        kept, manifest, _ = await placed(self._containers, policy, owner, moved)
+        etag = digests.etag if digests else os.urandom(16).hex()
+        checksums = digests.checksums if digests else {}
+        part = Part(size, etag, 0, kept, manifest, checksums)
+
+        async def link() -> ObjectInfo:
+            return await self._link_part(volume, key, revision, number, part, sorted(lenders))
+
+        info = await link()
+        return PartInfo(
+            number=number,
+            size=size,
+            etag=etag,
+            modified_ns=info.modified_ns,
+            checksums=checksums,
+        )
+
+    async def _copy_bytes(
+        self,
+        volume: str,
+        key: bytes,
+        upload: str,
+        number: int,
+        offset: int,
+        size: int,
+        digests: Digests | None,
+        open_source: Callable[[], Awaitable[Reader]],
+    ) -> PartInfo:
+        reader = await open_source()
+        writer = await self.part_writer(volume, key, upload, number, size)
+        try:
+            end = offset + size
+            while offset < end:
+                data = await reader.read(offset, end - offset)
+                await writer.write(data)
+                offset += len(data)
+            info = await writer.commit(digests or Digests(etag=os.urandom(16).hex()))
+        except BaseException:
+            await writer.abort()
+            raise
+        finally:
+            reader.close()
+        return PartInfo(
+            number=number,
+            size=info.size,
+            etag=info.etag,
+            modified_ns=info.modified_ns,
+            checksums=info.checksums,
+        )
+
+    async def parts(
+        self, volume: str, key: bytes, upload: str, after: int, limit: int
+    ) -> tuple[list[PartInfo], bool]:
+        """See `Objects.list_parts`."""
+        found = await self._namespace.volumes.get(volume)
+        number = parse(upload)
+        view = self._namespace.store.view()
+        try:
+            stored = found.rows(ViewSource(view))
+            await open_upload(stored, key, number)
+            start, end = keys.parts_of(number, after=max(after, -1))
+            limit = min(limit, SCAN_MAX)
+            page = await stored.scan(start, end, limit=limit) if limit > 0 else []
+            more = len(page) == limit > 0 and bool(
+                await stored.scan(page[-1][0] + b"\0", end, limit=1)
+            )
+        finally:
+            view.close()
+        return [_part_info(row_key, decode_part(value)) for row_key, value in page], more
+
+    # The end of an upload -------------------------------------------------------------------------
+
+    async def complete(
+        self,
+        volume: str,
+        key: bytes,
+        upload: str,
+        named: Sequence[PartInfo],
+        digests: Digests,
+        condition: Condition,
+    ) -> ObjectInfo:
+        """See `Objects.complete_upload`."""
+        number = parse(upload)
+        target = await self._namespace.volumes.writable(volume)
+        while True:
+            row, stored = await self._all_parts(target, key, number)
+            if row.state:
+                return _completed(key, number, row)
+            chosen = _choose(stored, named)
+            try:
+                return await self._complete(
+                    target, key, number, row, stored, chosen, digests, condition
+                )
+            except _PartsChanged:
+                continue
+
+    async def _all_parts(
+        self, volume: Volume, key: bytes, number: int
+    ) -> tuple[Upload, dict[int, bytes]]:
+        view = self._namespace.store.view()
+        try:
+            stored = volume.rows(ViewSource(view))
+            row = await open_upload(stored, key, number, completed=True)
+            return row, await _scan_parts(stored.scan, number)
+        finally:
+            view.close()
+
+    async def _complete(
+        self,
+        target: Volume,
+        key: bytes,
+        number: int,
+        row: Upload,
+        stored: dict[int, bytes],
+        chosen: list[int],
+        digests: Digests,
+        condition: Condition,
+    ) -> ObjectInfo:
+        parts = {each: decode_part(value) for each, value in stored.items()}
+        extents: list[Extent] = []
+        unused: list[Chunk] = []
+        size = 0
+        for each, part in parts.items():
+            own = await extents_of(self._containers, part)
+            if part.manifest is not None:
+                unused.append(part.manifest)
+            if each not in chosen:
+                unused += own_chunks(own)
+        for each in chosen:
+            part = parts[each]
+            own = await extents_of(self._containers, part)
+            extents += [
+                msgspec.structs.replace(extent, offset=size + extent.offset) for extent in own
+            ]
+            size += part.size
+        summaries = tuple(
+            PartSummary(each, parts[each].size, parts[each].etag, parts[each].checksums)
+            for each in chosen
+        )
+        owner = Owner(target.number, number, number)
+        policy = self._namespace.policy_of(target)
+        kept, manifest, shown = await placed(self._containers, policy, owner, extents, summaries)
+        attributes = Attributes(
+            headers=row.headers,
+            metadata=row.metadata,
+            tags=row.tags,
+            storage_class=row.storage_class or STANDARD,
+            owner=row.owner,
+        )
+        revision = make_revision(
+            size,
+            attributes,
+            digests,
+            extents=kept,
+            manifest=manifest,
+            parts=shown,
+            part_count=len(summaries),
+        )
+        revision = msgspec.structs.replace(revision, lenders=row.lenders)
+
+        async def also(change: Change, name: Name) -> None:
+            present = change.rows
+            now = await open_upload(present, key, number)
+            if await _scan_parts(present.scan_present, number) != stored or now != row:
+                raise _PartsChanged(f"upload {number} changed while it was completed")
+            if unused:
+                change.free(number, unused)
+            done = msgspec.structs.replace(
+                row,
+                state="completed",
+                digests=(digests.etag, digests.checksums, digests.checksum_type),
+                size=size,
+                version=version_id(name),
+                ended_ns=change.now_ns,
+            )
+            present.put_present(keys.upload_key(key, number), encode(done))
+            change.count(uploads=-1, part_bytes=-sum(part.size for part in parts.values()))
+            if len(stored) <= AT_ONCE:
+                for each in stored:
+                    present.delete_present(keys.part_key(number, each))
+
+        try:
+            return await self._link(
+                target.row.name, key, number, revision, condition, "complete", also
+            )
+        except (*REFUSALS, _PartsChanged):
+            if manifest is not None:
+                self._containers.discard([manifest])
+            raise
+
+    async def abort(self, volume: str, key: bytes, upload: str) -> None:
+        """See `Objects.abort_upload`."""
+        number = parse(upload)
+
+        async def body(change: Change) -> None:
+            row = await open_upload(change.rows, key, number)
+            ended = msgspec.structs.replace(row, state="aborted", ended_ns=change.now_ns)
+            change.rows.put_present(keys.upload_key(key, number), encode(ended))
+            change.count(uploads=-1)
+
+        await self._namespace.change(volume, body)
+        while not await self.sweep(volume, key, number):
+            pass
+
+    async def sweep(self, volume: str, key: bytes, number: int) -> bool:
+        """Remove a batch of what an ended upload left; True when nothing is left but, for a while, the row that answers repeats."""
+
+        async def body(change: Change) -> bool:
+            present = change.rows
+            place_of_upload = keys.upload_key(key, number)
+            value = await present.get_present(place_of_upload)
+            if value is None:
+                return True
+            row = decode_upload(value)
+            if not row.state:
+                return True
+            start, end = keys.parts_of(number)
+            page = await present.scan_present(start, end, limit=AT_ONCE)
+            for row_key, packed in page:
+                present.delete_present(row_key)
+                if row.state == "aborted":
+                    self._free_part(change, number, decode_part(packed))
+            if len(page) == AT_ONCE:
+                return False
+            if row.state == "aborted":
+                holder = keys.holder_of_revision(present.volume.number, number)
+                for home, lender in row.lenders:
+                    await (await change.in_volume(home)).release(lender, holder)
+                present.delete_present(place_of_upload)
+            elif row.ended_ns + COMPLETED_S * 10**9 <= change.now_ns:
+                present.delete_present(place_of_upload)
+            return True
+
+        return await self._namespace.change(volume, body)
+
+    async def list(
+        self,
+        volume: str,
+        prefix: bytes,
+        delimiter: bytes,
+        key_marker: bytes,
+        upload_marker: str,
+        limit: int,
+    ) -> tuple[list[UploadInfo], list[bytes], bool]:
+        """See `Objects.list_uploads`."""
+        found = await self._namespace.volumes.get(volume)
+        view = self._namespace.store.view()
+        try:
+            return await _list(
+                found.rows(ViewSource(view)),
+                prefix,
+                delimiter,
+                key_marker,
+                parse(upload_marker) if upload_marker else None,
+                limit,
+            )
+        finally:
+            view.close()
+
+
+class _PartsChanged(Exception):
+    """A part came in while the upload was completed."""
+
+
+async def open_upload(stored: Rows, key: bytes, number: int, *, completed: bool = False) -> Upload:
+    """Return an upload that has not ended (or, with `completed`, was completed).
+
+    Raises:
+        UploadNotFound
+    """
+    value = await stored.get(keys.upload_key(key, number))
+    if value is not None:
+        row = decode_upload(value)
+        if row.key == key and (not row.state or (completed and row.state == "completed")):
+            return row
+    raise UploadNotFound(f"no upload {number:032x} of {show(key)}")
+
+
+async def _scan_parts(
+    scan: Callable[[bytes, bytes], Awaitable[list[Pair]]], number: int
+) -> dict[int, bytes]:
+    start, end = keys.parts_of(number)
+    found: dict[int, bytes] = {}
+    while True:
+        page = await scan(start, end)
+        for key, value in page:
+            found[int.from_bytes(key[-2:], "big")] = value
+        if len(page) < SCAN_MAX:
+            return found
+        start = page[-1][0] + b"\0"
+
+
+def _choose(stored: dict[int, bytes], named: Sequence[PartInfo]) -> list[int]:
+    """Return the numbers of the parts that make the object.
+
+    Raises:
+        InvalidArgument: None is named, they are not ascending, one is missing or has another etag.
+    """
+    if not named:
+        raise InvalidArgument("an upload is completed with one part at least")
+    chosen: list[int] = []
+    for part in named:
+        if chosen and part.number <= chosen[-1]:
+            raise InvalidArgument(f"part {part.number} after part {chosen[-1]}")
+        value = stored.get(part.number)
+        if value is None:
+            raise InvalidArgument(f"there is no part {part.number}")
+        etag = decode_part(value).etag
+        if part.etag != etag:
+            raise InvalidArgument(f"part {part.number} has ETag {etag}, not {part.etag}")
+        chosen.append(part.number)
+    return chosen
+
+
+def cut(extents: Sequence[Extent], offset: int, length: int) -> list[Extent]:
+    """Return the extents of a range, counted from its start."""
+    end = offset + length
+    found: list[Extent] = []
+    for extent in extents:
+        start = max(offset, extent.offset)
+        stop = min(end, extent.offset + extent.length)
+        if start < stop:
+            found.append(
+                msgspec.structs.replace(
+                    extent,
+                    offset=start - offset,
+                    length=stop - start,
+                    skip=extent.skip + start - extent.offset,
+                )
+            )
+    return found
+
+
+async def _list(
+    stored: Rows,
+    prefix: bytes,
+    delimiter: bytes,
+    key_marker: bytes,
+    upload_marker: int | None,
+    limit: int,
+) -> tuple[list[UploadInfo], list[bytes], bool]:
+    uploads: list[UploadInfo] = []
+    prefixes: list[bytes] = []
+    start, end = keys.UPLOADS
+    lower = max(prefix, key_marker)
+    start = max(start, keys.upload_prefix(lower)[:-2])
+    seen: list[tuple[bytes, int, Upload]] = []
+    while True:
+        page = await stored.scan(start, end)
+        seen += [
+            (row.key, int.from_bytes(row_key[-8:], "big"), row)
+            for row_key, value in page
+            if not (row := decode_upload(value)).state
+        ]
+        whole = len(page) < SCAN_MAX
+        if not whole:
+            start = page[-1][0] + b"\0"
+        # Rows whose keys share their first NODE_BYTES bytes are in no order among themselves: keep a group together.
+        ready = seen if whole else _complete_groups(seen)
+        seen = seen[len(ready) :]
+        for key, number, row in sorted(ready, key=lambda each: each[:2]):
+            if not key.startswith(prefix):
+                if key > prefix:
+                    return uploads, prefixes, False
+                continue
+            if key < key_marker or (
+                (key == key_marker and (upload_marker is None or number <= upload_marker))
+                and key_marker
+            ):
+                continue
+            found = key.find(delimiter, len(prefix)) if delimiter else -1
+            common = key[: found + len(delimiter)] if found >= 0 else b""
+            if common and (common in prefixes[-1:] or key_marker.startswith(common)):
+                continue
+            if len(uploads) + len(prefixes) >= limit:
+                return uploads, prefixes, True
+            if common:
+                prefixes.append(common)
+            else:
+                uploads.append(_info(number, row))
+        if whole:
+            return uploads, prefixes, False
+
+
+def _complete_groups(
+    seen: list[tuple[bytes, int, Upload]],
+) -> list[tuple[bytes, int, Upload]]:
+    head = seen[-1][0][: keys.NODE_BYTES] if seen else b""
+    cut_at = len(seen)
+    while cut_at and seen[cut_at - 1][0][: keys.NODE_BYTES] == head:
+        cut_at -= 1
+    return seen[:cut_at]
+
+
+def parse(upload: str) -> int:
+    """Return the number of an upload id.
+
+    Raises:
+        UploadNotFound: It cannot be one.
+    """
+    try:
+        number = int(upload, 16) if len(upload) == 32 else 0
+    except ValueError:
+        number = 0
+    if not 0 < number < 2**64:
+        raise UploadNotFound(f"no upload {upload[:64]!r}")
+    return number
+
+
+def check_number(number: int) -> None:
+    """Refuse a part number that there cannot be.
+
+    Raises:
+        InvalidArgument
+    """
+    if not 1 <= number <= PART_NUMBER_MAX:
+        raise InvalidArgument(f"part number {number} is not 1 to {PART_NUMBER_MAX}")
+
+
+def _info(number: int, row: Upload) -> UploadInfo:
+    return UploadInfo(
+        key=row.key,
+        upload=f"{number:032x}",
+        initiated_ns=row.initiated_ns,
+        attributes=Attributes(
+            headers=row.headers,
+            metadata=row.metadata,
+            tags=row.tags,
+            storage_class=row.storage_class or STANDARD,
+            owner=row.owner,
+        ),
+        checksum_algorithm=row.checksum_algorithm,
+        checksum_type=row.checksum_type,
+    )
+
+
+def _part_info(row_key: bytes, part: Part) -> PartInfo:
+    return PartInfo(
+        number=int.from_bytes(row_key[-2:], "big"),
+        size=part.size,
+        etag=part.etag,
+        modified_ns=part.modified_ns,
+        checksums=part.checksums,
+    )
+
+
+def _completed(key: bytes, number: int, row: Upload) -> ObjectInfo:
+    """Return the answer to a repeated completion."""
+    etag, checksums, kind = row.digests
+    return ObjectInfo(
+        key=key,
+        size=row.size,
+        etag=etag,
+        modified_ns=row.ended_ns,
+        version=row.version,
+        owner=row.owner,
+        storage_class=row.storage_class or STANDARD,
+        checksum_algorithms=tuple(checksums),
+        checksum_type=kind,
+        checksums=checksums,
+    )
