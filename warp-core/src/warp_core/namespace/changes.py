@@ -389,7 +389,7 @@ class Change:
         gone = current
         if current.revision == 0 and current.kind == FILE:
             assert self.apart is not None, "an inode set apart, and no Files view"
-            gone = await self.apart.unlinked(self, current)
+            gone = await self.apart.unlinked(self, current, self.holder(path, current.sequence))
         if gone.revision:
             self.check_retention(gone.revision, await self.revision(gone.revision))
             await self.release(gone.revision, self.holder(path, gone.sequence))
@@ -496,9 +496,7 @@ class Change:
         neighbour = await self.rows.archived(keys.revision_key(number))
         kept = decode_revision(neighbour) if neighbour else None
         self.free_revision(number, revision, [kept] if kept else [])
-        if revision.windowed:
-            self.rows.put_present(keys.doomed_key(number), b"")
-        elif kept is None:
+        if kept is None:
             await self.leave_lenders(number, revision)
 
     async def leave_lenders(self, number: int, revision: Revision) -> None:

@@ -307,14 +307,6 @@ def left_key(revision: int) -> bytes:
     return b"Z" + _U64.pack(revision)
 
 
-def doomed_key(revision: int) -> bytes:
-    """Y: the revision is dropped, its E rows are still to be removed."""
-    return b"Y" + _U64.pack(revision)
-
-
-DOOMED: Final = (b"Y", b"Z")
-
-
 def upload_prefix(key: bytes) -> bytes:
     """Return what the U rows of an S3 key begin with; keys that share their first NODE_BYTES bytes share it."""
     if len(key) < NODE_BYTES:
