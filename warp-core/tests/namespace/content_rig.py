@@ -38,6 +38,9 @@ class MemoryLog:
         self.owners[chunk] = (volume, inode, revision)
         return chunk
 
+    async def room(self, length):
+        pass
+
     async def flush(self):
         self.flushed = len(self.records)
 

@@ -63,6 +63,9 @@ class Log(Protocol):
     def append(self, payload: Buffer, *, volume: int, inode: int, revision: int) -> Chunk:
         """Queue a record and return its place; it can be read at once."""
 
+    async def room(self, length: int) -> None:
+        """Wait until so many bytes more can be appended."""
+
     async def flush(self) -> None:
         """Return when everything appended before is durable."""
 
@@ -76,7 +79,9 @@ class Log(Protocol):
 class Ledger(Protocol):
     """Where rows are: one volume of the namespace."""
 
-    number: int
+    @property
+    def number(self) -> int:
+        """The volume's number."""
 
     def rows(self) -> Rows:
         """Return the rows as they are now."""
@@ -153,7 +158,8 @@ class Content:
         self.inode = inode
         self.layer = layer
         self.size = inode.size
-        self.error: Exception | None = None
+        self.failures = 0  # syncs that failed
+        self.changes = 0  # since the rows were up to date
         self.modified_ns = inode.modified_ns
         self._ledger = ledger
         self._log = log
@@ -170,6 +176,7 @@ class Content:
         self._inline_checked = False
         self._fold_lock = asyncio.Lock()
         self._share_lock = asyncio.Lock()
+        self.appending = asyncio.Lock()  # held by who writes at the end
 
     # Reading --------------------------------------------------------------------------------------
 
@@ -309,8 +316,13 @@ class Content:
         """Say whether the rows do not tell all yet."""
         return self._dirty
 
-    async def ready(self) -> None:
-        """Make sure that the current revision may be changed: called before each change, waits only when it may not."""
+    async def ready(self, length: int = 0) -> None:
+        """Make sure that the current revision may be changed and the log has room: called before each change, waits if it must.
+
+        Raises:
+            NoSpace, ReadOnly: Nothing more can be written.
+        """
+        await self._log.room(length + CHANGE_HEAD)
         if self.inode.shared or len(self._fresh) >= FRESH_MAX or not self._inline_checked:
             await self._make_ready()
 
@@ -365,6 +377,7 @@ class Content:
         self._last = (chunk.container, chunk.offset)
         self._dirty = True
         self.modified_ns = self._ledger.now_ns()
+        self.changes += 1
         if payload[1] != WRITE:
             self._dead.append((chunk, -1))  # of no use any more once its effect is in the rows
         return chunk
@@ -398,6 +411,10 @@ class Content:
         else:
             self._cut(change.offset)
 
+    def unlinked_chunks(self) -> list[Chunk]:
+        """Return the chunks that no row refers to: garbage when the file goes as it is."""
+        return [*self._alive, *(chunk for chunk, _ in self._dead)]
+
     # Folding --------------------------------------------------------------------------------------
 
     async def fold(self) -> None:
@@ -424,6 +441,7 @@ class Content:
                 self._unfold(state)
                 raise
             self._partial = False
+            self.changes = 0
             self.layer.folded += 1
             self.layer.windows.clear()
             self._folding = Pieces()

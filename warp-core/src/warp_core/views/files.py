@@ -152,7 +152,7 @@ class OpenFile:
         Raises:
             PermissionDenied: Not open for writing.
             TooLarge: Beyond FILE_SIZE_MAX, or the size of a disk.
-            NoSpace, QuotaExceeded: Nothing was written.
+            NoSpace, QuotaExceeded: A first part of it may have been written.
         """
         raise NotImplementedError
 

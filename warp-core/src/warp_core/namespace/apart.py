@@ -1,0 +1,437 @@
+"""Inodes that something sets apart from their names, in transactions: links, the last name, the last close, what a crash left.
+
+`Inodes` is the namespace's `Apart`: an S3 PUT or DELETE over such a file comes here to take one name from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Final, Protocol, TypeVar
+
+import msgspec
+
+from warp_core.containers import Chunk
+from warp_core.errors import Conflict, Corrupt, NotFound, StaleHandle, VolumeNotFound
+from warp_core.interfaces.consistency import SCAN_MAX
+from warp_core.namespace import keys, rows
+from warp_core.namespace.changes import Change, Path
+from warp_core.namespace.contents import Content, load_layer
+from warp_core.namespace.contents import Log as ContentLog
+from warp_core.namespace.extents import Piece, chunks, unpack_change, unpack_window
+from warp_core.namespace.inodes import Inode, implied_file, read_inode
+from warp_core.namespace.namespace import Namespace
+from warp_core.namespace.opens import Node
+from warp_core.namespace.rows import Name, decode_name, encode
+from warp_core.namespace.tree import Pair, Rows, ViewSource, Volume
+
+T = TypeVar("T")
+
+DRAIN_BATCH: Final = (
+    24  # windows removed in one transaction: with archived rows and dead lists within WRITES_MAX
+)
+
+
+class Record(Protocol):
+    """A change record found in the journal after a crash."""
+
+    volume: int
+    inode: int
+    chunk: Chunk
+    payload: bytes
+    time_ns: int
+
+
+class Log(ContentLog, Protocol):
+    """The containers, as files use them."""
+
+    def pending(self) -> AsyncIterator[Record]:
+        """Yield the change records that earlier runs left and that may be missing in rows, in order."""
+
+    async def space(self) -> tuple[int, int]:
+        """Return total and free bytes of the stores."""
+
+    def settled(self) -> None:
+        """Note that no record appended before this call is missing in rows."""
+
+
+class Fresh:
+    """Rows of a volume, each call as they are at its moment."""
+
+    __slots__ = ("_namespace", "_volume")
+
+    def __init__(self, namespace: Namespace, volume: Volume) -> None:
+        self._namespace = namespace
+        self._volume = volume
+
+    async def get(self, key: bytes) -> bytes | None:
+        """Return the row's value."""
+        view = self._namespace.store.view()
+        try:
+            return await self._volume.rows(ViewSource(view)).get(key)
+        finally:
+            view.close()
+
+    async def scan(
+        self, start: bytes, end: bytes, *, limit: int = SCAN_MAX, reverse: bool = False
+    ) -> list[Pair]:
+        """Return up to `limit` rows of [start, end)."""
+        view = self._namespace.store.view()
+        try:
+            stored = self._volume.rows(ViewSource(view))
+            return await stored.scan(start, end, limit=limit, reverse=reverse)
+        finally:
+            view.close()
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeLedger:
+    """One volume as its files' contents see it."""
+
+    namespace: Namespace
+    name: str
+    number: int
+    volume: Volume | None = None  # a snapshot: read only
+
+    def rows(self) -> Rows:
+        """Return the rows as they are now."""
+        volume = self.volume or self.namespace.volumes.known(self.name)
+        if volume is None:
+            raise VolumeNotFound(f"no volume {self.name!r}")
+        return Fresh(self.namespace, volume)
+
+    async def transact(self, body: Callable[[Change], Awaitable[T]]) -> T:
+        """Run a body in a transaction of the volume."""
+        return await self.namespace.change(self.name, body)
+
+    async def new_id(self) -> int:
+        """Return a number that no inode and no revision had."""
+        return await self.namespace.ids.take()
+
+    def now_ns(self) -> int:
+        """Return the time."""
+        return self.namespace.clock_ns()
+
+    def unfilter(self, inline: bytes, filters: str) -> bytes:
+        """Return inline content; this release writes it without filters."""
+        if filters:
+            raise Corrupt(f"inline content went through filters {filters!r}")
+        return inline
+
+
+async def inode_row(stored: Rows, number: int) -> Inode | None:
+    """Return an inode's row, None if it has none."""
+    value = await stored.get(keys.inode_key(number))
+    return read_inode(number, value) if value is not None else None
+
+
+async def put_inode(change: Change, number: int, inode: Inode) -> Inode:
+    """Write an inode's row and return it as written."""
+    inode = msgspec.structs.replace(inode, born=change.epoch, change=inode.change + 1)
+    await change.rows.put(keys.inode_key(number), encode(inode))
+    return inode
+
+
+class Inodes:
+    """Inodes and live contents of all volumes of a node."""
+
+    def __init__(self, namespace: Namespace, log: Log) -> None:
+        """Become the namespace's `apart`."""
+        assert namespace.opens is not None
+        self.namespace = namespace
+        self.log = log
+        self.opens = namespace.opens
+        self._contents: dict[tuple[int, int], _Live] = {}
+        self._loading: dict[tuple[int, int], asyncio.Lock] = {}
+        namespace.apart = self
+
+    # The namespace's `Apart` ----------------------------------------------------------------------
+
+    async def summary(self, stored: Rows, name: Name) -> Name:
+        """Return the name with what its inode knows."""
+        inode = await inode_row(stored, name.inode)
+        if inode is None:
+            raise Corrupt(f"a name leads to inode {name.inode}, which has no row")
+        return _summary(name, inode)
+
+    async def unlinked(self, change: Change, name: Name, holder: bytes) -> Name:
+        """Take one name from a file; return the name as a version to keep or drop.
+
+        Raises:
+            Conflict: The file has content that its rows do not tell yet: `settle` it, then again.
+        """
+        number = name.inode
+        volume = change.rows.volume.number
+        inode = await inode_row(change.rows, number)
+        if inode is None:
+            raise Corrupt(f"a name leads to inode {number}, which has no row")
+        version = _summary(name, inode)
+        kept = change.versioning == "on" or (
+            change.versioning == "suspended" and name.nonce != rows.NULL_VERSION
+        )
+        live = self._contents.get((volume, number))
+        if kept and live is not None and live.content.dirty:
+            raise Conflict(f"inode {number} was written and its rows do not tell yet")
+        links = inode.links - 1
+        held = links == 0 and (self.opens.open_count(volume, number) > 0)
+        if links == 0 and not held:
+            await change.rows.delete(keys.inode_key(number))
+            change.count(bytes=-inode.size)
+            if inode.disk:
+                change.rows.delete_present(keys.disk_key(number))
+            return version
+        if kept:
+            change.hold(inode.revision, holder)
+        await put_inode(
+            change,
+            number,
+            msgspec.structs.replace(
+                inode,
+                links=links,
+                orphan=held,
+                shared=inode.shared or kept,
+                changed_ns=change.now_ns,
+            ),
+        )
+        if kept and live is not None:
+            live.content.inode = msgspec.structs.replace(live.content.inode, shared=True)
+        if held:
+            change.rows.put_present(keys.orphan_key(number), b"")
+        return version if kept else msgspec.structs.replace(version, revision=0)
+
+    # Setting apart --------------------------------------------------------------------------------
+
+    async def set_apart(self, change: Change, path: Path) -> Inode:
+        """Give the file at the end of a path a row of its own, if it has none; return it."""
+        name = path.current
+        assert name is not None
+        if name.revision == 0:
+            inode = await inode_row(change.rows, name.inode)
+            if inode is None:
+                raise Corrupt(f"a name leads to inode {name.inode}, which has no row")
+            return inode
+        revision = await change.revision(name.revision)
+        directory, component = path.place
+        inode = msgspec.structs.replace(
+            implied_file(name, revision),
+            directory=directory,
+            name=keys.raw_of(component),
+            shared=bool(await change.rows.scan_present(*keys.holds_of(name.revision), limit=1)),
+        )
+        inode = await put_inode(change, name.inode, inode)
+        bare = Name(
+            born=change.epoch,
+            kind=name.kind,
+            inode=name.inode,
+            sequence=name.sequence,
+            nonce=name.nonce,
+            owner=name.owner,
+        )
+        await change.rows.put(keys.name_key(directory, component), encode(bare))
+        path.names[-1] = bare
+        return inode
+
+    # Live contents --------------------------------------------------------------------------------
+
+    def live(self, volume: int, inode: int) -> Content | None:
+        """Return a file's content if somebody uses it now."""
+        found = self._contents.get((volume, inode))
+        return found.content if found else None
+
+    @asynccontextmanager
+    async def content(
+        self, name: str, volume: int, number: int, inode: Inode
+    ) -> AsyncIterator[Content]:
+        """Lend a file's content for the block: one instance for all who use it."""
+        content = await self.take(name, volume, number, inode)
+        try:
+            yield content
+        finally:
+            await self.give(volume, number)
+
+    async def take(self, name: str, volume: int, number: int, inode: Inode) -> Content:
+        """Return a file's content, loading it for the first; `give` it back."""
+        node = (volume, number)
+        lock = self._loading.setdefault(node, asyncio.Lock())
+        async with lock:
+            found = self._contents.get(node)
+            if found is None:
+                ledger = VolumeLedger(self.namespace, name, volume)
+                layer = await load_layer(ledger, self.log, inode.revision)
+                content = Content(ledger, self.log, number, inode, layer)
+                found = self._contents[node] = _Live(content)
+            found.users += 1
+        return found.content
+
+    async def give(self, volume: int, number: int) -> None:
+        """Give a content back; the last one brings the rows up to date."""
+        node = (volume, number)
+        found = self._contents[node]
+        if found.users == 1 and found.content.dirty and not found.dropped:
+            try:
+                await found.content.fold()
+            except (StaleHandle, NotFound, VolumeNotFound):
+                found.dropped = True  # its volume is gone
+        found.users -= 1
+        if found.users == 0 and (found.dropped or not found.content.dirty):
+            del self._contents[node]
+            self._loading.pop(node, None)
+
+    async def settle(self, volume: int, inode: int) -> None:
+        """Bring a file's rows up to date, for who reads them: a GET, a copy, a snapshot of it."""
+        found = self._contents.get((volume, inode))
+        if found is not None and found.content.dirty and not found.dropped:
+            await found.content.fold()
+
+    @asynccontextmanager
+    async def quiet(self, volume: int) -> AsyncIterator[None]:
+        """Bring the rows of all files of a volume up to date and keep them so inside the block: for a snapshot."""
+        async with AsyncExitStack() as stack:
+            for node, live in sorted(self._contents.items(), key=lambda item: item[0]):
+                if node[0] == volume and not live.dropped:
+                    await stack.enter_async_context(live.content.settled())
+            yield
+
+    async def fold_all(self) -> None:
+        """Bring all rows up to date and let the log forget: a checkpoint."""
+        for live in list(self._contents.values()):
+            if live.content.dirty and not live.dropped:
+                await live.content.fold()
+        if not any(live.content.dirty for live in self._contents.values()):
+            self.log.settled()
+
+    async def dirty(self) -> list[Content]:
+        """Return the contents that rows do not tell yet."""
+        return [live.content for live in self._contents.values() if live.content.dirty]
+
+    # After the last close -------------------------------------------------------------------------
+
+    async def collect(self, name: str, node: Node) -> None:
+        """Remove a file that has no name any more, if nobody has it open."""
+        found = self._contents.get(node)
+
+        async def body(change: Change) -> bool:
+            inode = await inode_row(change.rows, node.inode)
+            if inode is None or not inode.orphan or self.opens.open_count(*node):
+                return False
+            await change.rows.delete(keys.inode_key(node.inode))
+            change.rows.delete_present(keys.orphan_key(node.inode))
+            change.count(bytes=-inode.size)
+            if found is not None:
+                change.free(inode.revision, found.content.unlinked_chunks())
+            await change.release(inode.revision, keys.holder_of_inode(node.inode))
+            return True
+
+        try:
+            gone = await self.namespace.change(name, body)
+        except VolumeNotFound:
+            gone = True
+        if gone and found is not None:
+            found.dropped = True
+
+    async def drain(self, name: str) -> bool:
+        """Remove some windows of dropped revisions; True when none is left."""
+        volume = await self.namespace.volumes.get(name)
+        own = Fresh(self.namespace, replace(volume, bases=(), snapshot=0))
+        found = await own.scan(*keys.DRAINS, limit=1)
+        if not found:
+            return True
+        revision = int.from_bytes(found[0][0][1:9], "big")
+
+        async def body(change: Change) -> None:
+            page = await change.rows.scan(*keys.windows_of(revision), limit=DRAIN_BATCH)
+            for key, value in page:
+                window = int.from_bytes(key[-8:], "big")
+                mine = await change.rows.get_present(key) is not None
+                kept = await change.rows.delete(key)
+                if kept or not mine:
+                    continue
+                gone = _own(unpack_window(window, value))
+                archived = await change.rows.archived(key)
+                if archived is not None:
+                    gone -= _own(unpack_window(window, archived))
+                if gone:
+                    change.free(revision, gone)
+            if len(page) < DRAIN_BATCH:
+                change.rows.delete_present(keys.drain_key(revision))
+
+        await self.namespace.change(name, body)
+        return False
+
+    # After a crash --------------------------------------------------------------------------------
+
+    async def recover(self) -> int:
+        """Apply the records that the last run left, and remove files without a name; returns how many records there were."""
+        names: dict[int, str] = {}
+        for volume in await self.namespace.volumes.all():
+            names[volume.number] = volume.row.name
+        count = 0
+        taken: set[tuple[int, int]] = set()
+        lost: set[tuple[int, int]] = set()
+        async for record in self.log.pending():
+            node = (record.volume, record.inode)
+            if node in lost or record.volume not in names:
+                continue
+            if node not in taken:
+                name = names[record.volume]
+                known = await self.namespace.volumes.get(name)
+                inode = await inode_row(Fresh(self.namespace, known), record.inode)
+                if inode is None:  # gone since
+                    lost.add(node)
+                    continue
+                await self.take(name, record.volume, record.inode, inode)
+                taken.add(node)
+            content = self._contents[node].content
+            content.replay(record.chunk, unpack_change(record.payload), record.time_ns)
+            count += 1
+        for node in taken:
+            await self.give(*node)
+        for number, name in names.items():
+            volume = await self.namespace.volumes.get(name)
+            own = Fresh(self.namespace, replace(volume, bases=(), snapshot=0))
+            while found := await own.scan(*keys.ORPHANS):
+                for key, _ in found:
+                    await self.collect(name, Node(number, int.from_bytes(key[1:9], "big")))
+                if len(found) < SCAN_MAX:
+                    break
+        self.log.settled()
+        return count
+
+
+class _Live:
+    __slots__ = ("content", "dropped", "users")
+
+    def __init__(self, content: Content) -> None:
+        self.content = content
+        self.users = 0
+        self.dropped = False  # its rows are gone: nothing is folded any more
+
+
+def _summary(name: Name, inode: Inode) -> Name:
+    return msgspec.structs.replace(
+        name,
+        revision=inode.revision,
+        size=inode.size,
+        etag=inode.etag,
+        modified_ns=inode.modified_ns,
+        owner=inode.owner or name.owner,
+    )
+
+
+def _own(pieces: Iterable[Piece]) -> set[Chunk]:
+    return chunks(piece for piece in pieces if not piece.volume and not piece.revision)
+
+
+async def name_at(stored: Rows, directory: int, name: bytes, *, is_directory: bool) -> Name | None:
+    """Return the entry of a directory, of one kind."""
+    node = directory
+    steps = keys.name_steps(name, directory=is_directory)
+    for step in steps:
+        value = await stored.get(keys.name_key(node, step.key))
+        if value is None:
+            return None
+        found = decode_name(value)
+        node = found.inode
+    return found

@@ -1,0 +1,187 @@
+"""Open files: what a handle may do, on the content that all handles of a file share."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+from warp_core.errors import (
+    InvalidArgument,
+    OutOfRange,
+    PermissionDenied,
+    ReadOnly,
+    StaleHandle,
+    StoreFailed,
+    TooLarge,
+    WarpError,
+)
+from warp_core.interfaces.stores import Buffer
+from warp_core.namespace.contents import Content
+from warp_core.namespace.extents import CHUNK_MAX, split
+from warp_core.namespace.leases import FOR_READ, FOR_WRITE
+from warp_core.namespace.opens import Access, Open, Opens, Owner
+from warp_core.views.files import FILE_SIZE_MAX, IO_MAX, FileInfo, OpenFile, Ref
+
+
+class NamespaceFile(OpenFile):
+    """A handle. `on_close` gives the content back; `stat` tells the file's attributes."""
+
+    def __init__(
+        self,
+        ref: Ref,
+        number: int,
+        content: Content,
+        opens: Opens,
+        opened: Open | None,
+        owner: Owner,
+        access: Access,
+        *,
+        on_close: Callable[[], Awaitable[None]],
+        stat: Callable[[Ref], Awaitable[FileInfo]],
+        room: Callable[[int], Awaitable[None]],
+    ) -> None:
+        self.ref = ref
+        self.access = access
+        self.owner = owner
+        self.content = content
+        self._node = (number, ref.inode)
+        self._opens = opens
+        self._opened = opened  # None: in a snapshot, where nothing conflicts
+        self._on_close = on_close
+        self._stat = stat
+        self._room = room
+        self._closed = False
+        self._failures_seen = content.failures
+
+    @property
+    def size(self) -> int:
+        """The file's size now."""
+        return self.content.size
+
+    async def read(self, offset: int, length: int) -> Buffer:
+        """See `OpenFile.read`."""
+        self._check(Access.READ)
+        _check_range(offset, length)
+        if length > IO_MAX:
+            raise TooLarge(f"read of {length} bytes > IO_MAX {IO_MAX}")
+        if self._opened is not None:
+            await self._opens.recall(*self._node, FOR_READ, by=self.owner)
+        return await self.content.read(offset, length)
+
+    async def write(self, offset: int, data: Buffer, *, sync: bool = False) -> int:
+        """See `OpenFile.write`."""
+        length = len(data)
+        _check_range(offset, length)
+        await self._prepare(min(length, CHUNK_MAX))
+        self._check_end(offset + length)
+        await self._write(offset, data)
+        if sync:
+            await self.sync()
+        return length
+
+    async def append(self, data: Buffer, *, sync: bool = False) -> int:
+        """See `OpenFile.append`."""
+        async with self.content.appending:
+            await self._prepare(min(len(data), CHUNK_MAX))
+            offset = self.content.size  # nothing waits between here and the first part's write
+            self._check_end(offset + len(data))
+            await self._write(offset, data)
+        if sync:
+            await self.sync()
+        return offset
+
+    async def _write(self, offset: int, data: Buffer) -> None:
+        """Write part by part, each after asking the log for room; the first part was prepared."""
+        view = memoryview(data)
+        for start, end in split(offset, offset + len(view)):
+            if start > offset:
+                await self.content.ready(end - start)
+            self.content.write(start, view[start - offset : end - offset])
+
+    async def sync(self) -> None:
+        """See `OpenFile.sync`."""
+        content = self.content
+        try:
+            await content.sync()
+        except WarpError:
+            content.failures += 1
+            raise
+        finally:
+            seen, self._failures_seen = self._failures_seen, content.failures
+        if seen != content.failures:  # another handle's sync failed since this one last looked
+            raise StoreFailed(f"what was written to inode {self.ref.inode} may not be durable")
+
+    async def truncate(self, size: int) -> None:
+        """See `OpenFile.truncate`."""
+        if not 0 <= size <= FILE_SIZE_MAX:
+            raise TooLarge(f"size {size} > FILE_SIZE_MAX {FILE_SIZE_MAX}")
+        await self._prepare(0)
+        if self.content.inode.disk:
+            raise InvalidArgument(f"inode {self.ref.inode} is a disk: its size is fixed")
+        self.content.truncate(size)
+
+    async def allocate(self, offset: int, length: int, *, keep_size: bool = False) -> None:
+        """See `OpenFile.allocate`."""
+        _check_range(offset, length)
+        if not length:
+            raise InvalidArgument("nothing to allocate")
+        await self._prepare(0)
+        self._check_end(offset + length)
+        await self._room(length)
+        if not keep_size and offset + length > self.content.size:
+            self.content.truncate(offset + length)
+
+    async def punch(self, offset: int, length: int) -> None:
+        """See `OpenFile.punch`."""
+        _check_range(offset, length)
+        if not length:
+            raise InvalidArgument("nothing to punch")
+        await self._prepare(0)
+        self.content.punch(offset, length)
+
+    async def seek(self, offset: int, what: Literal["data", "hole"]) -> int:
+        """See `OpenFile.seek`."""
+        if self._closed:
+            raise StaleHandle("the file is closed")
+        if offset < 0:
+            raise OutOfRange(f"offset {offset} < 0")
+        return await self.content.seek(offset, data=what == "data")
+
+    async def info(self) -> FileInfo:
+        """See `OpenFile.info`."""
+        return await self._stat(self.ref)
+
+    async def close(self) -> None:
+        """See `OpenFile.close`."""
+        if not self._closed:
+            self._closed = True
+            await self._on_close()
+
+    async def _prepare(self, length: int) -> None:
+        """Make sure that a change may be made; after it nothing may wait before the change."""
+        self._check(Access.WRITE)
+        if length > IO_MAX:
+            raise TooLarge(f"write of {length} bytes > IO_MAX {IO_MAX}")
+        await self._opens.recall(*self._node, FOR_WRITE, by=self.owner)
+        await self.content.ready(length)
+        self._check(Access.WRITE)
+
+    def _check(self, access: Access) -> None:
+        if self._closed or (self._opened is not None and self._opened.closed):
+            raise StaleHandle(f"the handle of inode {self.ref.inode} is closed")
+        if access & Access.WRITE and self.ref.snapshot:
+            raise ReadOnly(f"snapshot {self.ref.snapshot!r} is read only")
+        allowed = self._opened.access if self._opened is not None else self.access
+        if not allowed & access:
+            raise PermissionDenied(f"inode {self.ref.inode} is not open for {access.name}")
+
+    def _check_end(self, end: int) -> None:
+        if end > FILE_SIZE_MAX:
+            raise TooLarge(f"offset {end} > FILE_SIZE_MAX {FILE_SIZE_MAX}")
+        if self.content.inode.disk and end > self.content.size:
+            raise TooLarge(f"offset {end} > {self.content.size}, the size of the disk")
+
+
+def _check_range(offset: int, length: int) -> None:
+    if offset < 0 or length < 0:
+        raise InvalidArgument(f"range of {length} bytes at {offset}")
