@@ -13,15 +13,17 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from warp_core.containers import Chunk
+from warp_core.containers import Chunk, Pin
 from warp_core.errors import Conflict, Corrupt, NotFound, StaleHandle, VolumeNotFound
 from warp_core.interfaces.consistency import SCAN_MAX
+from warp_core.metadata import Transaction, transact
 from warp_core.namespace import keys, rows
 from warp_core.namespace.changes import Change, Path
 from warp_core.namespace.contents import Content, load_layer
 from warp_core.namespace.contents import Log as ContentLog
 from warp_core.namespace.extents import Piece, chunks, unpack_change, unpack_window
-from warp_core.namespace.inodes import Inode, implied_file, read_inode
+from warp_core.namespace.filelog import ChangeRecord
+from warp_core.namespace.inodes import Inode, Position, implied_file, read_inode
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.opens import Node
 from warp_core.namespace.rows import Name, decode_name, encode
@@ -34,27 +36,20 @@ DRAIN_BATCH: Final = (
 )
 
 
-class Record(Protocol):
-    """A change record found in the journal after a crash."""
-
-    volume: int
-    inode: int
-    chunk: Chunk
-    payload: bytes
-    time_ns: int
-
-
 class Log(ContentLog, Protocol):
-    """The containers, as files use them."""
+    """The containers, as files use them: `filelog.FileLog`."""
 
-    def pending(self) -> AsyncIterator[Record]:
-        """Yield the change records that earlier runs left and that may be missing in rows, in order."""
+    def end(self) -> Position:
+        """Return a position behind every record appended so far."""
+
+    def pin(self) -> Pin:
+        """Keep everything readable that is alive now."""
+
+    def pending(self, since: Position) -> AsyncIterator[ChangeRecord]:
+        """Yield the payload records of earlier runs from a position on, in order."""
 
     async def space(self) -> tuple[int, int]:
         """Return total and free bytes of the stores."""
-
-    def settled(self) -> None:
-        """Note that no record appended before this call is missing in rows."""
 
 
 class Fresh:
@@ -218,6 +213,7 @@ class Inodes:
             implied_file(name, revision),
             directory=directory,
             name=keys.raw_of(component),
+            folded=self.log.end(),
             shared=bool(await change.rows.scan_present(*keys.holds_of(name.revision), limit=1)),
         )
         inode = await put_inode(change, name.inode, inode)
@@ -294,13 +290,17 @@ class Inodes:
                     await stack.enter_async_context(live.content.settled())
             yield
 
-    async def fold_all(self) -> None:
-        """Bring all rows up to date and let the log forget: a checkpoint."""
+    async def checkpoint(self) -> None:
+        """Bring all rows up to date, and note how far: a restart replays the journal from there."""
+        end = self.log.end()
         for live in list(self._contents.values()):
             if live.content.dirty and not live.dropped:
                 await live.content.fold()
-        if not any(live.content.dirty for live in self._contents.values()):
-            self.log.settled()
+
+        async def body(tx: Transaction) -> None:
+            tx.put(keys.FILES_DONE, msgspec.msgpack.encode(end))
+
+        await transact(self.namespace.store, body)
 
     async def dirty(self) -> list[Content]:
         """Return the contents that rows do not tell yet."""
@@ -370,7 +370,13 @@ class Inodes:
         count = 0
         taken: set[tuple[int, int]] = set()
         lost: set[tuple[int, int]] = set()
-        async for record in self.log.pending():
+        view = self.namespace.store.view()
+        try:
+            done = await view.get(keys.FILES_DONE)
+        finally:
+            view.close()
+        since = msgspec.msgpack.decode(done[0], type=tuple[int, int]) if done else (0, 0)
+        async for record in self.log.pending(since):
             node = (record.volume, record.inode)
             if node in lost or record.volume not in names:
                 continue
@@ -378,14 +384,15 @@ class Inodes:
                 name = names[record.volume]
                 known = await self.namespace.volumes.get(name)
                 inode = await inode_row(Fresh(self.namespace, known), record.inode)
-                if inode is None:  # gone since
+                if inode is None:  # gone since, or born over S3 and never changed
                     lost.add(node)
                     continue
                 await self.take(name, record.volume, record.inode, inode)
                 taken.add(node)
             content = self._contents[node].content
-            content.replay(record.chunk, unpack_change(record.payload), record.time_ns)
-            count += 1
+            if (record.chunk.container, record.chunk.offset) > content.last:
+                content.replay(record.chunk, unpack_change(record.payload), record.time_ns)
+                count += 1
         for node in taken:
             await self.give(*node)
         for number, name in names.items():
@@ -396,7 +403,7 @@ class Inodes:
                     await self.collect(name, Node(number, int.from_bytes(key[1:9], "big")))
                 if len(found) < SCAN_MAX:
                     break
-        self.log.settled()
+        await self.checkpoint()
         return count
 
 

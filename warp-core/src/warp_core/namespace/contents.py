@@ -171,7 +171,7 @@ class Content:
             tuple[Chunk, int]
         ] = []  # overwritten before a row referred to it; its window
         self._partial = False  # a fold broke off: rows may refer to some of what is fresh or dead
-        self._last: Position = inode.folded
+        self.last: Position = inode.folded
         self._dirty = False
         self._inline_checked = False
         self._fold_lock = asyncio.Lock()
@@ -374,7 +374,7 @@ class Content:
             inode=self.number,
             revision=self.inode.revision,
         )
-        self._last = (chunk.container, chunk.offset)
+        self.last = (chunk.container, chunk.offset)
         self._dirty = True
         self.modified_ns = self._ledger.now_ns()
         self.changes += 1
@@ -395,9 +395,9 @@ class Content:
     def replay(self, chunk: Chunk, change: extents.Change, time_ns: int) -> None:
         """Apply a record found in the journal after a crash; those that the rows know are ignored."""
         position = (chunk.container, chunk.offset)
-        if position <= self._last:
+        if position <= self.last:
             return
-        self._last = position
+        self.last = position
         self._dirty = self._partial = True
         self.modified_ns = max(self.modified_ns, time_ns)
         if change.what == WRITE:
@@ -429,7 +429,7 @@ class Content:
                 self.size,
                 self._cut_at,
                 self.modified_ns,
-                self._last,
+                self.last,
                 self._dead,
                 self._alive,
             )

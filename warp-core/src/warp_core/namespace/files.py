@@ -879,7 +879,9 @@ class NamespaceFiles(Files):
                 change.epoch, 0, etag, change.now_ns, owner=caller.name, windowed=True
             )
             await change.put_revision(revision, content)
-            inode = msgspec.structs.replace(inode, revision=revision, etag=etag)
+            inode = msgspec.structs.replace(
+                inode, revision=revision, etag=etag, folded=self.inodes.log.end()
+            )
             entry, inode = await self._put_new(change, directory, name, inode)
             change.tell(_event("create", change, directory.inode, name, entry.inode, caller))
             return Found(entry, inode, directory.inode, name), True
@@ -1298,6 +1300,7 @@ class NamespaceFiles(Files):
             allocated=old.allocated,
             modified_ns=old.modified_ns,
             disk=old.disk,
+            folded=self.inodes.log.end(),
         )
         entry, inode = await self._put_new(change, directory, name, inode)
         change.count(bytes=old.size)

@@ -37,6 +37,7 @@ GARBAGE: Final = b"g"  # g, commit version, number within the commit
 GARBAGE_END: Final = b"h"
 NAMES: Final = b"n"  # n, volume name
 NAMES_END: Final = b"o"
+FILES_DONE: Final = b"c"  # position in the journal up to which files' rows tell all
 NUMBERS: Final = b"m"  # m, volume number
 
 
