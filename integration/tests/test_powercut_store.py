@@ -79,7 +79,7 @@ def kill_at_calls(tmp_path: Path, *, rounds: int) -> list[Finding]:
         assert ended.returncode in (0, -9), ended.stderr
         seen = asyncio.run(storework.read_store(store))
         promised = Ledger.load(ledger)
-        for key in known.keys() - set(promised.keys()):  # killed before it had looked
+        for key in known.keys() - set(promised.used_keys()):  # killed before it had looked
             promised.observe(key, known[key])
         found = promised.judge(seen)
         known = seen

@@ -13,7 +13,9 @@ from warp_integration.s3load import S3Load, settle
 from warp_integration.server import WarpServer
 
 EARLIEST_S, LATEST_S = 0.02, 0.8  # after the load began; the spread matters more than the length
-EARLY_SHARE = 0.15  # of the starts that are killed before they are ready: recovery has to survive, too
+EARLY_SHARE = (
+    0.15  # of the starts that are killed before they are ready: recovery has to survive, too
+)
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,12 @@ def require(*programs: str) -> None:
     if missing:
         names = ", ".join(f"{program} (package {_package(program)})" for program in missing)
         pytest.skip(f"missing: {names}")
+
+
+def require_server() -> None:
+    """Skip the calling test unless the command `warp` is installed beside this interpreter."""
+    if locate("warp") is None or find_spec("warp_cli.main") is None:
+        pytest.skip("missing: the command warp (package warp-cli)")
 
 
 def require_root() -> None:

@@ -369,10 +369,10 @@ async def _list_versions(s3: S3Connection) -> list[tuple[str, str]]:
 
 async def settle(load: S3Load, endpoint: str) -> list[Finding]:
     """After a restart: judge what is there, then take it as known. Returns what is wrong, now or during the load."""
-    seen = await read_everything(endpoint, load.ledger.keys())
+    seen = await read_everything(endpoint, load.ledger.used_keys())
     findings = load.findings + load.ledger.judge(seen) + load.check_swaps()
     load.findings = []
-    for key in dict.fromkeys([*load.ledger.keys(), *seen]):
+    for key in dict.fromkeys([*load.ledger.used_keys(), *seen]):
         load.ledger.observe(key, seen.get(key, ABSENT))
     return findings
 

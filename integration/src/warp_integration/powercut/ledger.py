@@ -115,7 +115,7 @@ class Ledger:
             if operation.end is End.ACKNOWLEDGED
         ]
 
-    def keys(self) -> list[str]:
+    def used_keys(self) -> list[str]:
         """Return every key ever used, in order of first use."""
         return list(self._history)
 
