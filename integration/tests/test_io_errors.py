@@ -121,7 +121,7 @@ def sweep() -> Iterator[object]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("call", "code", "lasting", "after"), sweep())
+@pytest.mark.parametrize(("call", "code", "lasting", "after"), list(sweep()))
 def test_any_file_call_may_fail(
     tmp_path: Path, call: Call, code: int, lasting: bool, after: int
 ) -> None:
