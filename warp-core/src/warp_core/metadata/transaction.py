@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self, TypeVar
 
-from warp_core.errors import Ambiguous, Conflict, Expired, Unavailable, Unsupported
+from warp_core.errors import Ambiguous, Conflict, Expired, Unavailable, WarpError
 from warp_core.interfaces.consistency import (
     SCAN_MAX,
     Commit,
@@ -226,14 +226,14 @@ class Transaction:
         while True:
             try:
                 version = await self._store.outcome(request_id)
-            except Unsupported:
-                raise error from None
             except (Unavailable, Ambiguous):
                 if time.monotonic() + delay > deadline:
                     raise error from None
                 await asyncio.sleep(delay * random.random())
                 delay = min(2 * delay, BACKOFF_MAX_S)
                 continue
+            except WarpError:
+                raise error from None  # nobody will ever tell
             if version is None:
                 raise Conflict("the commit was lost before it was applied") from error
             return version

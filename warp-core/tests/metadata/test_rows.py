@@ -1,0 +1,214 @@
+"""Chains of versions: what they keep, and that they let go of the rest."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from warp_core.errors import Conflict, Expired
+from warp_core.interfaces.consistency import VIEW_MAX_S, Commit, KeyCheck, RangeCheck, Row, Write
+from warp_core.metadata.history import HISTORY_ROWS_MAX, History
+from warp_core.metadata.rows import REQUESTS_REMEMBERED, Rows
+
+
+class Base:
+    """An index below the chains, in a dictionary."""
+
+    def __init__(self):
+        self.rows = {}
+
+    def get(self, key):
+        return self.rows.get(key)
+
+    def scan(self, start, end, limit, reverse):
+        keys = sorted((key for key in self.rows if start <= key < end), reverse=reverse)
+        return [Row(key, *self.rows[key]) for key in keys[:limit]]
+
+    def take(self, rows, upto):
+        """Checkpoint."""
+        for version, changes in list(rows.log):
+            if version > upto:
+                break
+            for key, value in changes:
+                if value is None:
+                    self.rows.pop(key, None)
+                else:
+                    self.rows[key] = (value, version)
+        rows.retire(upto)
+
+
+def put(rows, key, value, *, durable=True):
+    version = rows.apply([(key, value)])
+    if durable:
+        rows.durable = rows.sealed = version
+    return version
+
+
+def chain(rows, key):
+    node, found = rows._newest.get(key), []
+    while node is not None:
+        found.append(node[0])
+        node = node[2]
+    return found
+
+
+def test_a_chain_keeps_what_views_see_and_no_more():
+    rows = Rows()
+    for number in range(10):
+        put(rows, b"k", b"%d" % number)
+    assert len(chain(rows, b"k")) <= 2
+    view = rows.open_view()
+    for number in range(10):
+        put(rows, b"k", b"%d" % number)
+
+    assert len(chain(rows, b"k")) <= 3
+    assert rows.get(b"k", view) == (b"9", view)
+
+
+def test_a_hot_row_within_one_batch_has_one_version():
+    rows = Rows()
+    put(rows, b"n", b"durable")
+    for number in range(100):
+        put(rows, b"n", b"%d" % number, durable=False)
+
+    assert len(chain(rows, b"n")) == 2
+    assert rows.get(b"n", rows.durable) == (b"durable", 1)
+
+
+def test_retired_deletes_are_forgotten_and_live_rows_kept_without_a_base():
+    rows = Rows()
+    put(rows, b"a", b"v")
+    put(rows, b"b", b"v")
+    put(rows, b"b", None)
+    last = put(rows, b"c", b"v")
+    rows.retire(last)
+
+    assert rows.scan(b"\0", b"\xff", last, 10, False) == [Row(b"a", b"v", 1), Row(b"c", b"v", 4)]
+    assert b"b" not in rows._newest
+    with pytest.raises(Conflict):
+        rows.judge(Commit(checks=[KeyCheck(b"b", 2)]))
+    with pytest.raises(Conflict):
+        rows.judge(Commit(checks=[RangeCheck(b"a", b"c", 2)]))
+    rows.judge(Commit(checks=[KeyCheck(b"b", 0), KeyCheck(b"a", 1), RangeCheck(b"a", b"z", last)]))
+
+
+def test_views_that_are_too_old_are_given_up():
+    rows = Rows()
+    put(rows, b"k", b"old")
+    view = rows.open_view()
+    put(rows, b"k", b"new")
+    rows.tick(0.0)
+    fresh = rows.open_view()
+    rows.tick(VIEW_MAX_S / 2)
+    assert rows.get(b"k", view) == (b"old", 1)
+    rows.tick(VIEW_MAX_S + 0.1)
+
+    with pytest.raises(Expired):
+        rows.get(b"k", view)
+    with pytest.raises(Expired):
+        rows.scan(b"a", b"z", view, 10, False)
+    assert rows.get(b"k", fresh) == (b"new", 2)
+    rows.close_view(view)
+    assert rows.views == [fresh]
+
+
+def test_requests_are_forgotten_after_many_more():
+    rows = Rows()
+    for number in range(REQUESTS_REMEMBERED + 10):
+        rows.apply([], b"%016d" % number)
+
+    assert rows.applied(b"%016d" % 9) is None
+    assert rows.applied(b"%016d" % 10) == 11
+
+
+async def test_a_watcher_that_falls_behind_is_told():
+    rows = Rows()
+    history = History(rows)
+
+    def add():
+        changes = [(b"k", b"v")] * 1000
+        version = rows.apply(changes)
+        rows.durable = version
+        history.append(version, changes, 1000)
+
+    add()
+    watch = history.watch(b"", 0)
+    assert (await anext(watch)).version == 1
+    for _ in range(HISTORY_ROWS_MAX // 1000 + 2):
+        add()
+    for _ in range(999):
+        await anext(watch)  # the rest of what it was given before
+    with pytest.raises(Expired):
+        await anext(watch)
+    with pytest.raises(Expired):
+        await anext(history.watch(b"", 0))
+
+
+KEYS = st.sampled_from([b"a", b"b", b"c", b"d", b"e", b"f"])
+STEPS = st.one_of(
+    st.tuples(st.just("put"), KEYS, st.one_of(st.none(), st.binary(max_size=2))),
+    st.tuples(st.just("flush"), st.none(), st.none()),
+    st.tuples(st.just("open"), st.none(), st.none()),
+    st.tuples(st.just("close"), st.integers(0, 5), st.none()),
+    st.tuples(st.just("checkpoint"), st.none(), st.none()),
+    st.tuples(st.just("check"), KEYS, KEYS),
+)
+
+
+@settings(deadline=None, max_examples=400)
+@given(steps=st.lists(STEPS, max_size=60), based=st.booleans())
+def test_any_sequence_agrees_with_keeping_everything(steps, based):
+    base = Base() if based else None
+    rows = Rows(base)
+    everything = []  # (version, key, value)
+    views = []
+
+    def expected(at):
+        found = {}
+        for version, key, value in everything:
+            if version <= at:
+                found[key] = (value, version)
+        return sorted((key, *row) for key, row in found.items() if row[0] is not None)
+
+    for what, one, two in steps:
+        if what == "put":
+            everything.append((put(rows, one, two, durable=False), one, two))
+        elif what == "flush":
+            rows.durable = rows.sealed = rows.latest
+        elif what == "open":
+            views.append(rows.open_view())
+        elif what == "close" and views:
+            rows.close_view(views.pop(one % len(views)))
+        elif what == "checkpoint":
+            upto = min(rows.durable, rows.oldest_needed())
+            if base is not None:
+                base.take(rows, upto)
+            else:
+                rows.retire(upto)
+        elif what == "check" and views:
+            at = views[0]
+            changed = any(v > at and one <= k < two for v, k, _ in everything)
+            try:
+                rows.judge(Commit(checks=[RangeCheck(one, two, at)]))
+            except Conflict:
+                assert changed
+            else:
+                assert not changed
+        for at in {*views, rows.durable}:
+            want = expected(at)
+            assert [tuple(r) for r in rows.scan(b"\0", b"\xff", at, 1000, False)] == want
+            assert [tuple(r) for r in rows.scan(b"\0", b"\xff", at, 2, True)] == want[::-1][:2]
+            assert [tuple(r) for r in rows.scan(b"b", b"e", at, 2, False)] == [
+                row for row in want if b"b" <= row[0] < b"e"
+            ][:2]
+            for key in (b"a", b"d"):
+                assert rows.get(key, at) == next((row[1:] for row in want if row[0] == key), None)
+
+
+def test_judging_is_against_what_is_applied_and_not_only_what_is_durable():
+    rows = Rows()
+    version = put(rows, b"k", b"v", durable=False)
+
+    with pytest.raises(Conflict):
+        rows.judge(Commit(checks=[KeyCheck(b"k", 0)], writes=[Write(b"k", b"w")]))
+    rows.judge(Commit(checks=[KeyCheck(b"k", version)], writes=[Write(b"k", b"w")]))
