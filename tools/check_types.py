@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SKIPPED = {".venv", ".tox", "build"}
+SKIPPED = {".venv", ".tox", "build", "templates"}
 
 
 def main() -> int:

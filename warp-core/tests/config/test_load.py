@@ -371,6 +371,7 @@ WRONG: list[tuple[str, str, list[str]]] = [
         S + "[policy.x]\nfilters=['aes-gcm',\n'zstd']\n",
         ["warp.toml:4: policy.x.filters[1]", "compress first, then encrypt"],
     ),
+    ("codec table", S + "[codecs.gzip]\n", ["warp.toml:2: codecs.gzip", "aes-gcm, fixed, zstd"]),
     (
         "dedup",
         S + "[policy.x]\ndedup='volume'\n",

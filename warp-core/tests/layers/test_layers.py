@@ -56,7 +56,9 @@ async def meta(tmp_path: Path) -> AsyncIterator[MetaStore]:
 def test_a_layer_forwards_every_call_of_its_interface(layer: type, interface: type) -> None:
     public = {name for name, member in vars(interface).items() if inspect.isfunction(member)}
 
-    assert public - {"__init__"} <= set(vars(layer))
+    attributes = {name for name in interface.__annotations__ if not name.startswith("_")}
+
+    assert public - {"__init__"} | attributes <= set(vars(layer))
     for name in public:
         assert inspect.signature(getattr(layer, name)) == inspect.signature(
             getattr(interface, name)

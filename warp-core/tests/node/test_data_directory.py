@@ -18,6 +18,7 @@ from warp_core.metrics import Metrics
 from warp_core.node import superblocks
 from warp_core.node.data_directory import MARKER, DataDirectory, Known, is_data
 from warp_core.node.root_key import root_key
+from warp_core.node.superblocks import place
 from warp_core.plugins import Plugins
 from warp_core.registry import NoConfig
 
@@ -127,12 +128,11 @@ async def test_stores_are_known_by_identity_not_by_place(
     tmp_path: Path, stores: list[tuple[Part, BlobStore]]
 ) -> None:
     with DataDirectory(tmp_path) as directory:
-        first = await superblocks.identify(directory, stores)
+        await superblocks.identify(directory, stores)
         swapped = [(stores[0][0], stores[1][1]), (stores[1][0], stores[0][1])]
-        again = await superblocks.identify(directory, swapped)
+        slots = await superblocks.identify(directory, swapped)
 
-    assert len({slot.name for slot in first}) == 2
-    assert {slot.name: slot.store for slot in first} == {slot.name: slot.store for slot in again}
+    assert [slot.store for slot in slots] == [stores[1][1], stores[0][1]]
 
 
 async def test_an_emptied_store_is_taken_for_an_unmounted_disk(
@@ -140,14 +140,14 @@ async def test_an_emptied_store_is_taken_for_an_unmounted_disk(
 ) -> None:
     with DataDirectory(tmp_path) as directory:
         (slot,) = await superblocks.identify(directory, stores[:1])
-        directory.remember({slot.name: Known("disk", "memory0")})
-        await stores[0][1].delete(superblocks.NAME)
+        directory.remember({"0123": Known("memory", place(stores[0][0]))})
+        await slot.store.delete(superblocks.NAME)
 
         with pytest.raises(StoreFailed, match=r"store\[0\] \(memory0\) is empty, but held"):
             await superblocks.identify(directory, stores[:1])
-        (replaced,) = await superblocks.identify(directory, stores[:1], replace=True)
+        await superblocks.identify(directory, stores[:1], replace=True)
 
-    assert replaced.name != slot.name
+        assert "0123" not in directory.marker.stores
 
 
 async def test_anothers_store_and_the_same_store_twice_are_refused(
@@ -166,7 +166,7 @@ async def test_anothers_store_and_the_same_store_twice_are_refused(
 
 @pytest.mark.parametrize(
     ("content", "error"),
-    [(b"junk", Corrupt), (b'{"format":9,"node":"x","store":"y"}', NewerFormat)],
+    [(b"junk", Corrupt), (b'{"format":9,"node":"x"}', NewerFormat)],
 )
 async def test_a_superblock_that_cannot_be_used_is_named(
     tmp_path: Path, stores: list[tuple[Part, BlobStore]], content: bytes, error: type[Exception]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from warp_core.containers import Containers
     from warp_core.metrics import Metrics
-    from warp_core.namespace import Namespace
+    from warp_core.namespace.namespace import Namespace
 
 
 @dataclass(frozen=True, slots=True)

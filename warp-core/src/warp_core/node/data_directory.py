@@ -16,7 +16,7 @@ import errno
 import fcntl
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -47,6 +47,7 @@ class Marker(msgspec.Struct, frozen=True):
     release: str  # that wrote it
     node: str  # 32 hex digits, for ever
     stores: dict[str, Known] = {}
+    metadata: tuple[str, ...] = ()  # the stores that keep the metadata's copies
 
 
 class DataDirectory:
@@ -104,6 +105,11 @@ class DataDirectory:
         known = {**self.marker.stores, **stores}
         if known != self.marker.stores:
             self._write(msgspec.structs.replace(self.marker, stores=known))
+
+    def keep_metadata_on(self, stores: Sequence[str]) -> None:
+        """Note durably which stores keep the metadata, whatever their order in the configuration."""
+        if tuple(stores) != self.marker.metadata:
+            self._write(msgspec.structs.replace(self.marker, metadata=tuple(stores)))
 
     def forget(self, store: str) -> None:
         """Note durably that a store is gone for good."""

@@ -1,13 +1,12 @@
-"""Which store is which: a small blob on each store says whose it is.
+"""Which store is whose: a small blob on each says which node uses it.
 
-Placement knows stores by identity, not by path, so that disks may change places. A store that was
-here before and now is empty is refused, because it is most likely a disk that is not mounted, and
-writing below its mount point would fill another disk and scatter the data.
+Placement knows stores by their own identity, not by path, so that disks may change places. A store
+that was here before and now is empty is refused, because it is most likely a disk that is not
+mounted, and writing below its mount point would fill another disk and scatter the data.
 """
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 
 import msgspec
@@ -31,7 +30,6 @@ class Superblock(msgspec.Struct, frozen=True):
 
     format: int
     node: str  # 32 hex digits
-    store: str  # 16 hex digits
 
 
 async def identify(
@@ -40,7 +38,7 @@ async def identify(
     *,
     replace: bool = False,
 ) -> list[StoreSlot]:
-    """Return the open stores by identity; new ones are given one.
+    """Return the open stores as placement wants them; new ones become this node's.
 
     Args:
         directory: The node's data directory.
@@ -52,26 +50,23 @@ async def identify(
         AlreadyRunning: Two tables lead to the same store.
         NewerFormat, Corrupt: The superblock cannot be used.
     """
-    slots: list[StoreSlot] = []
     blank: list[tuple[Part, BlobStore]] = []
-    places: dict[str, str] = {}
+    here: dict[str, str] = {}
     for part, store in stores:
+        if store.id in here:
+            raise AlreadyRunning(
+                f"{part.key} ({place(part)}) is the same store as {here[store.id]}: remove one"
+            )
+        here[store.id] = f"{part.key} ({place(part)})"
         block = await _read(part, store)
         if block is None:
             blank.append((part, store))
-            continue
-        if block.node != directory.node:
+        elif block.node != directory.node:
             raise StoreFailed(
                 f"{part.key} ({place(part)}) belongs to another node ({block.node[:8]}): check its path,"
                 " or give it an empty folder"
             )
-        if block.store in places:
-            raise AlreadyRunning(
-                f"{part.key} ({place(part)}) is the same store as {places[block.store]}: remove one"
-            )
-        places[block.store] = f"{part.key} ({place(part)})"
-        slots.append(StoreSlot(block.store, store))
-    missing = {name: each for name, each in directory.marker.stores.items() if name not in places}
+    missing = {name: each for name, each in directory.marker.stores.items() if name not in here}
     for part, store in blank:
         lost = next((name for name, each in missing.items() if each.place == place(part)), None)
         if lost is not None and not replace:
@@ -82,22 +77,17 @@ async def identify(
         if lost is not None:
             directory.forget(lost)
             del missing[lost]
-        identity = secrets.token_hex(8)
-        block = Superblock(FORMAT, directory.node, identity)
-        await store.put(NAME, [msgspec.json.encode(block)])
-        slots.append(StoreSlot(identity, store))
-        places[identity] = f"{part.key} ({place(part)})"
+        await store.put(NAME, [msgspec.json.encode(Superblock(FORMAT, directory.node))])
     for name, each in missing.items():
         log.warning("store is not configured any more", store=name, place=each.place)
-    by_store = {id(store): part for part, store in stores}
     directory.remember(
         {
-            slot.name: Known(by_store[id(slot.store)].name, place(by_store[id(slot.store)]))
-            for slot in slots
-            if slot.store.capabilities.durable
+            store.id: Known(part.name, place(part))
+            for part, store in stores
+            if store.capabilities.durable
         }
     )
-    return slots
+    return [StoreSlot(place(part), store) for part, store in stores]
 
 
 def place(part: Part) -> str:

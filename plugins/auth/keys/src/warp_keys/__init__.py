@@ -1,1 +1,31 @@
 """WARP plugin: access keys and principals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from warp_core.hooks import hookimpl
+from warp_core.registry import Entry, Registry
+
+from warp_keys.config import Config
+
+if TYPE_CHECKING:
+    from warp_core.contexts import AuthContext
+    from warp_core.interfaces.auth import Authenticator
+
+__all__ = ["Config", "build", "warp_register_auth"]
+
+
+def build(config: Config, context: AuthContext) -> Authenticator:
+    """Make the authenticator."""
+    from warp_keys.keys import Keys
+
+    return Keys(config, context)
+
+
+@hookimpl
+def warp_register_auth(registry: Registry[Authenticator]) -> None:
+    """Offer `keys`."""
+    registry.add(
+        Entry("keys", build=build, config=Config, summary="access keys, kept with the metadata")
+    )

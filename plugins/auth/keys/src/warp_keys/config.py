@@ -1,0 +1,16 @@
+"""What `[auth] kind = "keys"` may say."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from warp_core.config import Between, Duration
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Options of access keys."""
+
+    # How long another node of a cluster may go on using a key that was revoked here.
+    remember: Annotated[Duration, Between("1s", "1h")] = Duration(5)
+    keys_max: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 100_000

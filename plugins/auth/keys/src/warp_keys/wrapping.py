@@ -1,0 +1,88 @@
+"""Wrapping of secrets: AES-256-GCM under a key that never leaves the data directory.
+
+Request signatures need the secret itself, so it cannot be hashed. Wrapped, a copy of the metadata
+(a backup, a lost disk of a replicated store) does not give the keys away.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from warp_core.errors import Corrupt, StoreFailed
+
+FILE = "wrap.key"  # 32 bytes, mode 0600
+_KEY_BYTES = 32
+_NONCE_BYTES = 12  # random: 2^32 secrets under one key stay safe (NIST SP 800-38D, 8.3)
+
+
+class Wrapping:
+    """Wraps and unwraps secrets; `name` binds each to its access key, so that none can be swapped."""
+
+    def __init__(self, data: Path) -> None:
+        self._path = data / FILE
+        self._key = b""
+
+    def wrap(self, secret: str, name: str) -> bytes:
+        """Return the wrapped form of a secret."""
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        return nonce + AESGCM(self._load(make=True)).encrypt(nonce, secret.encode(), name.encode())
+
+    def unwrap(self, wrapped: bytes, name: str) -> str:
+        """Return the secret.
+
+        Raises:
+            Corrupt: It was wrapped under another key, for another name, or was changed.
+        """
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        nonce, sealed = wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:]
+        try:
+            return AESGCM(self._load(make=False)).decrypt(nonce, sealed, name.encode()).decode()
+        except (InvalidTag, ValueError):
+            raise Corrupt(
+                f"the secret of access key {name} does not open with {self._path}: restore that file, or"
+                " revoke the key and make a new one"
+            ) from None
+
+    def _load(self, *, make: bool) -> bytes:
+        if self._key:
+            return self._key
+        try:
+            self._key = self._path.read_bytes()
+        except FileNotFoundError:
+            if not make:
+                raise Corrupt(
+                    f"{self._path} is missing, so no secret of an access key can be read: restore it"
+                ) from None
+            self._key = self._make()
+        except OSError as error:
+            raise StoreFailed(f"{self._path} cannot be read ({error.strerror})") from None
+        if len(self._key) != _KEY_BYTES:
+            self._key = b""
+            raise Corrupt(f"{self._path} is no key of {_KEY_BYTES} bytes: restore it from a backup")
+        return self._key
+
+    def _make(self) -> bytes:
+        key = secrets.token_bytes(_KEY_BYTES)
+        temporary = self._path.with_suffix(".new")
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                os.write(descriptor, key)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(temporary, self._path)
+            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            raise StoreFailed(f"{self._path} cannot be written ({error.strerror})") from None
+        return key

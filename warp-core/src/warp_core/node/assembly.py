@@ -1,0 +1,166 @@
+"""A node, put together: data → namespace → who is who → services → protocols; closed in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+from warp_core.config import Settings
+from warp_core.contexts import AuthContext, ProtocolContext
+from warp_core.errors import WarpError
+from warp_core.interfaces.auth import Authenticator
+from warp_core.interfaces.protocols import Protocol
+from warp_core.interfaces.services import ServiceContext
+from warp_core.logs import get
+from warp_core.namespace.apart import Inodes
+from warp_core.namespace.filelog import FileLog
+from warp_core.namespace.files import NamespaceFiles
+from warp_core.namespace.namespace import Namespace
+from warp_core.namespace.objects import NamespaceObjects
+from warp_core.namespace.opens import Opens
+from warp_core.node.control import ControlServer
+from warp_core.node.data import Data, data_policy, open_data
+from warp_core.node.data_directory import CONTROL
+from warp_core.node.root_key import root_key
+from warp_core.node.services import running
+from warp_core.plugins import Plugins
+from warp_core.views import Blocks, Files, Objects
+
+CHECKPOINT_S = (
+    10.0  # how often rows catch up with files written in place: a restart replays the rest
+)
+
+log = get("warp_core.node")
+
+
+@dataclass(slots=True)
+class Node:
+    """Everything of a node that others ask for."""
+
+    data: Data
+    namespace: Namespace
+    objects: Objects
+    files: Files
+    blocks: Blocks
+    authenticator: Authenticator
+    root_access_key: str
+    endpoints: dict[str, str] = field(default_factory=dict)  # protocol → URL, while it serves
+    started_s: float = field(default_factory=time.monotonic)
+
+
+@asynccontextmanager
+async def open_node(
+    settings: Settings, plugins: Plugins, *, serve: bool = True, replace_stores: bool = False
+) -> AsyncIterator[Node]:
+    """Open a node; with `serve`, also its services, protocols and control socket.
+
+    Raises:
+        WarpError: It cannot start; the message says what to do.
+    """
+    async with AsyncExitStack() as stack:
+        data = await stack.enter_async_context(
+            open_data(settings, plugins, replace_stores=replace_stores)
+        )
+        root = root_key(settings.data, settings.root)
+        opens = Opens(asyncio.get_running_loop().time)
+        policy = data_policy(settings.policies["default"])
+        namespace = Namespace(data.metastore, data.containers, opens=opens, policy=policy)
+        stores = [slot.store for _, slot in data.stores]
+        inodes = Inodes(namespace, FileLog(data.journal, data.containers, stores))
+        files = NamespaceFiles(namespace, inodes)
+        await inodes.recover()
+        await stack.enter_async_context(_checkpoints(inodes, files))
+        entry = plugins.registries["auth"].get(settings.auth.name)
+        context = AuthContext(settings.data, data.metastore, root)
+        authenticator = await stack.enter_async_context(entry.build(settings.auth.config, context))
+        node = Node(
+            data,
+            namespace,
+            NamespaceObjects(namespace),
+            files,
+            Blocks(),
+            authenticator,
+            root[0],
+        )
+        if serve:
+            await stack.enter_async_context(_services(node))
+            await stack.enter_async_context(_protocols(node))
+            # Imported here: a server is ready before anybody asks it something.
+            from warp_core.node.verbs import VERBS
+
+            control = ControlServer(settings.data / CONTROL, VERBS, node)
+            await stack.enter_async_context(control)
+        yield node
+
+
+@asynccontextmanager
+async def _checkpoints(inodes: Inodes, files: NamespaceFiles) -> AsyncIterator[None]:
+    """Bring rows up to date now and then, and at the end."""
+
+    async def repeat() -> None:
+        while True:
+            await asyncio.sleep(CHECKPOINT_S)
+            try:
+                if await inodes.dirty():
+                    await inodes.checkpoint()
+            except WarpError as error:
+                log.warning("checkpoint of files failed", error=str(error))
+
+    task = asyncio.create_task(repeat(), name="file checkpoints")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        try:
+            await files.settle_collections()
+            await inodes.checkpoint()
+        except WarpError as error:
+            log.warning("files are brought up to date at the next start", error=str(error))
+
+
+@asynccontextmanager
+async def _services(node: Node) -> AsyncIterator[None]:
+    settings, plugins = node.data.settings, node.data.plugins
+    context = ServiceContext(node.namespace, node.data.containers, node.data.metrics)
+    services = [
+        (part.name, plugins.registries["services"].get(part.name).build(part.config, context))
+        for part in settings.services
+    ]
+    async with running(services, context):
+        yield
+
+
+@asynccontextmanager
+async def _protocols(node: Node) -> AsyncIterator[Mapping[str, str]]:
+    """Open every endpoint, or none; at the end all drain at the same time."""
+    settings, plugins = node.data.settings, node.data.plugins
+    context = ProtocolContext(
+        node=settings.name,
+        data=settings.data,
+        objects=node.objects,
+        files=node.files,
+        blocks=node.blocks,
+        authenticator=node.authenticator,
+        metrics=node.data.metrics,
+        drain_s=float(settings.node.drain),
+    )
+    opened: list[Protocol] = []
+    try:
+        for part in settings.protocols:
+            entry = plugins.registries["protocols"].get(part.name)
+            protocol = entry.build(part.config, context)
+            await protocol.__aenter__()
+            opened.append(protocol)
+            node.endpoints[part.name] = protocol.endpoint
+        yield node.endpoints
+    finally:
+        ended = await asyncio.gather(
+            *(protocol.__aexit__(None, None, None) for protocol in opened), return_exceptions=True
+        )
+        for error in ended:
+            if isinstance(error, Exception):
+                log.exception("protocol failed to close", error)

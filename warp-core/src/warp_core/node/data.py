@@ -1,0 +1,125 @@
+"""The data of a node, opened in order: stores, journal, containers, metadata engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from warp_core.config import Part, Policy, Settings
+from warp_core.config.codecs import build_codec
+from warp_core.containers import Containers, DataPolicy, StoreSlot
+from warp_core.containers.journal import Journal
+from warp_core.contexts import MetaContext, StoreContext
+from warp_core.errors import Unavailable
+from warp_core.interfaces.consistency import MetaStore
+from warp_core.interfaces.stores import BlobStore
+from warp_core.layers import MeteredStore
+from warp_core.metrics import Metrics
+from warp_core.node.data_directory import DataDirectory
+from warp_core.node.superblocks import identify
+from warp_core.plugins import Plugins
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What a node keeps, open."""
+
+    settings: Settings
+    plugins: Plugins
+    metrics: Metrics
+    directory: DataDirectory
+    stores: Sequence[tuple[Part, StoreSlot]]
+    journal: Journal
+    containers: Containers
+    metastore: MetaStore
+
+
+@asynccontextmanager
+async def open_data(
+    settings: Settings, plugins: Plugins, *, replace_stores: bool = False
+) -> AsyncIterator[Data]:
+    """Open everything below the namespace, and close it in reverse.
+
+    Raises:
+        AlreadyRunning: Another process has the data.
+        StoreFailed, NewerFormat, Corrupt, Unavailable: It cannot be used; the message says what to do.
+    """
+    metrics = Metrics()
+    async with AsyncExitStack() as stack:
+        directory = stack.enter_context(DataDirectory(settings.data))
+        opened = []
+        for index, part in enumerate(settings.stores):
+            entry = plugins.registries["stores"].get(part.name)
+            bare = entry.build(part.config, StoreContext(settings.data, metrics))
+            opened.append((part, await stack.enter_async_context(_metered(bare, metrics, index))))
+        slots = await identify(directory, opened, replace=replace_stores)
+        copies = metadata_stores(directory, slots, settings.metadata_copies)
+        directory.keep_metadata_on(
+            [slot.store.id for slot in copies if slot.store.capabilities.durable]
+        )
+        journal = await stack.enter_async_context(Journal([slot.store for slot in copies]))
+        containers = await stack.enter_async_context(
+            Containers(
+                slots,
+                codec=lambda spec: build_codec(settings, plugins.registries, spec),
+                journal=journal,
+            )
+        )
+        engine = plugins.registries["consistency"].get(settings.engine.name)
+        context = MetaContext(
+            node=directory.node,
+            data=settings.data,
+            stores=[slot.store for slot in copies],
+            journal=journal,
+            metrics=metrics,
+            monotonic=time.monotonic,
+        )
+        metastore = await stack.enter_async_context(engine.build(settings.engine.config, context))
+        yield Data(
+            settings,
+            plugins,
+            metrics,
+            directory,
+            [(part, slot) for (part, _), slot in zip(opened, slots, strict=True)],
+            journal,
+            containers,
+            metastore,
+        )
+
+
+def metadata_stores(
+    directory: DataDirectory, slots: Sequence[StoreSlot], copies: int
+) -> list[StoreSlot]:
+    """Choose the stores that keep the metadata: those that did before, then others.
+
+    Raises:
+        Unavailable: None of those that kept it is here.
+    """
+    before = directory.marker.metadata
+    kept = [slot for name in before for slot in slots if slot.store.id == name]
+    if before and not kept:
+        places = [directory.marker.stores[name].place for name in before]
+        raise Unavailable(
+            f"none of the stores that keep the metadata is here ({', '.join(places)}): mount their disks,"
+            " or add them to the configuration again"
+        )
+    others = [slot for slot in slots if slot not in kept]
+    # What does not survive a power cut is no home for metadata while something better is there.
+    others.sort(key=lambda slot: not slot.store.capabilities.durable)
+    return [*kept, *others][: max(copies, 1)]
+
+
+def data_policy(policy: Policy) -> DataPolicy:
+    """Return a policy in the words of the data plane."""
+    return DataPolicy(
+        redundancy=str(policy.redundancy),
+        chunker=str(policy.chunker),
+        filters=tuple(map(str, policy.filters)),
+        verify=policy.verify,
+    )
+
+
+def _metered(store: BlobStore, metrics: Metrics, index: int) -> BlobStore:
+    return MeteredStore(store, metrics, str(index))

@@ -1,0 +1,306 @@
+"""What a node can be asked, through its control socket or by a command that opened its data."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from warp_core import __version__
+from warp_core.config.codecs import build_codec
+from warp_core.config.types import Codec, Redundancy
+from warp_core.errors import InvalidArgument, NotFound, VolumeNotFound, WarpError
+from warp_core.metadata import Transaction
+from warp_core.metrics import render, snapshot
+from warp_core.namespace.rows import VolumeRow
+from warp_core.namespace.tree import Volume
+from warp_core.node.assembly import Node
+from warp_core.node.control import Progress, Verb
+from warp_core.plugins import State
+
+
+class Nothing(msgspec.Struct, frozen=True):
+    """No arguments."""
+
+
+class Named(msgspec.Struct, frozen=True):
+    """One volume."""
+
+    name: str
+
+
+class NewVolume(msgspec.Struct, frozen=True):
+    """A volume to be, and what it wants other than the default."""
+
+    name: str
+    owner: str = ""
+    settings: dict[str, str] = {}
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """Settings of a volume to change; an empty value goes back to the default."""
+
+    name: str
+    settings: dict[str, str]
+
+
+class NewKey(msgspec.Struct, frozen=True):
+    """An access key to be."""
+
+    account: str
+    access_key: str = ""
+    secret: str = ""
+
+
+class Key(msgspec.Struct, frozen=True):
+    """One access key."""
+
+    access_key: str
+
+
+# The node -----------------------------------------------------------------------------------------
+
+
+async def status(node: Node, arguments: Nothing, progress: Progress) -> object:
+    """Describe the node: is it well, what does it serve, what is on which store."""
+    data, settings = node.data, node.data.settings
+    problems: list[str] = []
+    stores = []
+    for part, slot in data.stores:
+        row: dict[str, object] = {
+            "store": slot.store.id,
+            "kind": part.name,
+            "place": slot.name,
+            "durable": slot.store.capabilities.durable,
+        }
+        try:
+            space = await slot.store.space()
+            row |= {"total": space.total, "free": space.free, "reserve": space.reserve}
+            if space.free <= 0:
+                problems.append(f"store {slot.name} is full: add a store, or delete something")
+        except WarpError as error:
+            row["error"] = str(error)
+            problems.append(f"store {slot.name} cannot be read: {error}")
+        stores.append(row)
+    if data.journal.failed is not None:
+        problems.append(f"the node has stopped writing: {data.journal.failed}")
+    lost = [copy for copy in data.journal.copies if not copy.alive]
+    problems += [f"a copy of the metadata is lost: {copy.id}" for copy in lost]
+    failed = [each for each in data.plugins.status() if each.state is State.FAILED]
+    problems += [f"plugin {each.found.entry} failed: {each.reason}" for each in failed]
+    return {
+        "healthy": not problems,
+        "problems": problems,
+        "node": settings.name,
+        "id": data.directory.node,
+        "release": __version__,
+        "pid": os.getpid(),
+        "uptime_s": round(time.monotonic() - node.started_s, 1),
+        "data": str(settings.data),
+        "config": str(settings.file or ""),
+        "endpoints": node.endpoints,
+        "stores": stores,
+        "metadata": {
+            "engine": settings.engine.name,
+            "copies": len(data.journal.copies),
+            "alive": len(data.journal.copies) - len(lost),
+        },
+        "services": [part.name for part in settings.services],
+        "volumes": len(await node.namespace.volumes.all()),
+    }
+
+
+async def metrics(node: Node, arguments: Nothing, progress: Progress) -> object:
+    """Return every number by name."""
+    return snapshot(node.data.metrics)
+
+
+async def metrics_text(node: Node, arguments: Nothing, progress: Progress) -> object:
+    """Return the text that Prometheus scrapes."""
+    return render(node.data.metrics)
+
+
+# Volumes ------------------------------------------------------------------------------------------
+
+
+async def volume_list(node: Node, arguments: Nothing, progress: Progress) -> object:
+    """Describe every volume."""
+    return [await _volume(node, volume) for volume in await node.namespace.volumes.all()]
+
+
+async def volume_show(node: Node, arguments: Named, progress: Progress) -> object:
+    """Describe one volume, with the policy in effect."""
+    volume = await node.namespace.volumes.get(arguments.name)
+    shown = await _volume(node, volume)
+    policy = node.namespace.policy_of(volume)
+    shown["policy"] = {
+        key: {
+            "value": _text(getattr(policy, key)),
+            "origin": "volume" if key in volume.row.policy else "policy.default",
+        }
+        for key in POLICY
+    }
+    return shown
+
+
+async def volume_create(node: Node, arguments: NewVolume, progress: Progress) -> object:
+    """Make a volume."""
+    policy, versioning = _judged(node, arguments.settings)
+    owner = arguments.owner or "account:root"
+    volumes = node.namespace.volumes
+    await volumes.create(arguments.name, owner=owner, policy=policy)
+    if versioning:
+        await node.objects.set_versioning(arguments.name, versioning)
+    return await _volume(node, await volumes.get(arguments.name))
+
+
+async def volume_delete(node: Node, arguments: Named, progress: Progress) -> object:
+    """Remove an empty volume."""
+    await node.objects.delete_volume(arguments.name)
+    return {"deleted": arguments.name}
+
+
+async def volume_set(node: Node, arguments: Settings, progress: Progress) -> object:
+    """Change settings of a volume; what is there already stays as it was written."""
+    policy, versioning = _judged(node, arguments.settings)
+    dropped = {key for key, value in arguments.settings.items() if not value}
+
+    async def change(row: VolumeRow, tx: Transaction) -> VolumeRow:
+        kept = {key: value for key, value in row.policy.items() if key not in dropped}
+        return msgspec.structs.replace(row, policy={**kept, **policy})
+
+    if policy or dropped & set(POLICY):
+        await node.namespace.volumes.update(arguments.name, change)
+    if versioning:
+        await node.objects.set_versioning(arguments.name, versioning)
+    return await volume_show(node, Named(arguments.name), progress)
+
+
+POLICY = ("redundancy", "chunker", "filters", "verify")
+
+
+def _judged(node: Node, settings: Mapping[str, str]) -> tuple[dict[str, str], Any]:
+    """Return the policy and the versioning that settings ask for.
+
+    Raises:
+        InvalidArgument: A key or value that cannot be; the message says what is allowed.
+    """
+    policy: dict[str, str] = {}
+    versioning = ""
+    for key, value in settings.items():
+        if key == "versioning":
+            if value not in ("on", "off", "suspended"):
+                raise InvalidArgument(f'versioning = "{value}": allowed: on, suspended, off')
+            versioning = value
+        elif key not in POLICY:
+            raise InvalidArgument(f'no setting "{key}": allowed: versioning, {", ".join(POLICY)}')
+        elif value:
+            _judge(node, key, value)
+            policy[key] = value
+    return policy, versioning
+
+
+def _judge(node: Node, key: str, value: str) -> None:
+    try:
+        if key == "redundancy":
+            wanted = Redundancy.parse(value)
+            stores = len(node.data.stores)
+            if wanted.striped:
+                raise InvalidArgument(f"redundancy = {value}: no erasure codec is installed")
+            if wanted.stores > stores:
+                raise InvalidArgument(
+                    f"redundancy = {value}: takes {wanted.stores} stores, this node has {stores}"
+                )
+        elif key == "verify":
+            if value not in ("always", "scrub"):
+                raise InvalidArgument(f'verify = "{value}": allowed: always, scrub')
+        else:
+            shape = "chunker" if key == "chunker" else "filter"
+            for spec in value.split(","):
+                codec = build_codec(
+                    node.data.settings, node.data.plugins.registries, Codec.parse(spec)
+                )
+                if codec.shape != shape:
+                    raise InvalidArgument(f"{key} = {value}: {spec} is a {codec.shape}")
+    except ValueError:
+        allowed = Redundancy.ALLOWED if key == "redundancy" else Codec.ALLOWED
+        raise InvalidArgument(f'{key} = "{value}": allowed: {allowed}') from None
+    except NotFound as error:
+        raise InvalidArgument(f"{key} = {value}: {error}") from None
+
+
+async def _volume(node: Node, volume: Volume) -> dict[str, object]:
+    row = volume.row
+    try:
+        usage = (await node.namespace.usage(row.name))._asdict()
+    except VolumeNotFound:  # deleted meanwhile
+        usage = {}
+    return {
+        "name": row.name,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(row.created_ns / 1e9)),
+        "owner": row.owner,
+        "versioning": row.versioning,
+        "read_only": row.read_only,
+        "settings": row.policy,
+        **usage,
+    }
+
+
+def _text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+# Access keys --------------------------------------------------------------------------------------
+
+
+async def key_create(node: Node, arguments: NewKey, progress: Progress) -> object:
+    """Make an access key; its secret is told this once."""
+    made = await node.authenticator.create_key(
+        arguments.account, access_key=arguments.access_key, secret=arguments.secret
+    )
+    return {
+        "access_key": made.access_key,
+        "secret_key": made.secret,
+        "account": made.principal.name,
+    }
+
+
+async def key_list(node: Node, arguments: Nothing, progress: Progress) -> object:
+    """Tell every access key and whose it is."""
+    return [
+        {
+            "access_key": key,
+            "account": principal.name,
+            "admin": principal.admin,
+            "root": key == node.root_access_key,
+        }
+        for key, principal in await node.authenticator.list_keys()
+    ]
+
+
+async def key_revoke(node: Node, arguments: Key, progress: Progress) -> object:
+    """Make an access key useless."""
+    await node.authenticator.revoke_key(arguments.access_key)
+    return {"revoked": arguments.access_key}
+
+
+Run = Callable[[Node, Any, Progress], Awaitable[object]]
+
+_TABLE: tuple[tuple[str, type[msgspec.Struct], Run], ...] = (
+    ("status", Nothing, status),
+    ("metrics", Nothing, metrics),
+    ("metrics.text", Nothing, metrics_text),
+    ("volume.list", Nothing, volume_list),
+    ("volume.show", Named, volume_show),
+    ("volume.create", NewVolume, volume_create),
+    ("volume.delete", Named, volume_delete),
+    ("volume.set", Settings, volume_set),
+    ("key.create", NewKey, key_create),
+    ("key.list", Nothing, key_list),
+    ("key.revoke", Key, key_revoke),
+)
+
+VERBS: Mapping[str, Verb[Node]] = {name: Verb(arguments, run) for name, arguments, run in _TABLE}

@@ -1,0 +1,67 @@
+"""Opening a node's data: in order, as configured, and again with what was there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from warp_core.config import Settings
+from warp_core.config.load import load
+from warp_core.containers import NOBODY, Owner
+from warp_core.errors import Unavailable
+from warp_core.interfaces.consistency import Commit, Write
+from warp_core.node.data import data_policy, open_data
+from warp_core.plugins import Plugins
+
+
+def settings(tmp_path: Path, text: str) -> tuple[Settings, Plugins]:
+    file = tmp_path / "warp.toml"
+    file.write_text(f"[node]\ndata = 'd'\n[protocols.s3]\n{text}")
+    plugins = Plugins()
+    return load(file, catalog=plugins, environ={}), plugins
+
+
+def stores(count: int, *, first: int = 0) -> str:
+    return "".join(f"[[store]]\npath = 's{number}'\n" for number in range(first, first + count))
+
+
+async def write(opened: tuple[Settings, Plugins], key: bytes) -> None:
+    async with open_data(*opened) as data:
+        policy = data_policy(data.settings.policies["default"])
+        chunk = data.containers.append(b"payload", owner=Owner(1, 2, 3), policy=policy)
+        await data.containers.sync()
+        await data.metastore.commit(Commit(writes=[Write(key, b"value")]))
+        assert bytes(await data.containers.read(chunk)) == b"payload"
+    assert NOBODY is not None
+
+
+async def keys(opened: tuple[Settings, Plugins]) -> list[bytes]:
+    async with open_data(*opened) as data:
+        return [row.key for row in await data.metastore.view().scan(b"k", b"l")]
+
+
+async def test_what_was_committed_is_there_when_it_is_opened_again(tmp_path: Path) -> None:
+    await write(settings(tmp_path, ""), b"k1")
+    await write(settings(tmp_path, ""), b"k2")
+
+    assert await keys(settings(tmp_path, "")) == [b"k1", b"k2"]
+
+
+async def test_metadata_stays_on_its_stores_when_the_configuration_is_reordered(
+    tmp_path: Path,
+) -> None:
+    await write(settings(tmp_path, stores(2)), b"k1")
+
+    swapped = stores(1, first=1) + stores(1)
+    assert await keys(settings(tmp_path, swapped)) == [b"k1"]
+    with pytest.raises(Unavailable, match=r"none of the stores .*\(s0\): mount their disks"):
+        await keys(settings(tmp_path, stores(1, first=1)))
+
+
+async def test_one_of_two_metadata_copies_is_enough_and_a_third_is_filled(tmp_path: Path) -> None:
+    two = "[metadata]\ncopies = 2\n"
+    await write(settings(tmp_path, two + stores(2)), b"k1")
+
+    assert await keys(settings(tmp_path, two + stores(2, first=1))) == [b"k1"]
+    await write(settings(tmp_path, two + stores(2, first=1)), b"k2")
+    assert await keys(settings(tmp_path, stores(1, first=2))) == [b"k1", b"k2"]
