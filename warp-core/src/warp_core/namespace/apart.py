@@ -14,11 +14,11 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 
 from warp_core.containers import Chunk, Pin
-from warp_core.errors import Conflict, Corrupt, NotFound, StaleHandle, VolumeNotFound
+from warp_core.errors import Corrupt, NotFound, ReadOnly, StaleHandle, TooLarge, VolumeNotFound
 from warp_core.interfaces.consistency import SCAN_MAX
 from warp_core.metadata import Transaction, transact
 from warp_core.namespace import keys, rows
-from warp_core.namespace.changes import Change, Path
+from warp_core.namespace.changes import Change, Held, Path
 from warp_core.namespace.contents import Content, load_layer
 from warp_core.namespace.contents import Log as ContentLog
 from warp_core.namespace.extents import Piece, chunks, unpack_change, unpack_window
@@ -26,11 +26,12 @@ from warp_core.namespace.filelog import ChangeRecord
 from warp_core.namespace.inodes import Inode, Position, implied_file, read_inode
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.opens import Node
-from warp_core.namespace.rows import Name, decode_name, encode
+from warp_core.namespace.rows import Extent, Name, decode_name, encode
 from warp_core.namespace.tree import Pair, Rows, ViewSource, Volume
 
 T = TypeVar("T")
 
+FLAT_MAX: Final = 1_000_000  # extents of one reader: about 100 MiB
 DRAIN_BATCH: Final = (
     24  # windows removed in one transaction: with archived rows and dead lists within WRITES_MAX
 )
@@ -129,6 +130,35 @@ async def put_inode(change: Change, number: int, inode: Inode) -> Inode:
     return inode
 
 
+class Moment:
+    """Rows of one moment as a ledger: they can be read, and that is all."""
+
+    number = 0
+
+    def __init__(self, stored: Rows) -> None:
+        self._stored = stored
+
+    def rows(self) -> Rows:
+        """Return the rows."""
+        return self._stored
+
+    async def transact(self, body: Callable[[Change], Awaitable[T]]) -> T:
+        """Refuse."""
+        raise ReadOnly("rows of a moment")
+
+    async def new_id(self) -> int:
+        """Refuse."""
+        raise ReadOnly("rows of a moment")
+
+    def now_ns(self) -> int:
+        """Return no time."""
+        return 0
+
+    def unfilter(self, inline: bytes, filters: str) -> bytes:
+        """Return inline content."""
+        return inline
+
+
 class Inodes:
     """Inodes and live contents of all volumes of a node."""
 
@@ -155,7 +185,7 @@ class Inodes:
         """Take one name from a file; return the name as a version to keep or drop.
 
         Raises:
-            Conflict: The file has content that its rows do not tell yet: `settle` it, then again.
+            Held: The file has content that its rows do not tell yet.
         """
         number = name.inode
         volume = change.rows.volume.number
@@ -168,7 +198,7 @@ class Inodes:
         )
         live = self._contents.get((volume, number))
         if kept and live is not None and live.content.dirty:
-            raise Conflict(f"inode {number} was written and its rows do not tell yet")
+            raise Held(volume, number)
         links = inode.links - 1
         held = links == 0 and (self.opens.open_count(volume, number) > 0)
         if links == 0 and not held:
@@ -195,6 +225,27 @@ class Inodes:
         if held:
             change.rows.put_present(keys.orphan_key(number), b"")
         return version if kept else msgspec.structs.replace(version, revision=0)
+
+    async def flatten(self, stored: Rows, revision: int, size: int) -> list[Extent]:
+        """Return the extents of a revision as rows of one moment tell it.
+
+        Raises:
+            TooLarge: More than FLAT_MAX.
+        """
+        ledger = Moment(stored)
+        layer = await load_layer(ledger, self.log, revision)
+        content = Content(ledger, self.log, 0, Inode(0, rows.FILE, 0, size=size), layer)
+        extents: list[Extent] = []
+        async for piece in content.pieces():
+            chunk, skip = piece.chunk, piece.skip
+            if isinstance(chunk, bytes):  # inline content that a clone shows: readers want chunks
+                part = chunk[skip : skip + piece.length]
+                chunk, skip = self.log.append(part, volume=0, inode=0, revision=0), 0
+            if chunk is not None:
+                extents.append(Extent(piece.offset, piece.length, chunk, skip))
+            if len(extents) > FLAT_MAX:
+                raise TooLarge(f"revision {revision} lies in more than {FLAT_MAX} pieces")
+        return extents
 
     # Setting apart --------------------------------------------------------------------------------
 

@@ -57,6 +57,25 @@ class Apart(Protocol):
     async def summary(self, stored: Rows, name: Name) -> Name:
         """Return the name with what its inode knows: revision, size, etag, times."""
 
+    async def settle(self, volume: int, inode: int) -> None:
+        """Bring a file's rows up to date with what was written to it."""
+
+    async def flatten(self, stored: Rows, revision: int, size: int) -> list[Extent]:
+        """Return the extents of a revision that was written in place, as its rows tell it.
+
+        Raises:
+            TooLarge: They are more than a reader holds.
+        """
+
+
+class Held(Exception):
+    """Somebody holds an inode that a verb is about to read or change: recall and settle it, then begin again."""
+
+    def __init__(self, volume: int, inode: int) -> None:
+        super().__init__(volume, inode)
+        self.volume = volume
+        self.inode = inode
+
 
 @dataclass(slots=True)
 class Path:

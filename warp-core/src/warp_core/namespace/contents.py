@@ -256,6 +256,15 @@ class Content:
                 cached.popitem(last=False)
         return pieces
 
+    async def pieces(self) -> AsyncIterator[Piece]:
+        """Yield all data in order, a window at a time."""
+        at = await self._skip_holes(0)
+        while at < self.size:
+            border = min(self.size, (at // WINDOW + 1) * WINDOW)
+            for piece in await self.resolve(at, border):
+                yield piece
+            at = await self._skip_holes(border)
+
     async def seek(self, offset: int, *, data: bool) -> int:
         """Return where the next data or hole begins at or after `offset`.
 

@@ -582,6 +582,7 @@ class NamespaceFiles(Files):
                 self.opens.check_share(volume.number, found.number, Access.DELETE)
                 await self._drop_file(change, directory, found)
                 change.tell(_event("unlink", change, directory.inode, name, found.number, caller))
+                change.disturbed.clear()  # asked above
 
             await self.namespace.change(directory.volume, body)
 

@@ -12,7 +12,7 @@ from warp_core.errors import Conflict, ReadOnly, VolumeNotFound
 from warp_core.interfaces.consistency import MetaStore
 from warp_core.metadata import Transaction, transact
 from warp_core.namespace import keys
-from warp_core.namespace.changes import Apart, Change
+from warp_core.namespace.changes import Apart, Change, Held
 from warp_core.namespace.ids import Ids
 from warp_core.namespace.leases import FOR_NAMES
 from warp_core.namespace.opens import Opens
@@ -79,13 +79,15 @@ class Namespace:
         while True:
             try:
                 return await self._attempt(name, body, allowed)
-            except _Held as held:
+            except Held as held:
                 assert self.opens is not None
                 async with self.opens.changing(held.volume, held.inode, FOR_NAMES):
+                    if self.apart is not None:
+                        await self.apart.settle(held.volume, held.inode)
                     allowed |= {held.inode}
                     try:
                         return await self._attempt(name, body, allowed)
-                    except _Held:
+                    except Held:
                         continue  # another one is held as well: recall it, then begin again
 
     async def _attempt(
@@ -114,7 +116,7 @@ class Namespace:
             if self.opens is not None:
                 for inode in change.disturbed:
                     if inode not in allowed and self.opens.holders(volume.number, inode):
-                        raise _Held(volume.number, inode)
+                        raise Held(volume.number, inode)
             change.finish()
             return result
 
@@ -162,15 +164,6 @@ class Namespace:
         finally:
             view.close()
         return volume.number
-
-
-class _Held(Exception):
-    """Somebody holds an inode that a change is about to touch."""
-
-    def __init__(self, volume: int, inode: int) -> None:
-        super().__init__(volume, inode)
-        self.volume = volume
-        self.inode = inode
 
 
 def with_overrides(policy: DataPolicy, own: dict[str, str]) -> DataPolicy:

@@ -23,7 +23,7 @@ from warp_core.interfaces.consistency import View
 from warp_core.interfaces.stores import Buffer
 from warp_core.metadata import Transaction
 from warp_core.namespace import keys, rows
-from warp_core.namespace.changes import Change, Path, extend, new_nonce, resolve, version_id
+from warp_core.namespace.changes import Change, Held, Path, extend, new_nonce, resolve, version_id
 from warp_core.namespace.content import (
     REFUSALS,
     ExtentReader,
@@ -148,11 +148,7 @@ class NamespaceObjects(Objects):
     async def head(self, volume: str, key: bytes, *, version: str = "") -> ObjectInfo:
         """See `Objects.head`."""
         found = self._volumes.known(volume) or await self._volumes.get(volume)
-        view = self._namespace.store.view()
-        try:
-            name, revision = await self._find(found, view, key, version)
-        finally:
-            view.close()
+        name, revision, _ = await self._look(found, key, version, flat=False)
         return await self._info(key, name, revision, latest=not version)
 
     async def open(self, volume: str, key: bytes, *, version: str = "") -> Reader:
@@ -160,15 +156,45 @@ class NamespaceObjects(Objects):
         found = self._volumes.known(volume) or await self._volumes.get(volume)
         pin = self._containers.pin()  # before rows are read: what they lead to stays readable
         try:
-            view = self._namespace.store.view()
-            try:
-                name, revision = await self._find(found, view, key, version)
-            finally:
-                view.close()
+            name, revision, flat = await self._look(found, key, version, flat=True)
+            if flat is not None:
+                info = describe(key, name, revision, revision.parts, latest=not version)
+                return ExtentReader(info, self._containers, flat, pin)
             return await self._reader(key, name, revision, version, pin)
         except BaseException:
             pin.release()
             raise
+
+    async def _look(
+        self, volume: Volume, key: bytes, version: str, *, flat: bool
+    ) -> tuple[Name, Revision, Sequence[Extent] | None]:
+        """Find a version and its revision at one moment; with `flat` also the extents of one that was written in place.
+
+        If somebody holds the file, what they hold back is asked for first.
+        """
+        try:
+            return await self._look_now(volume, key, version, flat=flat, asked=False)
+        except Held as held:
+            namespace = self._namespace
+            if namespace.opens is not None:
+                await namespace.opens.recall(held.volume, held.inode, FOR_READ)
+            if namespace.apart is not None:
+                await namespace.apart.settle(held.volume, held.inode)
+        return await self._look_now(volume, key, version, flat=flat, asked=True)
+
+    async def _look_now(
+        self, volume: Volume, key: bytes, version: str, *, flat: bool, asked: bool
+    ) -> tuple[Name, Revision, Sequence[Extent] | None]:
+        view = self._namespace.store.view()
+        try:
+            name, revision = await self._find(volume, view, key, version, asked=asked)
+            apart = self._namespace.apart
+            if not flat or not (revision.windowed or revision.base) or apart is None:
+                return name, revision, None
+            stored = volume.rows(ViewSource(view))
+            return name, revision, await apart.flatten(stored, name.revision, revision.size)
+        finally:
+            view.close()
 
     async def _reader(
         self, key: bytes, name: Name, revision: Revision, version: str, pin: Pin
@@ -185,11 +211,12 @@ class NamespaceObjects(Objects):
         return ExtentReader(info, self._containers, revision.extents, pin)
 
     async def _find(
-        self, volume: Volume, view: View, key: bytes, version: str
+        self, volume: Volume, view: View, key: bytes, version: str, *, asked: bool
     ) -> tuple[Name, Revision]:
         """Return a version of an object and its revision.
 
         Raises:
+            Held: Somebody holds it, and was not asked.
             NotFound, VersionNotFound, IsDeleteMarker
         """
         if volume.plain and not version:
@@ -211,8 +238,8 @@ class NamespaceObjects(Objects):
                 )
             name = found
         opens = self._namespace.opens
-        if opens is not None and opens.holders(volume.number, name.inode):
-            await opens.recall(volume.number, name.inode, FOR_READ)
+        if not asked and opens is not None and opens.holders(volume.number, name.inode):
+            raise Held(volume.number, name.inode)
         if not name.revision:
             apart = self._namespace.apart
             if apart is None:
