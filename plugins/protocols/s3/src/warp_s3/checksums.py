@@ -12,6 +12,7 @@ import hashlib
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from types import MappingProxyType
 from typing import Final, Protocol
 
@@ -81,24 +82,37 @@ class _Crc:
         return self._value.to_bytes(self._size, "big")
 
 
-def _crc32() -> Checksum:
+# Imported once, at the first use: an import statement in each call would cost more than the CRC.
+
+
+@cache
+def _crc32_function() -> Callable[[Buffer, int], int]:
     try:
         from isal.isal_zlib import crc32
     except ImportError:  # no wheel for this machine: a tenth of the speed, the same value
-        return _Crc(zlib.crc32, 4)
-    return _Crc(crc32, 4)
+        return zlib.crc32
+    function: Callable[[Buffer, int], int] = crc32
+    return function
+
+
+@cache
+def _awscrt_function(name: str) -> Callable[[Buffer, int], int]:
+    from awscrt import checksums
+
+    function: Callable[[Buffer, int], int] = getattr(checksums, name)
+    return function
+
+
+def _crc32() -> Checksum:
+    return _Crc(_crc32_function(), 4)
 
 
 def _crc32c() -> Checksum:
-    from awscrt.checksums import crc32c
-
-    return _Crc(crc32c, 4)
+    return _Crc(_awscrt_function("crc32c"), 4)
 
 
 def _crc64nvme() -> Checksum:
-    from awscrt.checksums import crc64nvme
-
-    return _Crc(crc64nvme, 8)
+    return _Crc(_awscrt_function("crc64nvme"), 8)
 
 
 def _combine_crc32(first: int, second: int, length: int) -> int:
@@ -158,6 +172,11 @@ ALGORITHMS: Final[Mapping[str, Algorithm]] = MappingProxyType(
 HEADERS: Final[Mapping[str, Algorithm]] = MappingProxyType(
     {algorithm.header: algorithm for algorithm in ALGORITHMS.values()}
 )
+
+
+def warm() -> None:
+    """Import what the default algorithm needs, so that no client waits for it."""
+    _awscrt_function("crc64nvme")
 
 
 def algorithm_named(name: str) -> Algorithm:

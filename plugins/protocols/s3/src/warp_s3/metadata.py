@@ -43,14 +43,26 @@ _OVERRIDES: Final = {f"response-{name}": name for name in _KEPT if not name.star
 
 # What is asked for but not there must be refused: a client that believes its object encrypted or
 # locked is worse off than one that gets an error.
-_REFUSED: Final = {
-    "x-amz-server-side-encryption": "NotImplemented",
-    "x-amz-server-side-encryption-customer-algorithm": "NotImplemented",
-    "x-amz-object-lock-mode": "InvalidRequest",
-    "x-amz-object-lock-retain-until-date": "InvalidRequest",
-    "x-amz-object-lock-legal-hold": "InvalidRequest",
-    "x-amz-write-offset-bytes": "NotImplemented",
-}
+_LOCKS: Final = frozenset(
+    {
+        "x-amz-object-lock-mode",
+        "x-amz-object-lock-retain-until-date",
+        "x-amz-object-lock-legal-hold",
+    }
+)
+_UNKNOWN: Final = frozenset(
+    {
+        "x-amz-server-side-encryption",
+        "x-amz-server-side-encryption-customer-algorithm",
+        "x-amz-write-offset-bytes",
+    }
+)
+_GRANTS: Final = frozenset(
+    f"x-amz-grant-{right}" for right in ("full-control", "read", "read-acp", "write", "write-acp")
+)
+_REFUSED: Final = _LOCKS | _UNKNOWN | _GRANTS | {"x-amz-acl"}
+
+# ACLs that give nobody more than the owner, who has everything anyway.
 _ACLS: Final = frozenset({"private", "bucket-owner-full-control", "bucket-owner-read"})
 
 
@@ -60,7 +72,8 @@ def attributes_of(headers: Mapping[str, str], *, owner: str) -> Attributes:
     Raises:
         S3Error: A limit is broken, or something asked for is not there.
     """
-    check_refused(headers)
+    if not _REFUSED.isdisjoint(headers):
+        check_refused(headers)
     kept: dict[str, str] = {}
     user: dict[str, str] = {}
     size = 0
@@ -98,16 +111,13 @@ def check_refused(headers: Mapping[str, str]) -> None:
     Raises:
         S3Error: `NotImplemented`, `InvalidRequest` or `AccessControlListNotSupported`.
     """
-    if not _REFUSED.keys().isdisjoint(headers):
-        name = next(name for name in _REFUSED if name in headers)
-        if _REFUSED[name] == "InvalidRequest":
+    for name in _REFUSED & headers.keys():
+        if name in _LOCKS:
             raise S3Error("InvalidRequest", "Bucket is missing Object Lock Configuration")
-        raise S3Error("NotImplemented", details={"Header": name})
-    acl = headers.get("x-amz-acl")
-    if (acl is not None and acl not in _ACLS) or any(
-        name.startswith("x-amz-grant-") for name in headers
-    ):
-        raise S3Error("AccessControlListNotSupported")
+        if name in _UNKNOWN:
+            raise S3Error("NotImplemented", details={"Header": name})
+        if name in _GRANTS or headers[name] not in _ACLS:
+            raise S3Error("AccessControlListNotSupported")
 
 
 def storage_class(headers: Mapping[str, str]) -> str:

@@ -17,6 +17,7 @@ from warp_core.interfaces.protocols import Protocol, ProtocolCapabilities
 from warp_core.metrics import Counter
 
 from warp_s3.call import Answer
+from warp_s3.checksums import warm
 from warp_s3.config import Config
 from warp_s3.connection import Connection
 from warp_s3.http import Request
@@ -27,6 +28,9 @@ SCRATCH: Final = 64 * 1024
 
 SWEEP_S: Final = 0.25
 """How often deadlines are checked; timeouts are late by at most this."""
+
+WARM_S: Final = 0.5
+"""When libraries are imported that the first request may need."""
 
 BACKLOG: Final = 512
 """Connections that may wait to be accepted."""
@@ -56,6 +60,7 @@ class Server(Protocol):
         self._connections: set[Connection] = set()
         self._listener: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
+        self._warmer: asyncio.TimerHandle | None = None
         self._request_ids = count(time.time_ns() & 0xFFFF_FFFF_FFFF_FFFF)
         self._emptied: asyncio.Event
         self.loop: asyncio.AbstractEventLoop
@@ -82,6 +87,8 @@ class Server(Protocol):
             self._config, self._context.objects, self._context.authenticator, self._pool
         )
         await self._listen()
+        # Once the node is ready; 70 ms that the first upload would otherwise wait for.
+        self._warmer = self.loop.call_later(WARM_S, self._pool.submit, warm)
         self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
         return self
 
@@ -106,8 +113,9 @@ class Server(Protocol):
             _log.warning("requests cut off at the end of the drain", count=len(self._connections))
             for connection in list(self._connections):
                 connection.cancel()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        for timer in (self._sweeper, self._warmer):
+            if timer is not None:
+                timer.cancel()
         await self._listener.wait_closed()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
