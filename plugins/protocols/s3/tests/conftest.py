@@ -3,7 +3,8 @@
 import asyncio
 import importlib.util
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,7 @@ from warp_core.contexts import ProtocolContext
 from warp_core.errors import Unauthenticated
 from warp_core.interfaces.auth import AuthCapabilities, Authenticator, Credential, Principal
 from warp_core.metrics import Metrics
+from warp_core.views import Objects
 from warp_s3.config import Config
 from warp_s3.server import Server
 
@@ -60,24 +62,52 @@ class Keys(Authenticator):
         return self._known[access_key]
 
 
+@asynccontextmanager
+async def dictionaries() -> AsyncIterator[Objects]:
+    """Objects of this folder: needs nothing but core, and fails on request."""
+    yield memory_objects.MemoryObjects()
+
+
+@asynccontextmanager
+async def namespace() -> AsyncIterator[Objects]:
+    """Objects of core over engines in memory."""
+    from warp_core.containers import Containers, StoreSlot
+    from warp_core.namespace.namespace import Namespace
+    from warp_core.namespace.objects import NamespaceObjects
+    from warp_fixed.chunker import Fixed
+    from warp_meta_memory.engine import Memory as MemoryMeta
+    from warp_store_memory import Memory as MemoryStore
+
+    def codec(name: str) -> Fixed:
+        assert name.startswith("fixed:")
+        return Fixed(8 * 1024 * 1024)
+
+    async with (
+        MemoryMeta() as meta,
+        MemoryStore() as store,
+        Containers([StoreSlot("m", store)], codec=codec) as containers,
+    ):
+        yield NamespaceObjects(Namespace(meta, containers))
+
+
 class Running:
     """A server on a loop in a thread of its own."""
 
-    def __init__(self, data: Path, **options: Any) -> None:
-        self.objects = memory_objects.MemoryObjects()
+    objects: Any  # known once it runs
+    server: Server
+
+    def __init__(
+        self,
+        data: Path,
+        view: Callable[[], AbstractAsyncContextManager[Objects]] = dictionaries,
+        **options: Any,
+    ) -> None:
+        self._view = view
+        self._data = data
         self.metrics = Metrics()
         options.setdefault("listen", Address("127.0.0.1:0"))
-        self._context = ProtocolContext(
-            node="test",
-            data=data,
-            objects=self.objects,
-            files=None,  # type: ignore[arg-type]
-            blocks=None,  # type: ignore[arg-type]
-            authenticator=Keys(),
-            metrics=self.metrics,
-            drain_s=options.pop("drain_s", 5.0),
-        )
-        self.server = Server(Config(**options), self._context)
+        self._drain_s = options.pop("drain_s", 5.0)
+        self._config = Config(**options)
         self.errors: list[BaseException] = []
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
@@ -96,13 +126,28 @@ class Running:
             )
         )
         try:
-            async with self.server:
+            async with self._view() as self.objects, self._make() as self.server:
                 self._started.set()
                 await self._stop.wait()
         except BaseException as error:
             self.errors.append(error)
         finally:
             self._started.set()
+
+    def _make(self) -> Server:
+        return Server(
+            self._config,
+            ProtocolContext(
+                node="test",
+                data=self._data,
+                objects=self.objects,
+                files=None,  # type: ignore[arg-type]
+                blocks=None,  # type: ignore[arg-type]
+                authenticator=Keys(),
+                metrics=self.metrics,
+                drain_s=self._drain_s,
+            ),
+        )
 
     @property
     def url(self) -> str:
@@ -157,10 +202,16 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Running]]:
         one.stop()
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+@pytest.fixture(
+    scope="module",
+    params=[dictionaries, pytest.param(namespace, marks=pytest.mark.workspace)],
+    ids=["dictionaries", "namespace"],
+)
+def shared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
     """One server for the tests of a module, each with buckets of its own."""
-    running = Running(tmp_path_factory.mktemp("data"))
+    running = Running(tmp_path_factory.mktemp("data"), request.param)
     yield running
     running.stop()
 

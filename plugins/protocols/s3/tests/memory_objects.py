@@ -288,6 +288,8 @@ class MemoryObjects(Objects):
         condition: Condition = ALWAYS,
         size: int | None = None,
     ) -> Writer:
+        self._check(self._volume(volume), key, condition)
+
         async def commit(data: bytes, digests: Digests) -> ObjectInfo:
             return self._link(volume, key, data, attributes, digests, condition)
 
@@ -456,6 +458,8 @@ class MemoryObjects(Objects):
     async def part_writer(
         self, volume: str, key: bytes, upload: str, number: int, *, size: int | None = None
     ) -> Writer:
+        self._upload(volume, key, upload)
+
         async def commit(data: bytes, digests: Digests) -> ObjectInfo:
             part = self._add_part(volume, key, upload, number, data, digests)
             return ObjectInfo(

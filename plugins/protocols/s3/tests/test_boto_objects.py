@@ -455,7 +455,10 @@ def test_large_files_go_up_and_down_in_parts(s3: Any, bucket: str, tmp_path: Any
     assert s3.head_object(Bucket=bucket, Key="k")["ETag"].endswith('-3"')
 
 
-def test_nothing_stays_open(shared: Any, s3: Any, bucket: str) -> None:
+def test_nothing_stays_open(serve: Any, connect: Any) -> None:
+    running = serve()
+    s3, bucket = connect(running.url), "bucket"
+    s3.create_bucket(Bucket=bucket)
     for size in (0, 10, 100_000, 3_000_000):
         s3.put_object(Bucket=bucket, Key="k", Body=payload(size))
         s3.get_object(Bucket=bucket, Key="k")["Body"].read()
@@ -463,4 +466,4 @@ def test_nothing_stays_open(shared: Any, s3: Any, bucket: str) -> None:
     code(s3.get_object, Bucket=bucket, Key="k", Range="bytes=9999999-")
     code(s3.get_object, Bucket=bucket, Key="k", IfNoneMatch="*")
 
-    assert (shared.objects.open_readers, shared.objects.open_writers) == (0, 0)
+    assert (running.objects.open_readers, running.objects.open_writers) == (0, 0)

@@ -295,7 +295,14 @@ def test_broken_chunks_are_answered_and_closed(dial: Any, bucket: str, chunks: b
     assert headers["connection"] == "close"
 
 
-def test_a_body_cut_short_stores_nothing(dial: Any, shared: Any, bucket: str) -> None:
+def test_a_body_cut_short_stores_nothing(serve: Any, connect: Any) -> None:
+    running = serve()
+    connect(running.url).create_bucket(Bucket="bucket")
+    bucket = "bucket"
+
+    def dial() -> Client:
+        return Client(running.port)
+
     for size in (10, 500_000):
         client = dial()
         client.send(put(f"/{bucket}/cut", bytes(size)) + bytes(size - 1))
@@ -311,25 +318,26 @@ def test_a_body_cut_short_stores_nothing(dial: Any, shared: Any, bucket: str) ->
 
     assert client.answer()[0] == 404
     deadline = time.monotonic() + 5
-    while shared.objects.open_writers and time.monotonic() < deadline:
+    while running.objects.open_writers and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert shared.objects.open_writers == 0
+    assert running.objects.open_writers == 0
 
 
-def test_a_client_that_leaves_during_a_download_costs_nothing(
-    dial: Any, shared: Any, s3: Any, bucket: str
-) -> None:
-    s3.put_object(Bucket=bucket, Key="k", Body=bytes(30_000_000))
+def test_a_client_that_leaves_during_a_download_costs_nothing(serve: Any, connect: Any) -> None:
+    running = serve()
+    s3 = connect(running.url)
+    s3.create_bucket(Bucket="bucket")
+    s3.put_object(Bucket="bucket", Key="k", Body=bytes(30_000_000))
     for _ in range(3):
-        client = dial()
-        client.send(get(f"/{bucket}/k"))
+        client = Client(running.port)
+        client.send(get("/bucket/k"))
         client.socket.recv(1000)
         client.close()
     deadline = time.monotonic() + 5
-    while shared.objects.open_readers and time.monotonic() < deadline:
+    while running.objects.open_readers and time.monotonic() < deadline:
         time.sleep(0.01)
 
-    assert shared.objects.open_readers == 0
+    assert running.objects.open_readers == 0
 
 
 def test_reads_that_wait_are_sent_too(serve: Any, connect: Any) -> None:

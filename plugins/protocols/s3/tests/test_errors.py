@@ -2,7 +2,7 @@
 
 import pytest
 from warp_core import errors as core
-from warp_s3.errors import CODES, FROM_CORE, S3Error, from_core
+from warp_s3.errors import CODES, FROM_CORE, S3Error, delete_marker, from_core
 from warp_s3.http import REASONS
 
 
@@ -34,8 +34,8 @@ def test_a_failed_condition_is_named() -> None:
 
 
 def test_markers_are_told_apart() -> None:
-    current = from_core(core.IsDeleteMarker("m", version="v", current=True))
-    named = from_core(core.IsDeleteMarker("m", version="v", current=False))
+    current = from_core(core.IsDeleteMarker("m", version="v"))
+    named = delete_marker("v", named=True)
 
     assert (current.code, current.headers["x-amz-version-id"]) == ("NoSuchKey", "v")
     assert (named.code, named.headers["Allow"]) == ("MethodNotAllowed", "DELETE")

@@ -296,11 +296,15 @@ def from_core(error: core.WarpError) -> S3Error:
     if isinstance(error, core.PreconditionFailed) and error.condition:
         return S3Error(code, details={"Condition": error.condition})
     if isinstance(error, core.IsDeleteMarker):
-        headers = {"x-amz-delete-marker": "true"}
-        if error.version:
-            headers["x-amz-version-id"] = error.version
-        if not error.current:
-            # S3 answers 405 when the version asked for is itself a marker.
-            return S3Error("MethodNotAllowed", headers={**headers, "Allow": "DELETE"})
-        return S3Error(code, headers=headers)
+        return delete_marker(error.version, named=False)
     return S3Error(code, message)
+
+
+def delete_marker(version: str, *, named: bool) -> S3Error:
+    """Say that an object is deleted: as if it were not there, or, asked for by its id, what it is."""
+    headers = {"x-amz-delete-marker": "true"}
+    if version:
+        headers["x-amz-version-id"] = version
+    if named:
+        return S3Error("MethodNotAllowed", headers={**headers, "Allow": "DELETE"})
+    return S3Error("NoSuchKey", headers=headers)

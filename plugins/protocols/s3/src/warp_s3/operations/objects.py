@@ -5,17 +5,16 @@ from typing import TYPE_CHECKING, Final
 from warp_core.errors import (
     IsDeleteMarker,
     NotFound,
-    PreconditionFailed,
     VersionNotFound,
     VolumeNotFound,
 )
-from warp_core.views.objects import SMALL_MAX, Condition, ObjectInfo
+from warp_core.views.objects import SMALL_MAX, ObjectInfo
 
 from warp_s3 import xml_output
 from warp_s3.call import Answer, Call, empty, xml
 from warp_s3.conditions import check_read, requested_range, write_condition
 from warp_s3.digesting import Expected, kept_algorithm
-from warp_s3.errors import S3Error
+from warp_s3.errors import S3Error, delete_marker
 from warp_s3.http import http_date
 from warp_s3.listing_arguments import PAGE_MAX, count_argument
 from warp_s3.metadata import attributes_of, checksum_headers, described
@@ -144,7 +143,7 @@ def _version(call: Call) -> str:
 def missing(call: Call, error: NotFound) -> Exception:
     """Say what exactly is not there."""
     if isinstance(error, IsDeleteMarker):
-        return error
+        return delete_marker(error.version, named="versionId" in call.query)
     if isinstance(error, VolumeNotFound):
         return S3Error("NoSuchBucket", details={"BucketName": call.bucket})
     key = call.key.decode("utf-8", "replace")
@@ -160,8 +159,6 @@ def missing(call: Call, error: NotFound) -> Exception:
 
 async def put_object(service: "Service", call: Call) -> Answer:
     """Store an object."""
-    if call.body.length is None and not call.request.chunked:
-        raise S3Error("MissingContentLength")
     if call.request.content_length is None and not call.request.chunked:
         raise S3Error("MissingContentLength")
     attributes = attributes_of(call.headers, owner=call.principal.name)
@@ -180,7 +177,6 @@ async def put_object(service: "Service", call: Call) -> Answer:
             condition=condition,
         )
     else:
-        await _check_early(service, call, condition)
         writer = await service.objects.writer(
             call.bucket, call.key, attributes, condition=condition, size=length
         )
@@ -190,23 +186,3 @@ async def put_object(service: "Service", call: Call) -> Answer:
     if info.version != "null":
         headers.append(("x-amz-version-id", info.version))
     return empty(200, headers)
-
-
-async def _check_early(service: "Service", call: Call, condition: Condition) -> None:
-    """Refuse a large body before it is sent, where that is already clear.
-
-    The commit judges again: this only spares the client the upload.
-    """
-    await service.objects.volume(call.bucket)
-    if not condition.absent and not condition.etag:
-        return
-    try:
-        info = await service.objects.head(call.bucket, call.key)
-    except NotFound as error:
-        if condition.etag:
-            raise missing(call, error) from error
-        return
-    if condition.absent:
-        raise PreconditionFailed("the object exists", condition="If-None-Match")
-    if condition.etag not in {"*", info.etag}:
-        raise PreconditionFailed("the object has another ETag", condition="If-Match")
