@@ -708,7 +708,7 @@ class BlobStoreKit(Kit, kit=True):
                 else:
                     continue
             except WarpError as error:
-                raised = type(error)
+                raised: type = type(error)
             else:
                 raised = type(None)
             assert issubclass(raised, expected or type(None)), f"{verb} {name}"
