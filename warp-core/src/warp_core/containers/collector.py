@@ -175,10 +175,7 @@ class Collector:
             return 0
         await self._fleet.load(copy)
         before = copy.allocated
-        for offset, length in ranges:
-            position = copy.position(offset)
-            if position is None or length < PUNCH_MIN:
-                continue
+        for position, length in copy.stretches(ranges):
             begin, end = (position + BLOCK - 1) & -BLOCK, (position + length) & -BLOCK
             if end - begin >= PUNCH_MIN:
                 await copy.slot.store.punch(copy.name, offset=begin, length=end - begin)

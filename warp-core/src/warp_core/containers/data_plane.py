@@ -235,6 +235,7 @@ class Containers:
             codec_threads=self._threads,
             append=lambda payload: self.append(payload, owner=owner, policy=policy),
             sync=self._sync_small,
+            discard=self._collector.discard,
         )
 
     # Out ------------------------------------------------------------------------------------------

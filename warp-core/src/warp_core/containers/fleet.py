@@ -36,7 +36,7 @@ from warp_core.errors import (
     WarpError,
 )
 
-TABLES = 1024 * 1024  # room for heads and tables beside a container's payload
+TABLES = 64  # a container has that part of its payload more, for heads and tables: eight chunks of 8 MiB fit into one of 64
 MAP_BLOB = "map"
 PROBATION_S = 30.0  # a store that answered with an I/O error gets no new containers for this long
 LIST_PAGE = 1000
@@ -63,6 +63,23 @@ class Copy:
         if not self.rewrite:
             return offset
         return self.map.position(offset) if self.map is not None else None
+
+    def stretches(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """Yield (position, length) of what the blob has of some ranges (offset, length) of the container; ascending and apart."""
+        if self.map is None:
+            yield from ranges
+            return
+        runs = list(self.map.runs())
+        at = 0
+        for offset, length in ranges:
+            while at < len(runs) and runs[at][0] + runs[at][1] <= offset:
+                at += 1
+            next_run = at
+            while next_run < len(runs) and runs[next_run][0] < offset + length:
+                begin, size, position = runs[next_run]
+                next_run += 1
+                first = max(begin, offset)
+                yield position + first - begin, min(begin + size, offset + length) - first
 
 
 class Container:
@@ -105,7 +122,7 @@ class Fleet:
         self.map = ClusterMap()
         self.now_ns = now_ns
         self.container_size = container_size
-        self.reserve = container_size + TABLES & -PAGE
+        self.reserve = PAGE + container_size + container_size // TABLES & -PAGE
         self._monotonic = monotonic
         self._by_id: dict[str, StoreSlot] = {}
         self._suspect: dict[str, float] = {}  # store id → until when it gets nothing new
@@ -127,9 +144,13 @@ class Fleet:
         if len(self._by_id) < len(self.slots):
             raise Unavailable("two of the configured stores are the same one")
         await self._open_map()
-        await self.ledger.open()
-        for slot in self.slots:
-            await self._take_inventory(slot)
+        found = [await self._take_inventory(slot) for slot in self.slots]
+        await self.ledger.open(
+            max((epoch_of(one) for copies in found for one in copies), default=0)
+        )
+        for copies in found:
+            for container, some in copies.items():
+                await self._admit_copies(container, some)
 
     async def _open_map(self) -> None:
         found = await asyncio.gather(*(self._read_map(slot) for slot in self.slots))
@@ -149,7 +170,7 @@ class Fleet:
         except (NotFound, StoreFailed):
             return None
 
-    async def _take_inventory(self, slot: StoreSlot) -> None:
+    async def _take_inventory(self, slot: StoreSlot) -> dict[int, list[Copy]]:
         after = "c/"
         found: dict[int, list[Copy]] = {}
         while True:
@@ -162,8 +183,7 @@ class Fleet:
             if len(page) < LIST_PAGE:
                 break
             after = page[-1].name
-        for container, copies in found.items():
-            await self._admit_copies(container, copies)
+        return found
 
     async def _admit_copies(self, container: int, copies: list[Copy]) -> None:
         """Keep the newest finished blob of one store; delete what a crash left behind."""

@@ -18,6 +18,7 @@ from warp_core.containers.format import (
     Page,
     align,
     container_id,
+    epoch_of,
     next_epoch,
     pack,
     pack_page,
@@ -53,8 +54,8 @@ class Ledger:
         self._tail = 0
         self.epoch = 0
 
-    async def open(self) -> None:
-        """Read what there is, give out a new epoch, begin a new ledger, delete the old ones.
+    async def open(self, last_epoch: int) -> None:
+        """Read what there is, give out an epoch after `last_epoch`, begin a new ledger, delete the old ones.
 
         Raises:
             StoreFailed: No store takes the ledger: the node must not write.
@@ -65,12 +66,13 @@ class Ledger:
         for slot in self._slots:
             for info in await slot.store.list(FOLDER):
                 old.append((slot, info.name))
+                last_epoch = max(last_epoch, _epoch_of_name(info.name))
                 if not await self._read(slot, info.name):
                     damaged.append(f"{info.name} on {slot.name}")
         if damaged and len(damaged) == len(old):
             # A ledger whose creation was cut off has no page yet; nothing depended on it.
             self.known = facts.Knowledge()
-        self.epoch = next_epoch(self.known.epoch, self._now_ns() / 1e9)
+        self.epoch = next_epoch(max(self.known.epoch, last_epoch), self._now_ns() / 1e9)
         self.known.add(facts.epoch(self.epoch))
         async with self._lock:
             await self._rewrite()
@@ -180,6 +182,13 @@ class Ledger:
                 with suppress(msgspec.DecodeError, Corrupt):
                     self.known.learn(body[at + head.size : at + head.stored])
         return True
+
+
+def _epoch_of_name(name: str) -> int:
+    try:
+        return epoch_of(int(name.removeprefix(FOLDER), 16))
+    except ValueError:
+        return 0
 
 
 def _batches(new: Iterable[facts.Fact]) -> Iterable[list[facts.Fact]]:

@@ -42,7 +42,7 @@ async def rebuild(
         NoSpace, StoreFailed: As the store says; nothing changed.
     """
     old = next((copy for copy in entry.copies if copy.slot is slot), None)
-    rewrite = max((copy.rewrite for copy in entry.copies), default=0) + 1
+    rewrite = (old.rewrite if old else max((copy.rewrite for copy in entry.copies), default=0)) + 1
     mapped = Map(_runs(keep))
     size = mapped.end + 8 * len(mapped.offsets)
     copy = Copy(slot, entry.id, rewrite, size, size)

@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 
-from warp_core.containers import facts
 from warp_core.containers.appender import OpenContainer
 from warp_core.containers.buffers import BufferPool
 from warp_core.containers.filters import encode_frames
@@ -99,6 +98,7 @@ class ChunkWriter:
         codec_threads: Executor,
         append: Callable[[bytes], Chunk],
         sync: Callable[[Sequence[Chunk], bool], Awaitable[None]],
+        discard: Callable[[Sequence[tuple[int, int, int]]], None],
     ) -> None:
         self.size = 0
         self._fleet = fleet
@@ -119,6 +119,7 @@ class ChunkWriter:
         self._threads = codec_threads
         self._append = append
         self._sync = sync
+        self._discard = discard
         self._buffer: memoryview | None = None
         self._filled = 0
         self._consumed = 0  # bytes of the stream that were given a place
@@ -190,16 +191,16 @@ class ChunkWriter:
             return
         with suppress(WarpError):  # already told to whoever wrote
             await self._settle_writes()
-        for _, chunk in self._chunks:
-            self._note_dead(chunk.container, chunk.offset, align(chunk.stored))
+        dead = [(chunk.container, chunk.offset, align(chunk.stored)) for _, chunk in self._chunks]
         record, container = self._record, self._container
         if record is not None and container is not None:
-            self._note_dead(container.id, record.offset, align(record.end - record.offset))
+            dead.append((container.id, record.offset, align(record.end - record.offset)))
             container.place(record.end - record.offset)
         if container is not None:
             with suppress(WarpError):  # its copies are gone, or it is sealed by the next start
                 await container.sync()
         await self._close()
+        self._discard(dead)
 
     # Cutting --------------------------------------------------------------------------------------
 
@@ -397,9 +398,6 @@ class ChunkWriter:
         container, self._container = self._container, None
         if container is not None:
             await self._leases.give_back(container)
-
-    def _note_dead(self, container: int, offset: int, length: int) -> None:
-        self._fleet.ledger.note([facts.dead(container, [(offset, length)])])
 
     def _check_open(self) -> None:
         if self._closed:
