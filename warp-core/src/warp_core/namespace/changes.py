@@ -142,7 +142,9 @@ def parse_version_id(version: str) -> tuple[int, int] | None:
         packed = bytes.fromhex(version)
     except ValueError:
         return None
-    return int.from_bytes(packed[:8], "big"), int.from_bytes(packed[8:], "big")
+    sequence, nonce = int.from_bytes(packed[:8], "big"), int.from_bytes(packed[8:], "big")
+    # No nonce is what the null version has, and that has one id only.
+    return (sequence, nonce) if nonce else None
 
 
 def new_nonce() -> int:
