@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from warp_meta_memory.engine import Memory as MemoryMeta
-from warp_store_memory.store import Memory as MemoryBlobs
-
 from warp_core.containers import Containers, StoreSlot
 from warp_core.containers.journal import Journal
 from warp_core.namespace.apart import Inodes
@@ -14,6 +11,8 @@ from warp_core.namespace.filelog import FileLog
 from warp_core.namespace.files import NamespaceFiles
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.opens import Opens
+from warp_meta_memory.engine import Memory as MemoryMeta
+from warp_store_memory.store import Memory as MemoryBlobs
 
 
 class Stage:
