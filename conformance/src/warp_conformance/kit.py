@@ -189,7 +189,7 @@ def _with_limit(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...,
                 await test(self, *args, **kwargs)
         except TimeoutError:
             if limit.expired():
-                pytest.fail(f"took longer than {self.time_limit_s} s")
+                raise AssertionError(f"took longer than {self.time_limit_s} s") from None
             raise
 
     return limited

@@ -65,6 +65,7 @@ class TcpLink(Link):
         self._inbound = Inbound()
         self._allocate: Allocate | None = None
         self._receiver: asyncio.Future[Message] | None = None
+        self._unclaimed: Message | None = None
         self._greeter: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._turns: deque[asyncio.Future[None]] = (
@@ -107,7 +108,8 @@ class TcpLink(Link):
         await self._send(b"", (), 0, HELLO)
         self._greeter = self._loop.create_future()
         try:
-            self._deliver()
+            if self._cipher is not None:
+                self._open(self._cipher)  # the hello may have come with the end of the handshake
             await self._greeter
         finally:
             self._greeter = None
@@ -222,8 +224,9 @@ class TcpLink(Link):
             raise LocalProtocolError("two receivers on one link")
         if self._closed and self._broken is None:
             raise Unavailable("link is closed")
-        message = self._take(allocate)
+        message = self._unclaimed or self._take(allocate)
         if message is not None:
+            self._unclaimed = None
             return message
         self._check()
         self._allocate = allocate
@@ -234,6 +237,16 @@ class TcpLink(Link):
                 if self._cipher is not None:
                     self._open(self._cipher)  # it may hold what no readiness will tell of
             return await self._receiver
+        except asyncio.CancelledError:
+            if (
+                self._receiver.done()
+                and not self._receiver.cancelled()
+                and not self._receiver.exception()
+            ):
+                self._unclaimed = (
+                    self._receiver.result()
+                )  # it came in the moment of the cancellation
+            raise
         finally:
             self._receiver = self._allocate = None
 
