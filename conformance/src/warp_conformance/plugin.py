@@ -50,9 +50,30 @@ def pytest_pycollect_makemodule(
     return Stage.from_parent(parent, path=module_path)
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Interrupt a kit test that spins, setup and teardown included."""
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Interrupt a setup that spins."""
+    with _limited(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Interrupt a kit test that spins."""
+    with _limited(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Interrupt a teardown that spins."""
+    with _limited(item):
+        return (yield)
+
+
+@contextmanager
+def _limited(item: pytest.Item) -> Iterator[None]:
+    """Limit one phase of a kit test; other tests are left alone."""
     kit = getattr(item, "cls", None)
     if kit is None or not issubclass(kit, Kit):
         yield

@@ -320,14 +320,18 @@ class TransportKit(Kit, kit=True):
             with pytest.raises(Unavailable):
                 await other.receive()
 
-    async def test_what_was_sent_before_the_end_arrives_before_it(self, subject: Transport) -> None:
+    @pytest.mark.parametrize(("count", "size"), [(3, 10), (20, 5000)])
+    async def test_what_was_sent_before_the_end_arrives_before_it(
+        self, subject: Transport, count: int, size: int
+    ) -> None:
         async with self.pair(subject) as (link, other):
-            for number in range(20):
-                await link.send(b"%d" % number, [bytes(5000)])
+            for number in range(count):
+                await link.send(b"%d" % number, [bytes(size)])
             await link.close()
+            await asyncio.sleep(0.02)
 
-            arrived = [(await other.receive()).header for _ in range(20)]
-            assert arrived == [b"%d" % number for number in range(20)]
+            arrived = [(await other.receive()).header for _ in range(count)]
+            assert arrived == [b"%d" % number for number in range(count)]
             with pytest.raises(Unavailable):
                 await other.receive()
 
@@ -461,20 +465,18 @@ class TransportKit(Kit, kit=True):
     async def test_many_links_at_once_are_kept_apart(self, subject: Transport) -> None:
         async with self.listening(subject, echo) as listener:
 
-            async def talk(number: int) -> bool:
-                link = await subject.dial(listener.address, timeout_s=15.0)
+            async def talk(number: int, link: Link) -> None:
                 for at in range(5):
-                    await link.send(b"%d %d" % (number, at), [bytes([number]) * 1000])
+                    header, payload = b"%d %d" % (number, at), bytes([number]) * 1000
+                    await link.send(header, [payload])
                     message = await link.receive()
-                    if (message.header, bytes(message.payload)) != (
-                        b"%d %d" % (number, at),
-                        bytes([number]) * 1000,
-                    ):
-                        return False
-                await link.close()
-                return True
+                    assert (message.header, bytes(message.payload)) == (header, payload)
 
-            assert all(await asyncio.gather(*(talk(number) for number in range(40))))
+            dialing = (subject.dial(listener.address, timeout_s=15.0) for _ in range(40))
+            links = await asyncio.gather(*dialing)
+            await asyncio.gather(*(talk(number, link) for number, link in enumerate(links)))
+            for link in links:
+                await link.close()
 
     async def test_a_listener_may_dial(self, subject: Transport) -> None:
         async with self.listening(subject, echo) as first, self.listening(subject, echo) as second:
@@ -610,7 +612,8 @@ class TransportKit(Kit, kit=True):
                 await throw(listener.address, garbage)
                 await self.echoes(subject, listener)
 
-        assert served == len(GARBAGE)
+        # Without proofs, anything may pass for a peer that then says garbage.
+        assert served == len(GARBAGE) or not subject.capabilities.authenticated
 
     async def test_peers_that_say_nothing_hold_nobody_up(self, subject: Transport) -> None:
         async with self.listening(subject, echo) as listener, contextlib.AsyncExitStack() as stack:
