@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ACCESS_KEY, SECRET_KEY = "benchmark-access", "benchmark-secret-0123456789"
+ACCESS_KEY, SECRET_KEY = "BENCHMARKACCESSKEY00", "benchmarksecret0123456789benchmarksecret01"
 START_LIMIT_S = 60.0
 
 
