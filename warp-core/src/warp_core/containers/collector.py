@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 
 from warp_core.containers import facts
@@ -17,7 +17,6 @@ from warp_core.containers.format import (
     Page,
     State,
     align,
-    epoch_of,
     lane_of,
     pack_page,
 )
@@ -41,10 +40,16 @@ class Collector:
         fleet: Fleet,
         *,
         needed: Callable[[int], bool],
+        current: Callable[[int], bool],
+        find: Callable[[int], Awaitable[None]],
         forget: Callable[[int], None],
     ) -> None:
         self._fleet = fleet
         self._needed = needed  # may the journal still want this segment?
+        self._current = (
+            current  # was it made by this session? Then what is not linked yet may still be
+        )
+        self._find = find
         self._forget = forget
         self._waiting: deque[tuple[int, tuple[int, ...]]] = (
             deque()
@@ -96,6 +101,8 @@ class Collector:
         for container in [one for one in self._todo if not self._blocked.get(one)]:
             if counts["copied_bytes"] >= budget:
                 break
+            if container not in self._fleet.containers:
+                await self._find(container)  # a segment that the journal began since the inventory
             entry = self._fleet.containers.get(container)
             if entry is None or not entry.live:
                 del self._todo[container]
@@ -125,8 +132,7 @@ class Collector:
             return
         await self._fleet.describe(entry)
         ranges = dead.ranges()
-        payload = await self._payload_bytes(entry)
-        live = payload - dead.bytes
+        live = await self._live_bytes(entry, dead)
         if live <= 0 and await self._all_explained(entry):
             counts["freed_bytes"] += sum(copy.allocated for copy in entry.copies)
             counts["deleted"] += 1
@@ -147,20 +153,21 @@ class Collector:
         found = await inventory(self._fleet, entry)
         return not unexplained(self._fleet, entry, found) and not living(self._fleet, entry, found)
 
-    async def _payload_bytes(self, entry: Container) -> int:
-        """Return how many bytes of records a container had that were data: commits in the journal are not."""
+    async def _live_bytes(self, entry: Container, dead: facts.DeadRanges) -> int:
+        """Return how many bytes of a container's records are payload that is alive."""
+        for copy in entry.copies:
+            await self._fleet.load(copy)
+            if copy.map is not None:  # it holds payload only
+                gone = sum(length for _, length in copy.stretches(dead.ranges()))
+                return sum(copy.map.lengths) - gone
         if lane_of(entry.id) != Lane.JOURNAL:
-            return entry.size - PAGE
-        known = self._payload.get(entry.id)
-        if known is None:
+            return entry.size - PAGE - dead.bytes
+        payload = self._payload.get(entry.id)
+        if payload is None:  # a segment of the journal holds commits as well
             found = await inventory(self._fleet, entry)
-            known = sum(head.next - head.offset for head in found if head.kind == Kind.PAYLOAD)
-            dead = self._fleet.ledger.known.dead.get(entry.id)
-            if dead is not None:  # a compacted segment shows only what was alive then
-                there = {head.offset for head in found}
-                known += sum(length for offset, length in dead.ranges() if offset not in there)
-            self._payload[entry.id] = known
-        return known
+            payload = sum(head.next - head.offset for head in found if head.kind == Kind.PAYLOAD)
+            self._payload[entry.id] = payload
+        return payload - dead.bytes
 
     async def _threshold(self, entry: Container) -> float:
         for copy in entry.copies:
@@ -249,11 +256,14 @@ class Collector:
     def in_doubt(self, entry: Container) -> bool:
         """Say whether a container may hold records that were never linked."""
         known = self._fleet.ledger.known
-        if entry.open or known.is_asked(entry.id) or self._needed(entry.id):
+        if (
+            entry.open
+            or self._current(entry.id)
+            or known.is_asked(entry.id)
+            or self._needed(entry.id)
+        ):
             return False
-        return entry.doubtful or (
-            epoch_of(entry.id) != self._fleet.ledger.epoch and lane_of(entry.id) == Lane.JOURNAL
-        )
+        return entry.doubtful or lane_of(entry.id) == Lane.JOURNAL
 
     async def _seal(self, entry: Container) -> None:
         """Seal a container that a crash left open: cut it behind its last record."""

@@ -77,8 +77,15 @@ class Containers:
         self._leases = Leases(self._fleet)
         self._shared: dict[int, SharedLog] = {}
         self._reader = Reader(self._fleet, self._codecs, self._pending, self._note_rotten)
-        needed = journal.needed if journal is not None else _never
-        self._collector = Collector(self._fleet, needed=needed, forget=self._reader.forget)
+        self._journal_floor = 0  # segments from this one on are replayed by a restart
+        needed = self._needed_by_restart
+        self._collector = Collector(
+            self._fleet,
+            needed=needed,
+            current=self._of_this_session,
+            find=self._reader.find,
+            forget=self._reader.forget,
+        )
         self._scrubber = Scrubber(self._fleet, needed=needed, monotonic=monotonic)
         self._threads = ThreadPoolExecutor(CODEC_THREADS, thread_name_prefix="codec")
 
@@ -111,14 +118,8 @@ class Containers:
             if epoch_of(entry.id) == self._fleet.ledger.epoch
         )
         if kind is None and not doubt:
-            ended = [facts.clean(self._fleet.ledger.epoch)]
-            epochs = {
-                epoch_of(entry.id)
-                for entry in self._fleet.journals()
-                if not self._collector.in_doubt(entry)
-            }
-            ended += [facts.clean(epoch) for epoch in epochs]
-            self._fleet.ledger.note(ended)
+            ended = {self._fleet.ledger.epoch, epoch_of(self.journal_end())}
+            self._fleet.ledger.note(facts.clean(epoch) for epoch in sorted(ended) if epoch)
         await self._fleet.ledger.flush()
 
     # In -------------------------------------------------------------------------------------------
@@ -319,6 +320,24 @@ class Containers:
         """
         return await self._collector.recover(refers, budget)
 
+    def journal_end(self) -> int:
+        """Return the segment that the journal writes now, 0 without a journal."""
+        return self._journal.end.container if self._journal is not None else 0
+
+    def release_journal(self, container: int) -> None:
+        """Say that no restart replays segments of the journal before this one; until then, all of them are left alone."""
+        self._journal_floor = max(self._journal_floor, container)
+
+    def _needed_by_restart(self, container: int) -> bool:
+        if self._journal is None or lane_of(container) != Lane.JOURNAL:
+            return False
+        return container >= self._journal_floor or self._journal.needed(container)
+
+    def _of_this_session(self, container: int) -> bool:
+        if lane_of(container) == Lane.JOURNAL:
+            return epoch_of(container) == epoch_of(self.journal_end())
+        return epoch_of(container) == self._fleet.ledger.epoch
+
     # Keeping --------------------------------------------------------------------------------------
 
     async def scrub(
@@ -335,10 +354,6 @@ class Containers:
         """Return the names of stores that belong to the node and are not here."""
         here = {slot.store.id for slot in self._fleet.slots}
         return [member.name for member in self._fleet.map.members if member.id not in here]
-
-
-def _never(container: int) -> bool:
-    return False
 
 
 def no_codec(name: str) -> Codec:

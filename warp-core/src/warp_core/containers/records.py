@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 
 from warp_core.containers.fleet import Container, Copy, Fleet
-from warp_core.containers.format import FRAME, HEAD, PAGE, Head, bad_frames, find_head, unpack_head
+from warp_core.containers.format import (
+    FRAME,
+    HEAD,
+    PAGE,
+    Head,
+    Map,
+    bad_frames,
+    find_head,
+    unpack_head,
+)
 from warp_core.errors import Corrupt, NotFound, StoreFailed
 
 WINDOW = (
@@ -86,6 +95,9 @@ def unexplained(fleet: Fleet, entry: Container, found: Iterable[Head]) -> list[t
     dead = fleet.ledger.known.dead.get(entry.id)
     if dead is not None:
         known += [(offset, offset + length) for offset, length in dead.ranges()]
+    for copy in entry.copies:
+        if copy.map is not None:  # what it left out was dead, or a commit that nobody needed
+            known += _between(copy.map, entry.size)
     gaps: list[tuple[int, int]] = []
     at = PAGE
     for start, end in sorted(known):
@@ -95,6 +107,16 @@ def unexplained(fleet: Fleet, entry: Container, found: Iterable[Head]) -> list[t
     if entry.size > at:
         gaps.append((at, entry.size - at))
     return gaps
+
+
+def _between(mapped: Map, size: int) -> list[tuple[int, int]]:
+    """Return the (start, end) of what lies between the runs of a map."""
+    holes = []
+    at = PAGE
+    for offset, length, _ in mapped.runs():
+        holes.append((at, offset))
+        at = offset + length
+    return [*holes, (at, size)]
 
 
 async def pieces(

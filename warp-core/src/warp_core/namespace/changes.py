@@ -60,6 +60,12 @@ class Apart(Protocol):
     async def settle(self, volume: int, inode: int) -> None:
         """Bring a file's rows up to date with what was written to it."""
 
+    async def checkpoint(self) -> None:
+        """Bring all rows up to date, and note from where a restart replays the journal."""
+
+    async def drain(self, name: str) -> bool:
+        """Remove some windows of a volume's dropped revisions; True when none is left."""
+
     async def flatten(self, stored: Rows, revision: int, size: int) -> list[Extent]:
         """Return the extents of a revision that was written in place, as its rows tell it.
 
