@@ -1,0 +1,330 @@
+"""Snapshots and clones of volumes: taking one is a row, deleting one walks what only it held.
+
+The rows' side is `tree.py`. A snapshot's number is the epoch that begins with it. With P the snapshot before S, an archived row on
+S's dead list that was born in P or later was shown by S alone: it is freed. One born earlier is handed to P's list. What a row held is
+freed except for what its neighbours in time, on the same key, hold as well: content lives in one piece of time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
+
+import msgspec
+
+from warp_core.containers import Chunk
+from warp_core.errors import (
+    AlreadyExists,
+    Busy,
+    InvalidArgument,
+    NotFound,
+    TooLarge,
+    VolumeNotFound,
+)
+from warp_core.metadata import Transaction
+from warp_core.namespace import keys, rows
+from warp_core.namespace.apart import Fresh, Inodes
+from warp_core.namespace.changes import Change, own_chunks
+from warp_core.namespace.extents import chunks, unpack_window
+from warp_core.namespace.namespace import Namespace
+from warp_core.namespace.rows import SnapshotRow, VolumeRow, decode_snapshot, encode
+from warp_core.namespace.tree import Volume
+
+SNAPSHOTS_MAX: Final = 4_096  # of one volume: a listing is a few scans
+CLONES_MAX: Final = 1_024  # that read through one snapshot: their numbers lie in its row
+BATCH: Final = 24  # dead rows of one transaction: each is up to two deletes, two reads and a put
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}\Z")
+
+
+class SnapshotInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One snapshot."""
+
+    name: str
+    number: int
+    created_ns: int
+    clones: tuple[int, ...] = ()  # numbers of volumes that read through it
+
+
+class Snapshots:
+    """Snapshots and clones of all volumes."""
+
+    def __init__(self, namespace: Namespace, inodes: Inodes) -> None:
+        self._namespace = namespace
+        self._inodes = inodes
+
+    async def all(self, volume: str) -> list[SnapshotInfo]:
+        """Return a volume's snapshots, oldest first.
+
+        Raises:
+            VolumeNotFound
+        """
+        return [
+            SnapshotInfo(name=row.name, number=number, created_ns=row.created_ns, clones=row.clones)
+            for number, row in await self._rows(await self._namespace.volumes.get(volume))
+            if not row.state
+        ]
+
+    async def create(self, volume: str, name: str) -> SnapshotInfo:
+        """Keep the volume as it is now; what was written to its files is in it, synced or not.
+
+        Raises:
+            VolumeNotFound, ReadOnly
+            AlreadyExists: A snapshot has this name, or one of it is still being deleted.
+            InvalidArgument: Not a name that a snapshot can have.
+            TooLarge: SNAPSHOTS_MAX.
+        """
+        if not _NAME.match(name):
+            raise InvalidArgument(
+                f"snapshot name {name!r}: 1 to 128 letters, digits and . _ @ + -,"
+                " beginning with a letter or digit"
+            )
+        target = await self._namespace.volumes.writable(volume)
+        now = self._namespace.clock_ns()
+
+        async def change(row: VolumeRow, tx: Transaction) -> VolumeRow:
+            prefix = keys.prefix(row.number)
+            existing = await _scan_all(tx, prefix)
+            if any(each.name == name for _, each in existing):
+                raise AlreadyExists(f"volume {volume!r} has a snapshot {name!r}")
+            if len(existing) >= SNAPSHOTS_MAX:
+                raise TooLarge(f"volume {volume!r} has {SNAPSHOTS_MAX} snapshots")
+            number = row.epoch + 1
+            tx.put(prefix + keys.snapshot_key(number), encode(SnapshotRow(name, now, row.newest)))
+            return msgspec.structs.replace(row, epoch=number, newest=number)
+
+        async with self._inodes.quiet(target.number):
+            changed = await self._namespace.volumes.update(volume, change)
+        return SnapshotInfo(name=name, number=changed.row.newest, created_ns=now)
+
+    async def delete(self, volume: str, name: str) -> None:
+        """Delete a snapshot and free exactly what only it held.
+
+        Raises:
+            VolumeNotFound
+            NotFound: No snapshot of that name.
+            Busy: Clones read through it.
+        """
+
+        async def change(row: VolumeRow, tx: Transaction) -> VolumeRow:
+            prefix = keys.prefix(row.number)
+            existing = await _scan_all(tx, prefix)
+            number, snapshot = _named(existing, volume, name)
+            if snapshot.clones:
+                raise Busy(f"volumes {list(snapshot.clones)} are clones of {volume}@{name}")
+            going = msgspec.structs.replace(snapshot, state="deleting")
+            tx.put(prefix + keys.snapshot_key(number), encode(going))
+            for other, later in existing:
+                if later.previous == number:
+                    later = msgspec.structs.replace(later, previous=snapshot.previous)
+                    tx.put(prefix + keys.snapshot_key(other), encode(later))
+            if row.newest == number:
+                row = msgspec.structs.replace(row, newest=snapshot.previous)
+            return row
+
+        await self._namespace.volumes.update(volume, change)
+        while not await self.clean(volume):
+            pass
+
+    async def clean(self, volume: str) -> bool:
+        """Free some of what deleted snapshots held; True when nothing is left to do. Resumes what a crash cut short."""
+        stored = await self._rows(await self._namespace.volumes.get(volume))
+        going = [number for number, row in stored if row.state]
+        if not going:
+            return True
+        alive = [number for number, row in stored if not row.state]
+        previous = max((number for number in alive if number < going[0]), default=0)
+        return not await self._clean(volume, going[0], previous) and len(going) == 1
+
+    async def _clean(self, volume: str, number: int, previous: int) -> bool:
+        """Work on one dead list; True if there may be more of it."""
+
+        async def body(change: Change) -> bool:
+            page = await change.rows.scan_present(*keys.dead_of(number), limit=BATCH)
+            for entry, _ in page:
+                key, death = keys.dead_parts(entry)
+                change.rows.delete_present(entry)
+                archived = keys.archive_key(key, death)
+                value = await change.rows.get_present(archived)
+                if value is None:
+                    continue
+                if rows.born(value) < previous:
+                    change.rows.put_present(keys.dead_key(previous, key, death), b"")
+                    continue
+                near = await _neighbours(change, key, death)
+                change.rows.delete_present(archived)
+                await _free(change, key, value, near)
+            if len(page) < BATCH:
+                change.rows.delete_present(keys.snapshot_key(number))
+            return len(page) == BATCH
+
+        return await self._namespace.change(volume, body)
+
+    async def exclusive(self, volume: str, name: str) -> int:
+        """Return how many bytes of chunks deleting a snapshot would free."""
+        target = await self._namespace.volumes.get(volume)
+        stored = await self._rows(target)
+        number, row = _named(stored, volume, name)
+        own = Fresh(self._namespace, replace(target, bases=(), snapshot=0))
+        total: set[Chunk] = set()
+        start, end = keys.dead_of(number)
+        while page := await own.scan(start, end):
+            for entry, _ in page:
+                key, death = keys.dead_parts(entry)
+                value = await own.get(keys.archive_key(key, death))
+                if value is None or rows.born(value) < row.previous:
+                    continue
+                kept: set[Chunk] = set()
+                for neighbour in await _near(own, key, death):
+                    kept |= _held(key, neighbour)
+                total |= _held(key, value) - kept
+            start = page[-1][0] + b"\0"
+        return sum(chunk.length for chunk in total)
+
+    async def clone(self, source: str, target: str, *, snapshot: str = "", owner: str) -> Volume:
+        """Make a volume that begins as another one is now, or as a snapshot of it was; no content is copied.
+
+        Raises:
+            VolumeNotFound, NotFound, AlreadyExists, AlreadyOwned, InvalidArgument
+            Busy: CLONES_MAX volumes read through the snapshot.
+        """
+        name = snapshot
+        if not name:
+            name = f"clone-{target}-{self._namespace.clock_ns()}"
+            await self.create(source, name)
+        origin = await self._namespace.volumes.get(source)
+        number, _ = _named(await self._rows(origin), source, name)
+        made = await self._namespace.volumes.create(
+            target, owner=owner, base=(origin.number, number), policy=dict(origin.row.policy)
+        )
+
+        async def pin(row: VolumeRow, tx: Transaction) -> VolumeRow:
+            key = keys.prefix(row.number) + keys.snapshot_key(number)
+            value = await tx.get(key)
+            held = decode_snapshot(value) if value else None
+            if held is None or held.state:
+                raise NotFound(f"volume {source!r} has no snapshot {name!r} any more")
+            if len(held.clones) >= CLONES_MAX:
+                raise Busy(f"{CLONES_MAX} volumes read through {source}@{name}")
+            clones = (*held.clones, made.number)
+            tx.put(key, encode(msgspec.structs.replace(held, clones=clones)))
+            return row
+
+        try:
+            await self._namespace.volumes.update(source, pin)
+        except BaseException:
+            await self._namespace.volumes.delete(target, _may_go)
+            raise
+        return made
+
+    async def release(self, number: int, base: tuple[int, int]) -> None:
+        """Note that a clone is gone: its base's snapshot may be deleted."""
+        try:
+            origin = await self._namespace.volumes.numbered(base[0])
+        except VolumeNotFound:
+            return
+
+        async def unpin(row: VolumeRow, tx: Transaction) -> VolumeRow:
+            key = keys.prefix(row.number) + keys.snapshot_key(base[1])
+            value = await tx.get(key)
+            if value is not None:
+                held = decode_snapshot(value)
+                clones = tuple(each for each in held.clones if each != number)
+                tx.put(key, encode(msgspec.structs.replace(held, clones=clones)))
+            return row
+
+        await self._namespace.volumes.update(origin.row.name, unpin)
+
+    async def _rows(self, volume: Volume) -> list[tuple[int, SnapshotRow]]:
+        own = Fresh(self._namespace, replace(volume, bases=(), snapshot=0))
+        found: list[tuple[int, SnapshotRow]] = []
+        start = keys.SNAPSHOTS[0]
+        while page := await own.scan(start, keys.SNAPSHOTS[1]):
+            found += [
+                (int.from_bytes(key[1:9], "big"), decode_snapshot(value)) for key, value in page
+            ]
+            start = page[-1][0] + b"\0"
+        return found
+
+
+async def _may_go(_: object) -> None:
+    """Let a volume go that nobody has used."""
+
+
+async def _scan_all(tx: Transaction, prefix: bytes) -> list[tuple[int, SnapshotRow]]:
+    found: list[tuple[int, SnapshotRow]] = []
+    start, end = (prefix + bound for bound in keys.SNAPSHOTS)
+    while page := await tx.scan(start, end):
+        found += [(int.from_bytes(row.key[-8:], "big"), decode_snapshot(row.value)) for row in page]
+        start = page[-1].key + b"\0"
+    return found
+
+
+def _named(
+    snapshots: Iterable[tuple[int, SnapshotRow]], volume: str, name: str
+) -> tuple[int, SnapshotRow]:
+    for number, row in snapshots:
+        if row.name == name and not row.state:
+            return number, row
+    raise NotFound(f"volume {volume!r} has no snapshot {name!r}")
+
+
+async def _neighbours(change: Change, key: bytes, death: int) -> list[bytes]:
+    """Return what a key held right before and right after an archived value."""
+
+    class Present:
+        """The volume's own rows as the transaction has them."""
+
+        get = staticmethod(change.rows.get_present)
+        scan = staticmethod(change.rows.scan_present)
+
+    return await _near(Present(), key, death)
+
+
+async def _near(stored: object, key: bytes, death: int) -> list[bytes]:
+    archive = b"A" + key
+    before = await stored.scan(archive, keys.archive_key(key, death), limit=1, reverse=True)  # type: ignore[attr-defined]
+    behind = keys.archive_key(key, death) + b"\0"
+    after = await stored.scan(behind, archive + b"\xff" * 9, limit=1)  # type: ignore[attr-defined]
+    found = [value for entry, value in before if len(entry) == len(archive) + 8]
+    following = [value for entry, value in after if len(entry) == len(archive) + 8]
+    if not following:
+        live = await stored.get(key)  # type: ignore[attr-defined]
+        following = [live] if live is not None and not rows.is_whiteout(live) else []
+    return found + following
+
+
+def _held(key: bytes, value: bytes) -> set[Chunk]:
+    """Return the chunks that a row's own revision wrote and that the row refers to."""
+    if rows.is_whiteout(value):
+        return set()
+    if key[:1] == b"E":
+        pieces = unpack_window(0, value)
+        return chunks(each for each in pieces if not each.volume and not each.revision)
+    if key[:1] == b"R":
+        revision = rows.decode_revision(value)
+        held = own_chunks(revision.extents)
+        if revision.manifest is not None and not revision.lent_manifest:
+            held.add(revision.manifest)
+        return held
+    return set()
+
+
+async def _free(change: Change, key: bytes, value: bytes, near: list[bytes]) -> None:
+    """Make garbage of what an archived row held and its neighbours do not."""
+    if rows.is_whiteout(value):
+        return
+    number = int.from_bytes(key[1:9], "big")
+    if key[:1] == b"E":
+        gone = _held(key, value)
+        for neighbour in near:
+            gone -= _held(key, neighbour)
+        if gone:
+            change.free(number, gone)
+    elif key[:1] == b"R":
+        revision = rows.decode_revision(value)
+        kept = [rows.decode_revision(each) for each in near if not rows.is_whiteout(each)]
+        change.free_revision(number, revision, kept)
+        if not kept:
+            await change.leave_lenders(number, revision)
