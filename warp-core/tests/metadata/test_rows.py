@@ -24,21 +24,21 @@ class Base:
         keys = sorted((key for key in self.rows if start <= key < end), reverse=reverse)
         return [Row(key, *self.rows[key]) for key in keys[:limit]]
 
-    def take(self, rows, upto):
-        """Checkpoint."""
-        for version, changes in list(rows.log):
-            if version > upto:
-                break
-            for key, value in changes:
+    def take(self, rows):
+        """Begin a checkpoint, or end it when no view holds it back."""
+        if not rows.frozen_at:
+            rows.freeze()
+        elif rows.can_thaw:
+            for key, version, value in rows.frozen():
                 if value is None:
                     self.rows.pop(key, None)
                 else:
                     self.rows[key] = (value, version)
-        rows.retire(upto)
+            rows.thaw()
 
 
 def put(rows, key, value, *, durable=True):
-    version = rows.apply([(key, value)])
+    version = rows.apply(((key, value),))
     if durable:
         rows.durable = rows.sealed = version
     return version
@@ -115,7 +115,7 @@ def test_views_that_are_too_old_are_given_up():
 def test_requests_are_forgotten_after_many_more():
     rows = Rows()
     for number in range(REQUESTS_REMEMBERED + 10):
-        rows.apply([], b"%016d" % number)
+        rows.apply((), b"%016d" % number)
 
     assert rows.applied(b"%016d" % 9) is None
     assert rows.applied(b"%016d" % 10) == 11
@@ -126,7 +126,7 @@ async def test_a_watcher_that_falls_behind_is_told():
     history = History(rows)
 
     def add():
-        changes = [(b"k", b"v")] * 1000
+        changes = ((b"k", b"v"),) * 1000
         version = rows.apply(changes)
         rows.durable = version
         history.append(version, changes, 1000)
@@ -180,11 +180,10 @@ def test_any_sequence_agrees_with_keeping_everything(steps, based):
         elif what == "close" and views:
             rows.close_view(views.pop(one % len(views)))
         elif what == "checkpoint":
-            upto = min(rows.durable, rows.oldest_needed())
             if base is not None:
-                base.take(rows, upto)
+                base.take(rows)
             else:
-                rows.retire(upto)
+                rows.retire(min(rows.durable, rows.oldest_needed()))
         elif what == "check" and views:
             at = views[0]
             changed = any(v > at and one <= k < two for v, k, _ in everything)

@@ -195,7 +195,7 @@ async def test_a_lagging_index_is_brought_up_to_date_from_the_journal(tmp_path):
     second = local._indexes[1]
     kept = second.apply
     second.apply = lambda *arguments: (_ for _ in ()).throw(StoreFailed("as if killed between"))
-    await local._checkpoint()
+    await local.checkpoint()
     second.apply = kept
     assert local._indexes[0].state.version == 40
     local._journal._released = local._journal._released.__class__(0, 0)
@@ -291,7 +291,7 @@ async def test_a_range_check_sees_deletes_that_went_to_the_index(tmp_path):
         await put(local, b"a", b"v")
         view = local.view()
         await put(local, b"a", None)
-        await local._checkpoint()
+        await local.checkpoint()
 
         with pytest.raises(Conflict):
             await local.commit(

@@ -1,20 +1,20 @@
-"""Rows with versions in memory: how embedded engines judge commits, keep read views and remember
-what changed.
+"""Rows with versions in memory: how embedded engines judge commits, keep read views and remember what changed.
 
-`Rows` holds a chain of versions for each key that changed lately. Beneath it may lie a *base*, an
-index on disk that holds every change up to version `floor`; a row that has no chain is looked up
-there. Without a base the chains hold everything.
+`Rows` holds a chain of versions for each key that changed lately. Beneath it may lie a *base*, an index on disk that holds every
+change up to version `floor`; a row that has no chain is looked up there. Without a base the chains hold everything.
 
 ```
                     version  5     6     7     8     9
- chains   key a            (5) ←─────── (7)                 newest first, (version, value, older)
-          key b                         (7 deleted)
+ active   key a                        (7) ◀───── (9)       newest first: (version, value, older)
+ ──────── freeze ───────────────── 6 ──
+ frozen   key a       (4) ◀ (5)                             a checkpoint on its way to the base
+          key b             (6 deleted)
  base     everything up to `floor`
 ```
 
-A chain keeps only what somebody may still see: the newest version, those that an open view reads,
-and those between what is durable and what is not yet. `retire` drops what reached the base.
-Everything here is plain dictionary work in the thread of the event loop.
+A chain keeps only what somebody may still see: the newest version, those that an open view reads, and those between what is durable
+and what is not yet. `freeze` begins a checkpoint: changes go into a new layer from then on. When the base holds all of the frozen
+layer, and no view is older, `thaw` drops it whole. Everything here is plain dictionary work in the thread of the event loop.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ SCAN_STEP_MIN = (
 )
 
 Node = tuple[int, bytes | None, "Node | None"]
-Changes = list[tuple[bytes, bytes | None]]  # what one commit did: (key, new value or None)
+# What one commit did: (key, new value or None). Plain tuples all the way down: Python's collector stops looking at those, and
+# there are many of them.
+Changes = tuple[tuple[bytes, bytes | None], ...]
 
 _STAMP = Struct(">Q")
 _ALL_ONES = 2**64 - 1
@@ -79,12 +81,16 @@ class Rows:
         )  # deletes up to here are forgotten, and the base holds the rest
         self.views: list[int] = []  # versions of open views, ascending
         self.expired_below = 0  # views of older versions were given up
-        self.log: deque[tuple[int, Changes]] = deque()  # not yet retired, ascending
-        self.logged_rows = 0
+        self.log: deque[tuple[int, Changes]] = deque()  # without a base: not yet retired, ascending
+        self.logged_rows = 0  # changes that are not in the base, or not retired
         self.requests: OrderedDict[bytes, int] = OrderedDict()
         self._samples: deque[tuple[float, int]] = deque()
         self._newest: dict[bytes, Node] = {}
         self._keys: SortedList[bytes] = SortedList()
+        self.frozen_at = 0  # the newest version in the frozen layer; 0 while there is none
+        self._frozen: dict[bytes, Node] = {}
+        self._frozen_keys: SortedList[bytes] = SortedList()
+        self._frozen_rows = 0
 
     # Reading --------------------------------------------------------------------------------------
 
@@ -132,7 +138,15 @@ class Rows:
             if version <= at:
                 return None if value is None else (value, version)
             node = older
-        return self.base.get(key) if self.base is not None else None
+        if self.base is None:
+            return None
+        node = self._frozen.get(key)
+        while node is not None:
+            version, value, older = node
+            if version <= at:
+                return None if value is None else (value, version)
+            node = older
+        return self.base.get(key)
 
     def scan(self, start: bytes, end: bytes, at: int, limit: int, reverse: bool) -> list[Row]:
         """Return up to `limit` rows of [start, end) as of version `at`.
@@ -177,29 +191,51 @@ class Rows:
     def _recent(
         self, start: bytes, end: bytes, at: int, limit: int, reverse: bool
     ) -> tuple[list[Row], set[bytes]]:
-        """Return up to `limit` live rows of the chains, and every key met that `at` sees there,
-        live or not.
+        """Return rows of the chains and every key met that `at` sees there, live or not.
+
+        Each layer is read up to its `limit`-th live row: what lies behind that is no part of an answer of `limit` rows.
         """
         rows: list[Row] = []
         seen: set[bytes] = set()
-        if not self._keys:
-            return rows, seen
-        newest = self._newest
-        collect = self.base is not None
-        for key in self._keys.irange(start, end, (True, False), reverse):
+        if self._keys:
+            self._walk(self._newest, self._keys, rows, seen, (start, end, at, limit, reverse))
+        if self._frozen_keys:
+            older: list[Row] = []
+            self._walk(
+                self._frozen, self._frozen_keys, older, seen, (start, end, at, limit, reverse)
+            )
+            if rows and older:
+                rows += older
+                rows.sort(reverse=reverse)
+                del rows[limit:]
+            elif older:
+                rows = older
+        return rows, seen
+
+    @staticmethod
+    def _walk(
+        newest: dict[bytes, Node],
+        keys: SortedList[bytes],
+        rows: list[Row],
+        seen: set[bytes],
+        question: tuple[bytes, bytes, int, int, bool],
+    ) -> None:
+        """Add what one layer answers, except for keys that a younger layer has answered."""
+        start, end, at, limit, reverse = question
+        for key in keys.irange(start, end, (True, False), reverse):
+            if key in seen:
+                continue
             node: Node | None = newest[key]
             while node is not None and node[0] > at:
                 node = node[2]
             if node is None:
-                continue  # younger than the view: the base answers
-            if collect:
-                seen.add(key)
+                continue  # younger than the view: what lies below answers
+            seen.add(key)
             value = node[1]
             if value is not None:
                 rows.append(_new(Row, (key, value, node[0])))
                 if len(rows) == limit:
-                    break
-        return rows, seen
+                    return
 
     # Writing --------------------------------------------------------------------------------------
 
@@ -215,11 +251,11 @@ class Rows:
             Conflict: A check does not hold.
             InvalidArgument: A merge does not fit its row.
         """
-        newest, base = self._newest, self.base
+        newest, frozen, base = self._newest, self._frozen, self.base
         for check in commit.checks:
             if isinstance(check, KeyCheck):
                 key, seen = check
-                node = newest.get(key)
+                node = newest.get(key) or frozen.get(key)
                 if node is not None:
                     last = 0 if seen == 0 and node[1] is None else node[0]
                 else:
@@ -230,10 +266,10 @@ class Rows:
             else:
                 self._check_range(check)
         version = self.latest + 1
-        changes: Changes = list(commit.writes)
+        changes = [(key, value) for key, value in commit.writes]
         for merge in commit.merges:
             key = merge[0]
-            node = newest.get(key)
+            node = newest.get(key) or frozen.get(key)
             if node is not None:
                 value = node[1]
             else:
@@ -243,7 +279,7 @@ class Rows:
         for prefix, suffix, content, descending in commit.stamps:
             stamp = _STAMP.pack(_ALL_ONES - version if descending else version)
             changes.append((prefix + stamp + suffix, content))
-        return changes
+        return tuple(changes)
 
     def _check_range(self, check: RangeCheck) -> None:
         start, end, seen = check
@@ -251,10 +287,12 @@ class Rows:
             raise Conflict(
                 f"range check of version {seen} is older than what is remembered ({self.floor})"
             )
-        newest = self._newest
-        for key in self._keys.irange(start, end, (True, False)):
-            if newest[key][0] > seen:
-                raise Conflict(f"range {start!r} to {end!r} changed in version {newest[key][0]}")
+        for newest, keys in ((self._newest, self._keys), (self._frozen, self._frozen_keys)):
+            for key in keys.irange(start, end, (True, False)):
+                if newest[key][0] > seen:
+                    raise Conflict(
+                        f"range {start!r} to {end!r} changed in version {newest[key][0]}"
+                    )
 
     def apply(
         self, changes: Changes, request_id: bytes = b"", *, version: int | None = None
@@ -273,7 +311,8 @@ class Rows:
                 head = self._without_unseen(head)
             newest[key] = (version, value, head)
         self.latest = version
-        self.log.append((version, changes))
+        if self.base is None:
+            self.log.append((version, changes))
         self.logged_rows += len(changes)
         if request_id:
             self.remember(request_id, version)
@@ -287,26 +326,62 @@ class Rows:
             requests.popitem(last=False)
 
     def _without_unseen(self, head: Node) -> Node:
-        """Drop the second node of a chain if no view sees it."""
-        second = head[2]
-        assert second is not None
-        if self.durable < head[0]:
-            return head
-        index = bisect_left(self.views, second[0])
-        if index < len(self.views) and self.views[index] < head[0]:
-            return head
-        return (head[0], head[1], second[2])
+        """Drop what no view sees from below the head of a chain."""
+        views, durable = self.views, self.durable
+        kept = [head]
+        above = head[0]
+        node = head[2]
+        while node is not None:
+            version = node[0]
+            needed = version <= durable < above  # by views to come
+            if not needed and views:
+                index = bisect_left(views, version)
+                needed = index < len(views) and views[index] < above
+            if needed or version > durable:
+                kept.append(node)
+                above = version
+            node = node[2]
+        chain: Node | None = None
+        for node in reversed(kept):
+            chain = (node[0], node[1], chain)
+        assert chain is not None
+        return chain
 
-    # Retiring -------------------------------------------------------------------------------------
+    # Forgetting -----------------------------------------------------------------------------------
+
+    def freeze(self) -> None:
+        """Begin a checkpoint of everything up to now; the frozen layer is only read until `thaw`."""
+        assert self.base is not None
+        assert not self.frozen_at
+        self.frozen_at = self.latest
+        self._frozen, self._frozen_keys = self._newest, self._keys
+        self._frozen_rows = self.logged_rows
+        self._newest, self._keys = {}, SortedList()
+
+    def frozen(self) -> list[tuple[bytes, int, bytes | None]]:
+        """Return (key, version, value or None) of every row in the frozen layer, sorted. For any thread."""
+        return sorted((key, node[0], node[1]) for key, node in self._frozen.items())
+
+    @property
+    def can_thaw(self) -> bool:
+        """Whether no open or coming view is older than the frozen layer's end."""
+        return min(self.durable, self.oldest_needed()) >= self.frozen_at
+
+    def thaw(self) -> None:
+        """Drop the frozen layer: the base, which reads may see from now on, holds all of it."""
+        assert self.can_thaw
+        self.floor = self.frozen_at
+        self.frozen_at = 0
+        self._frozen, self._frozen_keys = {}, SortedList()
+        self.logged_rows -= self._frozen_rows
+        self._frozen_rows = 0
 
     def retire(self, upto: int, *, rows_max: int | None = None) -> None:
-        """Forget chains up to version `upto`: the base holds them now, or, without a base, only
-        deletes and old versions go.
+        """Without a base: forget deletes and old values up to version `upto`, which no open view is older than.
 
-        The caller has made sure that no open view is older than `upto`. With `rows_max` it stops
-        after about so many rows.
+        With `rows_max` it stops after about so many rows.
         """
-        log, newest, keep_live = self.log, self._newest, self.base is None
+        log, newest = self.log, self._newest
         done = 0
         while log and log[0][0] <= upto and (rows_max is None or done < rows_max):
             version, changes = log.popleft()
@@ -316,13 +391,13 @@ class Rows:
                 if head is None or head[0] < version:
                     continue
                 if head[0] > version:
-                    newest[key] = _cut(head, version, keep_live)
-                elif keep_live and head[1] is not None:
+                    newest[key] = _cut(head, version)
+                elif head[1] is not None:
                     newest[key] = (version, head[1], None)
                 else:
                     del newest[key]
                     self._keys.remove(key)
-            self.floor = max(self.floor, version)
+            self.floor = version
         self.logged_rows -= done
 
 
@@ -353,17 +428,16 @@ class RowsView(View):
             self._rows.close_view(self.version)
 
 
-def _cut(head: Node, upto: int, keep_live: bool) -> Node:
-    """Return a chain without its nodes of versions up to `upto`.
-
-    With `keep_live` the newest of those stays.
-    """
+def _cut(head: Node, upto: int) -> Node:
+    """Return a chain without its nodes of versions up to `upto`, but for the newest of those."""
     above = [head]
     older = head[2]
+    if older is None:
+        return head
     while older is not None and older[0] > upto:
         above.append(older)
         older = older[2]
-    chain: Node | None = (older[0], older[1], None) if keep_live and older is not None else None
+    chain: Node | None = (older[0], older[1], None) if older is not None else None
     for version, value, _ in reversed(above):
         chain = (version, value, chain)
     assert chain is not None

@@ -17,6 +17,7 @@ in this run.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import time
@@ -47,6 +48,7 @@ BUDGET_S = (
 )
 BACKOFF_FIRST_S = 0.001  # about one round trip or sync
 BACKOFF_MAX_S = 0.25
+_new = tuple.__new__
 _NEW_ROW = 0  # version of a row that only this transaction sees
 
 
@@ -202,13 +204,13 @@ class Transaction:
         if not (self._writes or self._merges or self._stamps):
             self.version = self._view.version if self._view is not None else 0
             return self.version
-        checks: list[KeyCheck | RangeCheck] = [KeyCheck(*read) for read in self._reads.items()]
+        checks: list[KeyCheck | RangeCheck] = [_new(KeyCheck, read) for read in self._reads.items()]
         if self._ranges:
             checks += self._ranges
-        request_id = os.urandom(REQUEST_ID_SIZE)
+        request_id = _request_id()
         commit = Commit(
             checks,
-            [Write(*write) for write in self._writes.items()],
+            [_new(Write, write) for write in self._writes.items()],
             list(self._merges.values()),
             self._stamps,
             request_id,
@@ -253,6 +255,27 @@ class Transaction:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class _RequestIds:
+    """Makes ids that are unique without asking the kernel each time, which would let another thread run."""
+
+    def __init__(self) -> None:
+        self._prefix = os.urandom(REQUEST_ID_SIZE - 8)
+        self._numbers = itertools.count(int.from_bytes(os.urandom(7), "big"))
+
+    def __call__(self) -> bytes:
+        return self._prefix + next(self._numbers).to_bytes(8, "big")
+
+
+_request_ids: list[_RequestIds] = []
+os.register_at_fork(after_in_child=_request_ids.clear)
+
+
+def _request_id() -> bytes:
+    if not _request_ids:
+        _request_ids.append(_RequestIds())
+    return _request_ids[0]()
 
 
 async def _scan_with(

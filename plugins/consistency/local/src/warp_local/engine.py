@@ -18,7 +18,6 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from itertools import islice
 from types import TracebackType
 from typing import Self
 
@@ -48,17 +47,17 @@ from warp_core.interfaces.stores import BlobStore
 from warp_core.metadata.history import History
 from warp_core.metadata.leases import Leases
 from warp_core.metadata.limits import check_limits
-from warp_core.metadata.rows import Changes, Rows, RowsView
+from warp_core.metadata.rows import Rows, RowsView
 
 from warp_local import records
 from warp_local.config import Config
-from warp_local.index import FOLDER, Final, Index
+from warp_local.index import FOLDER, Changed, Index
 
 RECORD_ROOM = (
     4096  # bytes that a commit's record adds to its rows at most: keys and values are counted
 )
 OVERLAY_MAX = 8  # checkpoints' worth of rows or bytes in memory; then commits wait for a checkpoint
-RETIRE_STEP = 500  # rows let go before others get a turn: about a millisecond
+VIEWS_POLL_S = 0.01  # how often a checkpoint looks whether the views that hold it back are closed
 TICK_S = 0.5  # how often expired views are looked for, a fraction of VIEW_MAX_S
 RETRY_S = 1.0  # after a checkpoint that found a disk full
 
@@ -96,11 +95,12 @@ class Local(MetaStore):
         self._bytes = 0  # of changes that are not in the index
         self._unflushed: deque[tuple[int, int]] = deque()  # (sequence, version)
         # Of commits that are not in the index: (version, end of record, bytes, request id).
-        self._ends: deque[tuple[int, Position, int, bytes]] = deque()
+        self._ends: deque[tuple[int, tuple[int, int], int, bytes]] = deque()
         self._oldest_s = 0.0  # when the oldest change that is not in the index was made
         self._due = asyncio.Event()
         self._full = ""  # why the last checkpoint failed
         self._waiting: list[asyncio.Future[None]] = []
+        self._checkpointing = asyncio.Lock()
         self._checkpointer: asyncio.Task[None] | None = None
         self._closed = True
         self.checkpoints = 0
@@ -151,9 +151,10 @@ class Local(MetaStore):
         self._advance()
         rows = self._rows
         rows.expire_views(rows.latest + 1)
-        if rows.log and rows.durable > self._living()[0].state.version:
+        if self._journal.failed is None:
             with suppress(WarpError):
-                await self._checkpoint()
+                await self.checkpoint()  # of a frozen layer
+                await self.checkpoint()  # of what came after it
         self._history.wake()
         for index in self._indexes:
             index.close()
@@ -214,9 +215,13 @@ class Local(MetaStore):
         newest = min(index.state.version for index in living)
         ahead = max(index.state.version for index in living)
         gap: Gap | None = None
-        entries: list[tuple[int, Changes, bytes]] = []
+        rows: dict[bytes, tuple[int, bytes | None]] = {}
+        requests: list[tuple[bytes, int]] = []
         position = since
-        count = 0
+
+        def changed() -> Changed:
+            return sorted((key, *row) for key, row in rows.items())
+
         async for entry in self._journal.replay(since):
             if isinstance(entry, Gap):
                 gap = entry
@@ -233,18 +238,21 @@ class Local(MetaStore):
             if record.version <= newest:
                 continue
             newest, position = record.version, entry.end
-            entries.append((record.version, list(record.changes), record.request_id))
-            count += len(record.changes)
-            if count >= self._config.checkpoint_rows:
-                await self._apply(entries, newest, position)
-                entries, count = [], 0
+            for key, value in record.changes:
+                rows[key] = (newest, value)
+            if record.request_id:
+                requests.append((record.request_id, newest))
+            # Copies may begin at different commits; rows that one has already are written again, the same.
+            if len(rows) >= self._config.checkpoint_rows and newest >= ahead:
+                await self._apply(changed, requests, newest, position)
+                rows, requests = {}, []
         if gap is not None:
             raise Corrupt(
                 f"the journal cannot be read at {gap.start.container:016x}:{gap.start.offset}, where commits may "
                 "have been: run `warp fsck`"
             )
-        if entries:
-            await self._apply(entries, newest, position)
+        if newest > min(index.state.version for index in living):
+            await self._apply(changed, requests, newest, position)
         for index in living:
             if index.state.version < ahead and not index.failed:
                 # The journal ends before the newest copy.
@@ -286,7 +294,7 @@ class Local(MetaStore):
             self._batch = journal.batch
             rows.sealed = rows.latest
         rows.apply(changes, request_id)
-        end = Position(chunk.container, fmt.align(chunk.offset + chunk.stored))
+        end = (chunk.container, fmt.align(chunk.offset + chunk.stored))
         self._unflushed.append((journal.sequence, version))
         self._ends.append((version, end, size, request_id))
         self._history.append(version, changes, size)
@@ -353,11 +361,9 @@ class Local(MetaStore):
             much = (
                 rows.logged_rows >= config.checkpoint_rows or self._bytes >= config.checkpoint_bytes
             )
-            if (much or age_s >= config.checkpoint_after) and self._checkpoint_to() > self._ends[0][
-                0
-            ] - 1:
+            if much or age_s >= config.checkpoint_after:
                 try:
-                    await self._checkpoint()
+                    await self.checkpoint()
                 except WarpError as error:
                     self._full = str(error)
                     self._let_go()
@@ -369,34 +375,42 @@ class Local(MetaStore):
                     await self._due.wait()
             self._due.set()
 
-    def _checkpoint_to(self) -> int:
-        return min(self._rows.durable, self._rows.oldest_needed())
-
-    async def _checkpoint(self) -> None:
-        """Move changes that no open view is older than into the index.
+    async def checkpoint(self) -> None:
+        """Bring the index up to date with everything committed before this call.
 
         Raises:
             NoSpace: A disk is full; try again later.
-            ReadOnly: No copy of the index is left.
+            ReadOnly: The journal failed, or no copy of the index is left.
         """
-        rows = self._rows
-        upto = self._checkpoint_to()
-        ends = self._ends
-        position, size, count = START, 0, 0
-        for version, end, each, _ in ends:
+        async with self._checkpointing:
+            await self._checkpoint()
+
+    async def _checkpoint(self) -> None:
+        rows, ends = self._rows, self._ends
+        if not ends:
+            return
+        if not rows.frozen_at:
+            rows.freeze()
+        upto = rows.frozen_at
+        place, size, count = (0, 0), 0, 0
+        requests: list[tuple[bytes, int]] = []
+        for version, end, each, request_id in ends:
             if version > upto:
                 break
-            position, size, count = end, size + each, count + 1
-        entries = [
-            (version, changes, end[3])
-            for (version, changes), end in zip(islice(rows.log, count), ends, strict=False)
-        ]
-        await self._apply(entries, upto, position)
-        rows.base = self._living()[0]
-        self._living()[0].refresh()
-        while rows.log and rows.log[0][0] <= upto:
-            rows.retire(upto, rows_max=RETIRE_STEP)
-            await asyncio.sleep(0)
+            place, size, count = end, size + each, count + 1
+            if request_id:
+                requests.append((request_id, version))
+        while not rows.can_thaw:
+            if self._journal.failed is not None:
+                raise self._journal.failed
+            await asyncio.sleep(VIEWS_POLL_S)
+            self._advance()
+            rows.tick(self._monotonic())
+        position = Position(*place)
+        await self._apply(rows.frozen, requests, upto, position)
+        rows.base = best = self._living()[0]
+        best.refresh()
+        rows.thaw()
         for _ in range(count):
             ends.popleft()
         self._bytes -= size
@@ -407,24 +421,26 @@ class Local(MetaStore):
         self._let_go()
 
     async def _apply(
-        self, entries: Sequence[tuple[int, Changes, bytes]], version: int, position: Position
+        self,
+        changed: Callable[[], Changed],
+        requests: Sequence[tuple[bytes, int]],
+        version: int,
+        position: Position,
     ) -> None:
-        """Apply commits to every copy that lacks them, in a thread."""
+        """Bring every copy that is behind to `version`, in a thread.
+
+        Raises:
+            NoSpace: A disk is full.
+            ReadOnly: No copy is left.
+        """
 
         def apply() -> list[WarpError | None]:
+            rows = changed()
             results: list[WarpError | None] = []
             for index in living:
-                final: Final = {}
-                requests = []
-                for changed, changes, request_id in entries:
-                    if changed > index.state.version:
-                        for key, value in changes:
-                            final[key] = (value, changed)
-                        if request_id:
-                            requests.append((request_id, changed))
                 try:
                     if index.state.version < version:
-                        index.apply(final, requests, version, position)
+                        index.apply(rows, requests, version, position)
                     results.append(None)
                 except WarpError as error:
                     results.append(error)

@@ -32,13 +32,14 @@ FOLDER = "meta"
 CACHE_ROWS = 16_384  # rows of the index kept decoded
 CACHED_VALUE_MAX = 1024  # bytes: larger values are not kept, so the cache stays below some 20 MiB
 PUT_STEP = 256  # rows handed to LMDB at once: between steps the loop's thread may run
+REBUILD_STEP = 20_000  # rows of one LMDB transaction
 RESERVE = 16 * 1024 * 1024  # bytes allocated behind the file's end, for checkpoints on a full disk
 
 _VERSION = Struct(">Q")
 _REQUEST = Struct(">16sQ")
 _new = tuple.__new__
 
-Final = dict[bytes, tuple[bytes | None, int]]  # key → (value or None, version)
+Changed = Sequence[tuple[bytes, int, bytes | None]]  # (key, version, value or None), sorted
 
 
 class IndexState(msgspec.Struct, array_like=True, frozen=True):
@@ -193,12 +194,16 @@ class Index:
     # Writing, in a thread -------------------------------------------------------------------------
 
     def apply(
-        self, final: Final, requests: Sequence[tuple[bytes, int]], version: int, position: Position
+        self,
+        changed: Changed,
+        requests: Sequence[tuple[bytes, int]],
+        version: int,
+        position: Position,
     ) -> None:
         """Bring the copy to `version`, durably, in one LMDB transaction.
 
         Args:
-            final: For each row changed since this copy's version, what it is at `version`.
+            changed: Each row changed since this copy's version, as it is at `version`.
             requests: Request ids of those commits.
             position: Where the journal goes on.
 
@@ -213,20 +218,20 @@ class Index:
             self.state, version=version, container=position.container, offset=position.offset
         )
         pack = _VERSION.pack
-        keys = sorted(final)
         try:
             with self._env.begin(write=True) as txn:
                 cursor = txn.cursor(self._rows)
-                for at in range(0, len(keys), PUT_STEP):
-                    puts = []
-                    for key in keys[at : at + PUT_STEP]:
-                        value, changed = final[key]
-                        if value is None:
-                            txn.delete(key, db=self._rows)
-                        else:
-                            puts.append((key, pack(changed) + value))
+                for at in range(0, len(changed), PUT_STEP):
+                    step = changed[at : at + PUT_STEP]
+                    puts = [
+                        (key, pack(new) + value) for key, new, value in step if value is not None
+                    ]
                     if puts:
                         cursor.putmulti(puts, overwrite=True)
+                    if len(puts) < len(step):
+                        for key, _, value in step:
+                            if value is None:
+                                txn.delete(key, db=self._rows)
                 cursor.close()
                 self._note_requests(txn, requests, version)
                 txn.put(b"state", msgspec.msgpack.encode(state), db=self._meta)
@@ -308,13 +313,13 @@ def write_rows(
     index.open()
     index.begin(lineage)
     version = 0
-    final: Final = {}
+    changed: list[tuple[bytes, int, bytes | None]] = []
     for row in rows:
-        final[row.key] = (row.value, row.version)
+        changed.append((row.key, row.version, row.value))
         version = max(version, row.version)
-        if len(final) >= 20_000:
-            index.apply(final, (), version, position)
-            final = {}
-    index.apply(final, (), version, position)
+        if len(changed) >= REBUILD_STEP:
+            index.apply(sorted(changed), (), version, position)
+            changed = []
+    index.apply(sorted(changed), (), version, position)
     index.close()
     return version

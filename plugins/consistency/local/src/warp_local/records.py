@@ -18,7 +18,7 @@ class CommitRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     format: int
     version: int
     request_id: bytes
-    changes: list[tuple[bytes, bytes | None]]
+    changes: tuple[tuple[bytes, bytes | None], ...]
 
 
 _encode = msgspec.msgpack.Encoder().encode
