@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from functools import cache
+from operator import add as _add
 
 from warp_core.errors import InvalidArgument
 from warp_core.interfaces.consistency import Merge
@@ -36,11 +37,7 @@ def merged(value: bytes | None, merge: Merge) -> bytes:
                 f"{layout.size // 8} fields merged into a row of {len(value)} bytes: {merge.key!r}"
             )
         old = layout.unpack(value)
-        if maxima:
-            split = len(add)
-            fields = (*map(int.__add__, old, add), *map(max, old[split:], maxima))
-        else:
-            fields = tuple(map(int.__add__, old, add))
+        fields = (*map(_add, old, add), *map(max, old[len(add) :], maxima))
     try:
         return layout.pack(*fields)
     except struct.error as error:
@@ -57,7 +54,7 @@ def combined(first: Merge, second: Merge) -> Merge:
         raise InvalidArgument(f"merges of different shape: {first} and {second}")
     return Merge(
         first.key,
-        tuple(map(int.__add__, first.add, second.add)),
+        tuple(map(_add, first.add, second.add)),
         tuple(map(max, first.max, second.max)),
     )
 
