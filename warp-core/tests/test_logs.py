@@ -68,6 +68,21 @@ def test_an_exception_carries_its_traceback() -> None:
     assert written(stream)[0]["level"] == "error"
 
 
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_traceback_shows_no_values(form: str) -> None:
+    stream = io.StringIO()
+    logs.configure(stream=stream, format=form)  # type: ignore[arg-type]
+    key = "hunter" + "2"
+    try:
+        raise RuntimeError(f"a key of {len(key)} characters")
+    except RuntimeError as error:
+        logs.get("x").exception("failed", error)
+
+    assert "a key of 7 characters" in stream.getvalue()
+    assert "test_logs" in stream.getvalue()
+    assert "hunter2" not in stream.getvalue()
+
+
 def test_the_console_form_is_for_people() -> None:
     stream = io.StringIO()
     logs.configure(format="console", stream=stream)

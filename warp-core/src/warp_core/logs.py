@@ -162,10 +162,18 @@ def _bind(name: str) -> _Bound:
         _hide_secrets,
     ]
     if console:
-        processors.append(structlog.dev.ConsoleRenderer(colors=stream.isatty()))
+        # The plain formatter, as richer ones show locals: keys, credentials, other people's bytes.
+        processors.append(
+            structlog.dev.ConsoleRenderer(
+                colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        )
     else:
         processors += [
-            structlog.processors.dict_tracebacks,
+            # Without locals: they hold keys, credentials and other people's bytes.
+            structlog.processors.ExceptionRenderer(
+                structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+            ),
             structlog.processors.JSONRenderer(serializer=_json),
         ]
     logger = structlog.wrap_logger(
