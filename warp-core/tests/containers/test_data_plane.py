@@ -285,6 +285,48 @@ async def test_a_failed_sync_is_told_to_everybody_who_waits_and_the_next_payload
             await containers.read(lost)
 
 
+async def test_two_who_share_a_failed_sync_are_both_told() -> None:
+    script = Script.parse(["write:error c/*"])
+    script.enabled = False
+    async with rig.crashing(FaultyStore(Disk(Medium()), script)) as containers:
+        containers.append(b"good", owner=OWNER, policy=NONE)
+        await containers.sync()
+        script.enabled = True
+
+        async def keep(payload: bytes) -> None:
+            containers.append(payload, owner=OWNER, policy=NONE)
+            await containers.sync()
+
+        told = await asyncio.gather(*map(keep, (b"1", b"2", b"3")), return_exceptions=True)
+
+        assert [type(one) for one in told] == [StoreFailed] * 3
+
+
+async def test_the_small_end_of_a_stream_is_not_taken_for_kept_after_anothers_failed_sync() -> None:
+    script = Script.parse(["write:error c/*"])
+    script.enabled = False
+    async with rig.crashing(FaultyStore(Disk(Medium()), script)) as containers:
+        writer = containers.writer(NONE, OWNER, size_hint=None)
+        await writer.write(b"small")
+        tail = containers.append(b"of the stream", owner=OWNER, policy=NONE)
+        script.enabled = True
+        with pytest.raises(StoreFailed):
+            await containers.sync()
+        script.enabled = False
+
+        with pytest.raises(StoreFailed):
+            await containers._sync_small([tail], journaled=False)
+
+
+async def test_a_full_store_is_told_as_such_by_a_sync() -> None:
+    script = Script.parse(["create:full c/*", "write:full c/*"])
+    async with rig.crashing(FaultyStore(Disk(Medium()), script)) as containers:
+        containers.append(b"lost", owner=OWNER, policy=NONE)
+
+        with pytest.raises(NoSpace):
+            await containers.sync()
+
+
 async def test_a_full_store_refuses_writes_and_goes_on_reading_and_freeing() -> None:
     class Small(Disk):
         capacity = 12 * 1024 * 1024

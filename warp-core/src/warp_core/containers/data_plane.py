@@ -196,13 +196,16 @@ class Containers:
     async def sync(self) -> None:
         """Return when everything that was appended before is durable on all copies.
 
+        Call it in the step that appended, without an `await` between: a failure counts from this call on.
+
         Raises:
-            StoreFailed: It is not and will not be.
+            StoreFailed, NoSpace: It is not and will not be.
         """
+        marks = [(shared, shared.failures) for shared in self._shared.values()]
         if self._journal is not None:
             await self._journal.flush()
-        for shared in self._shared.values():
-            await shared.flush()
+        for shared, failures in marks:
+            await shared.flush(failures)
 
     async def _sync_small(self, chunks: Sequence[Chunk], journaled: bool) -> None:
         if all(map(self.in_journal, chunks)):
@@ -210,6 +213,10 @@ class Containers:
                 await self._journal.flush()
         else:
             await self.sync()
+            # These were appended steps ago: a failure before `sync` was called may have been theirs.
+            for chunk in chunks:
+                for shared in self._shared.values():
+                    shared.check(chunk.container, chunk.offset)
 
     def writer(
         self, policy: DataPolicy, owner: Owner, *, size_hint: int | None = None

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from warp_core.containers.appender import OpenContainer
 from warp_core.containers.fleet import Fleet
-from warp_core.errors import Busy, StoreFailed, WarpError
+from warp_core.errors import Busy, NoSpace, StoreFailed, WarpError
 from warp_core.interfaces.stores import Buffer
 
 QUEUED_MAX = 64 * 1024 * 1024  # bytes that wait for a flush: more would be a leak, not a queue
+LOST_MAX = 256  # containers that lost payloads: who wrote to one asks within moments
 
 
 class SharedLog:
@@ -25,6 +26,9 @@ class SharedLog:
         self._queued = 0
         self._pending: dict[tuple[int, int], Buffer] = {}  # payloads that no store has yet
         self._lock = asyncio.Lock()
+        self.failures = 0  # flushes that failed
+        self._failure: WarpError | None = None  # why the last one did
+        self._lost: dict[int, tuple[int, WarpError]] = {}  # container → first place lost in it, why
 
     def place(self, size: int) -> tuple[int, int]:
         """Return (container, offset) for a record of `size` bytes; hand it to `put` before the next call.
@@ -63,13 +67,32 @@ class SharedLog:
         """Return a payload that was queued and not written yet."""
         return self._pending.get((container, offset))
 
-    async def flush(self) -> None:
-        """Write and sync everything queued before this call; those who come while one runs share the next.
+    def check(self, container: int, offset: int) -> None:
+        """Refuse a place whose payload a failed flush lost, whoever called that flush.
 
         Raises:
-            StoreFailed, NoSpace, Unavailable: What was queued is lost. The next payloads go to another container.
+            StoreFailed, NoSpace
         """
+        lost = self._lost.get(container)
+        if lost is not None and offset >= lost[0]:
+            raise self._loss(lost[1]) from lost[1]
+
+    async def flush(self, since: int | None = None) -> None:
+        """Write and sync everything queued before this call; those who come while one runs share the next.
+
+        Args:
+            since: What `failures` was when the caller appended: if it has grown, a flush that failed meanwhile may have
+                taken the caller's payload along, and nothing is left in the queue to tell.
+
+        Raises:
+            StoreFailed, NoSpace: What was queued is lost. The next payloads go to another container.
+        """
+        if since is None:
+            since = self.failures
         async with self._lock:
+            if self.failures != since:
+                assert self._failure is not None
+                raise self._loss(self._failure) from self._failure
             queue, self._queue = self._queue, []
             full, self._full = self._full, []
             if not queue and not full:
@@ -80,9 +103,8 @@ class SharedLog:
                     await container.seal()
             except WarpError as error:
                 self._abandon()
-                raise StoreFailed(
-                    f"small payloads could not be kept in {self._wanted} copies: {error}"
-                ) from error
+                self._remember(queue, error)
+                raise self._loss(error) from error
             finally:
                 for target, offset, buffers in queue:
                     self._pending.pop((target.id, offset), None)
@@ -106,6 +128,21 @@ class SharedLog:
             await target.write(offset, buffers, sync=True)
             if len(target.entry.copies) < self._wanted:
                 await target.sync()
+
+    def _remember(
+        self, queue: Sequence[tuple[OpenContainer, int, Sequence[Buffer]]], error: WarpError
+    ) -> None:
+        self.failures += 1
+        self._failure = error
+        for target, offset, _ in queue:
+            first = self._lost.get(target.id, (offset, error))[0]
+            self._lost[target.id] = (min(first, offset), error)
+        while len(self._lost) > LOST_MAX:
+            del self._lost[next(iter(self._lost))]
+
+    def _loss(self, error: WarpError) -> WarpError:
+        kind = NoSpace if isinstance(error, NoSpace) else StoreFailed
+        return kind(f"small payloads could not be kept in {self._wanted} copies: {error}")
 
     def _abandon(self) -> None:
         """Append nothing more to a container that lost what was queued."""
