@@ -13,6 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
+"""The words that, before a command, let it be killed when the thread that started it ends."""
+
 
 class MountRefused(Exception):
     """The kernel or `mount` would not mount an image; says what it printed."""
@@ -75,8 +78,12 @@ class MountNamespace:
     @property
     def prefix(self) -> tuple[str, ...]:
         """The words that, before a command, run it inside; it keeps its process id."""
-        inside = ("nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", "--")
-        return (*inside, "setpriv", "--pdeathsig", "KILL")
+        return ("nsenter", f"--mount={self.handle}", "--", *DIE_WITH_PARENT)
+
+    @property
+    def handle(self) -> Path:
+        """The file that names this namespace to setns(2)."""
+        return Path(f"/proc/{self._holder.pid}/ns/mnt")
 
     def path(self, inside: Path) -> Path:
         """Return where the absolute path `inside` is reached from outside."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from warp_integration.namespace import MountNamespace, MountRefused
+from warp_integration.namespace import DIE_WITH_PARENT, MountNamespace, MountRefused
 from warp_integration.powercut.cut import Cut, Replay, copy_sparse
 from warp_integration.powercut.disks import EXT4, MIB, FileSystem
 from warp_integration.powercut.position import Position
@@ -49,6 +49,7 @@ class Recording:
         """Position of the trace when all file systems were mounted."""
         self.last = 0
         """Position of the trace at `stop`: what follows is the unmounting."""
+        self._recorder: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Recording:
         with contextlib.ExitStack() as stack:
@@ -61,6 +62,7 @@ class Recording:
                 copy_sparse(base, images[-1])
             self.position_file = self._directory / "position"
             self.position = stack.enter_context(Position(self.position_file, create=True))
+            stack.callback(self._end_recorder)  # after the namespace: unmounting still writes
             self.namespace = stack.enter_context(MountNamespace())
             self._start_recorder(images)
             for image, at in zip(images, self.mounts, strict=True):
@@ -73,17 +75,27 @@ class Recording:
     def _start_recorder(self, images: Sequence[Path]) -> None:
         module = "warp_integration.powercut.recorder"
         trace = self._directory / "trace"
-        arguments = [self._served, trace, self.position_file, *images]
-        self._recorder = self.namespace.popen(
-            [sys.executable, "-m", module, *arguments],
+        places = [self._served, self.namespace.handle, trace, self.position_file, *images]
+        # Not inside the namespace: `fuse.mount` says why.
+        self._recorder = subprocess.Popen(
+            [*DIE_WITH_PARENT, sys.executable, "-m", module, *places],
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
         assert self._recorder.stdout
         assert self._recorder.stderr
-        self._stack_pipes = (self._recorder.stdout, self._recorder.stderr)
         if self._recorder.stdout.readline() != b"ready\n":
             raise RuntimeError(f"no recorder: {self._recorder.stderr.read().decode()}")
+
+    def _end_recorder(self) -> None:
+        if self._recorder is None:
+            return
+        self._recorder.kill()
+        self._recorder.wait()
+        for pipe in (self._recorder.stdout, self._recorder.stderr):
+            if pipe:
+                pipe.close()
 
     def path(self, disk: int = 0) -> Path:
         """Return where disk number `disk` is reached from outside the namespace."""
@@ -94,6 +106,7 @@ class Recording:
         self.last = self.position.read()
         for mount in (*self.mounts, self._served):
             _unmount(self.namespace, mount)
+        assert self._recorder
         self._recorder.wait(_STOP_S)
         if self._recorder.returncode:
             assert self._recorder.stderr
@@ -106,12 +119,8 @@ class Recording:
         trace: TracebackType | None,
     ) -> None:
         with self._stack:
-            try:
-                if error is None and not self.last:
-                    self.stop()
-            finally:
-                for pipe in self._stack_pipes:
-                    pipe.close()
+            if error is None and not self.last:
+                self.stop()
 
     def replay(self) -> Replay:
         """Return a replay of the finished recording."""

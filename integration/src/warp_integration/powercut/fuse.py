@@ -19,6 +19,7 @@ from typing import Protocol
 
 WRITE_MAX = 1 << 20  # the kernel's own ceiling: 256 pages a request
 READ_MAX = 1 << 20
+_CLONE_NEWNS = 0x00020000
 _CACHE_S = 3600  # names and sizes never change while mounted
 
 IN_HEADER = struct.Struct("<IIQQIIIHH")  # length opcode unique node uid gid pid extensions pad
@@ -87,8 +88,16 @@ class Disk(Protocol):
         """Complete a flush of everything written before."""
 
 
-def mount(directory: Path) -> int:
-    """Mount a FUSE file system on `directory` and return the descriptor to serve it by.
+def mount(directory: Path, namespace: Path) -> int:
+    """Mount a FUSE file system on `directory` in another mount namespace; return the descriptor to serve it by.
+
+    The caller ends in the namespace it was in, and that matters: a server that is the last process of the namespace
+    would, when it is killed, unmount what stands on its own files before its descriptor is closed, and wait
+    for itself for ever.
+
+    Args:
+        directory: The mount point.
+        namespace: A file such as `/proc/PID/ns/mnt`.
 
     Raises:
         OSError: Not root, or no FUSE in this kernel.
@@ -97,11 +106,26 @@ def mount(directory: Path) -> int:
     options = f"fd={descriptor},rootmode=40000,user_id=0,group_id=0,max_read={READ_MAX}"
     libc = ctypes.CDLL(None, use_errno=True)
     nosuid_nodev = 2 | 4
-    if libc.mount(b"warp-powercut", bytes(directory), b"fuse", nosuid_nodev, options.encode()):
-        code = ctypes.get_errno()
+    home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    there = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _enter(libc, there)
+        arguments = (b"warp-powercut", bytes(directory), b"fuse", nosuid_nodev, options.encode())
+        failed, code = libc.mount(*arguments), ctypes.get_errno()
+        _enter(libc, home)
+    finally:
+        os.close(there)  # else we would keep that namespace alive
+        os.close(home)
+    if failed:
         os.close(descriptor)
         raise OSError(code, f"mount fuse on {directory}: {os.strerror(code)}")
     return descriptor
+
+
+def _enter(libc: ctypes.CDLL, namespace: int) -> None:
+    if libc.setns(namespace, _CLONE_NEWNS):
+        code = ctypes.get_errno()
+        raise OSError(code, f"enter mount namespace: {os.strerror(code)}")
 
 
 class Server:

@@ -1,6 +1,7 @@
-"""The recorder process: `python -m warp_integration.powercut.recorder MOUNTPOINT TRACE POSITION IMAGE...`.
+"""The recorder process: `python -m warp_integration.powercut.recorder MOUNTPOINT NAMESPACE TRACE POSITION IMAGE...`.
 
-Serves each image as a file of the same name under MOUNTPOINT and records what is written to it. Prints `ready`.
+Serves each image as a file of the same name under MOUNTPOINT in the mount namespace NAMESPACE, records what is written to
+it, and prints `ready`.
 """
 
 from __future__ import annotations
@@ -41,12 +42,14 @@ class RecordedDisk:
         self._position.advance()
 
 
-def main(mountpoint: Path, trace: Path, position: Path, images: list[Path]) -> None:
+def main(
+    mountpoint: Path, namespace: Path, trace: Path, position: Path, images: list[Path]
+) -> None:
     """Record until the file system is unmounted or this process is killed."""
     writer = TraceWriter(trace)
     shared = Position(position)
     disks = [RecordedDisk(number, image, writer, shared) for number, image in enumerate(images)]
-    descriptor = fuse.mount(mountpoint)
+    descriptor = fuse.mount(mountpoint, namespace)
     print("ready", flush=True)
     try:
         fuse.Server(descriptor, disks).serve()
@@ -55,5 +58,5 @@ def main(mountpoint: Path, trace: Path, position: Path, images: list[Path]) -> N
 
 
 if __name__ == "__main__":
-    first, second, third, *rest = map(Path, sys.argv[1:])
-    main(first, second, third, rest)
+    first, second, third, fourth, *rest = map(Path, sys.argv[1:])
+    main(first, second, third, fourth, rest)
