@@ -342,6 +342,7 @@ def times_key(directory: int) -> bytes:
     return b"T" + _U64.pack(directory)
 
 
+FEED_TRIMMED: Final = b"f"  # 8 bytes: events up to this version were removed
 FEED: Final = b"F"  # F, commit version, number within the commit
 FEED_END: Final = b"G"
 

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from warp_core.containers import Chunk, Owner
-from warp_core.errors import InvalidArgument, UploadNotFound
+from warp_core.errors import InvalidArgument, OutOfRange, UploadNotFound
 from warp_core.interfaces.consistency import SCAN_MAX
 from warp_core.namespace import keys
 from warp_core.namespace.changes import Change, own_chunks, version_id
@@ -207,7 +207,7 @@ class Uploads:
         home, name, original, row = await self._namespace.change(volume, body)
         size = name.size - offset if length is None else length
         if offset < 0 or size < 0 or offset + size > name.size:
-            raise InvalidArgument(f"bytes {offset} to {offset + size} of an object of {name.size}")
+            raise OutOfRange(f"bytes {offset} to {offset + size} of an object of {name.size}")
         lenders = {(place(home, home, target.number), name.revision)}
         lenders |= {(place(each, home, target.number), lender) for each, lender in original.lenders}
         lenders |= {

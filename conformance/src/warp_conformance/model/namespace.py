@@ -1,0 +1,236 @@
+"""What the verbs of the namespace mean, in as few words as possible: no rows, no transactions, no time.
+
+A name has versions, newest first; the first one is current unless it is a marker. A version leads to a `File`, which links share. Version
+ids are given from outside, so that a model can follow a subject that draws them.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from warp_core.views.objects import Attributes, Digests
+
+NULL = "null"
+
+
+@dataclass(slots=True)
+class File:
+    """Content and what was said of it. Names that are links of one another share it; noncurrent versions have it frozen."""
+
+    content: bytes
+    attributes: Attributes = Attributes()
+    digests: Digests = Digests(etag="")
+    parts: tuple[tuple[int, int, str], ...] = ()  # number, size, etag
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a name; a marker has no file."""
+
+    version: str
+    file: File | None
+    made: int  # counts versions of the model: greater is newer
+
+    @property
+    def marker(self) -> bool:
+        """Whether it says that the name was deleted."""
+        return self.file is None
+
+
+class Page(NamedTuple):
+    """What a listing shows."""
+
+    entries: list[tuple[bytes, str]]  # key, version id
+    prefixes: list[bytes]
+    more: bool
+
+
+@dataclass(slots=True)
+class ModelVolume:
+    """A volume."""
+
+    versioning: str = "off"
+    names: dict[bytes, list[Version]] = field(default_factory=dict)
+    snapshots: dict[str, dict[bytes, list[Version]]] = field(default_factory=dict)
+    made: int = 0
+
+    # Objects --------------------------------------------------------------------------------------
+
+    def current(self, key: bytes) -> Version | None:
+        """Return the current version of a name."""
+        versions = self.names.get(key)
+        return versions[0] if versions and not versions[0].marker else None
+
+    def find(self, key: bytes, version: str) -> Version | None:
+        """Return a version by its id."""
+        return next((each for each in self.names.get(key, ()) if each.version == version), None)
+
+    def put(self, key: bytes, file: File, version: str = NULL) -> Version:
+        """Make a file the current version."""
+        return self._insert(key, version, file)
+
+    def delete(self, key: bytes, marker: str = NULL) -> bool:
+        """Delete a name as versioning says; return whether it had a current version."""
+        found = self.current(key) is not None
+        if self.versioning == "off":
+            self.names.pop(key, None)
+        else:
+            self._insert(key, marker, None)
+        return found
+
+    def remove(self, key: bytes, version: str) -> Version | None:
+        """Remove a version for good; return it."""
+        found = self.find(key, version)
+        if found is not None:
+            self.names[key].remove(found)
+            if not self.names[key]:
+                del self.names[key]
+        return found
+
+    def _insert(self, key: bytes, version: str, file: File | None) -> Version:
+        self.made += 1
+        made = Version(version, file, self.made)
+        older = self.names.get(key, [])
+        if self.versioning == "off":
+            older = []
+        elif version == NULL:
+            older = [each for each in older if each.version != NULL]
+        self.names[key] = [made, *map(_frozen, older)]
+        return made
+
+    # Listings -------------------------------------------------------------------------------------
+
+    def list(
+        self, prefix: bytes = b"", delimiter: bytes = b"", after: bytes = b"", limit: int = 1000
+    ) -> Page:
+        """List current versions."""
+        rows = [
+            (key, versions[0].version)
+            for key, versions in sorted(self.names.items())
+            if not versions[0].marker and key > after
+        ]
+        return _page(rows, prefix, delimiter, after, limit)
+
+    def list_versions(
+        self,
+        prefix: bytes = b"",
+        delimiter: bytes = b"",
+        key_marker: bytes = b"",
+        version_marker: str = "",
+        limit: int = 1000,
+    ) -> Page:
+        """List all versions, newest first within a name."""
+        rows = []
+        for key, versions in sorted(self.names.items()):
+            if key < key_marker or (key == key_marker and key_marker and not version_marker):
+                continue
+            ids = [each.version for each in versions]
+            if key == key_marker and version_marker in ids:
+                ids = ids[ids.index(version_marker) + 1 :]
+            rows += [(key, each) for each in ids]
+        after = b"" if version_marker else key_marker
+        return _page(rows, prefix, delimiter, after, limit)
+
+    def usage(self) -> tuple[int, int, int, int]:
+        """Return objects, their bytes, noncurrent versions and markers, their bytes."""
+        live = [each for key in self.names if (each := self.current(key)) is not None]
+        every = [each for versions in self.names.values() for each in versions]
+        older = [each for each in every if each not in live]
+        return len(live), _bytes(live), len(older), _bytes(older)
+
+    # Files ----------------------------------------------------------------------------------------
+
+    def write(self, key: bytes, offset: int, data: bytes) -> None:
+        """Write in place: every link sees it, versions do not."""
+        file = self._file(key)
+        content = file.content.ljust(offset, b"\0")
+        file.content = content[:offset] + data + content[offset + len(data) :]
+
+    def append(self, key: bytes, data: bytes) -> None:
+        """Write at the end."""
+        self.write(key, len(self._file(key).content), data)
+
+    def truncate(self, key: bytes, size: int) -> None:
+        """Cut, or extend by zeros."""
+        file = self._file(key)
+        file.content = file.content[:size].ljust(size, b"\0")
+
+    def link(self, source: bytes, target: bytes, version: str = NULL) -> None:
+        """Give a file another name; the target is free."""
+        self._insert(target, version, self._file(source))
+
+    def rename(self, source: bytes, target: bytes, version: str = NULL, marker: str = NULL) -> None:
+        """Move a name; what the target was becomes a version, or goes."""
+        file = self._file(source)
+        self._insert(target, version, file)
+        self.delete(source, marker)
+
+    def _file(self, key: bytes) -> File:
+        found = self.current(key)
+        assert found is not None
+        assert found.file is not None
+        return found.file
+
+    # Snapshots ------------------------------------------------------------------------------------
+
+    def snapshot(self, name: str) -> None:
+        """Keep everything as it is now."""
+        self.snapshots[name] = copy.deepcopy(self.names)
+
+    def rollback(self, name: str) -> None:
+        """Make everything as a snapshot has it."""
+        self.names = copy.deepcopy(self.snapshots[name])
+
+    def prune(self, name: str) -> None:
+        """Forget a snapshot."""
+        del self.snapshots[name]
+
+
+@dataclass(slots=True)
+class Model:
+    """Volumes by name."""
+
+    volumes: dict[str, ModelVolume] = field(default_factory=dict)
+
+    def create(self, name: str) -> ModelVolume:
+        """Make an empty volume."""
+        made = self.volumes[name] = ModelVolume()
+        return made
+
+    def clone(self, volume: str, snapshot: str, target: str) -> ModelVolume:
+        """Make a volume of a snapshot."""
+        source = self.volumes[volume]
+        made = ModelVolume(source.versioning, copy.deepcopy(source.snapshots[snapshot]))
+        self.volumes[target] = made
+        return made
+
+
+def _frozen(version: Version) -> Version:
+    return replace(version, file=copy.copy(version.file)) if version.file else version
+
+
+def _bytes(versions: list[Version]) -> int:
+    return sum(len(each.file.content) for each in versions if each.file)
+
+
+def _page(
+    rows: list[tuple[bytes, str]], prefix: bytes, delimiter: bytes, after: bytes, limit: int
+) -> Page:
+    entries: list[tuple[bytes, str]] = []
+    prefixes: list[bytes] = []
+    for key, version in rows:
+        if not key.startswith(prefix):
+            continue
+        found = key.find(delimiter, len(prefix)) if delimiter else -1
+        common = key[: found + len(delimiter)] if found >= 0 else b""
+        if common and (common in prefixes or common == after):
+            continue
+        if len(entries) + len(prefixes) == limit:
+            return Page(entries, prefixes, True)
+        if common:
+            prefixes.append(common)
+        else:
+            entries.append((key, version))
+    return Page(entries, prefixes, False)

@@ -1,0 +1,567 @@
+"""The Objects view on the executable model: correct, small, forgetful."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import msgspec
+from warp_core.errors import (
+    AlreadyExists,
+    AlreadyOwned,
+    InvalidArgument,
+    IsDeleteMarker,
+    NameTooLong,
+    NotEmpty,
+    NotFound,
+    OutOfRange,
+    PreconditionFailed,
+    TooLarge,
+    UploadNotFound,
+    VersionNotFound,
+    VolumeNotFound,
+)
+from warp_core.interfaces.auth import Principal
+from warp_core.interfaces.stores import Buffer
+from warp_core.views.objects import (
+    ALWAYS,
+    KEY_MAX,
+    PART_NUMBER_MAX,
+    SMALL_MAX,
+    Attributes,
+    Condition,
+    Deleted,
+    Digests,
+    Listing,
+    ObjectInfo,
+    Objects,
+    PartInfo,
+    Reader,
+    UploadInfo,
+    VersionListing,
+    Versioning,
+    VolumeInfo,
+    Writer,
+)
+
+from warp_conformance.model import File, Model, ModelVolume, Version
+
+replace = msgspec.structs.replace
+BUFFER = 64 * 1024
+
+
+class PlainReader(Reader):
+    """Bytes that stay what they are."""
+
+    def __init__(self, info: ObjectInfo, content: bytes) -> None:
+        self.info = info
+        self.content = content
+
+    def read_now(self, offset: int, length: int) -> Buffer | None:
+        """See `Reader`."""
+        return self.content[offset : offset + min(length, 1 << 20)]
+
+    async def read(self, offset: int, length: int) -> Buffer:
+        """See `Reader`."""
+        return self.content[offset : offset + min(length, 1 << 20)]
+
+    def close(self) -> None:
+        """See `Reader`."""
+
+
+class PlainWriter(Writer):
+    """Collects bytes; `link` gets them at the end."""
+
+    def __init__(self, link: object) -> None:
+        self._link = link
+        self.content = bytearray()
+        self._buffer = bytearray(BUFFER)
+        self._used = 0
+
+    def buffer(self) -> memoryview:
+        """See `Writer`."""
+        return memoryview(self._buffer)[self._used :]
+
+    def wrote(self, length: int) -> bool:
+        """See `Writer`."""
+        self._used += length
+        return self._used == BUFFER
+
+    async def drain(self) -> None:
+        """See `Writer`."""
+        self.content += self._buffer[: self._used]
+        self._used = 0
+
+    async def write(self, data: Buffer) -> None:
+        """See `Writer`."""
+        await self.drain()
+        self.content += data
+
+    async def commit(self, digests: Digests) -> ObjectInfo:
+        """See `Writer`."""
+        await self.drain()
+        made: ObjectInfo = self._link(bytes(self.content), digests)  # type: ignore[operator]
+        return made
+
+    async def abort(self) -> None:
+        """See `Writer`."""
+
+
+class Upload:
+    """A multipart upload."""
+
+    def __init__(self, info: UploadInfo) -> None:
+        self.info = info
+        self.parts: dict[int, tuple[bytes, PartInfo]] = {}
+        self.result: ObjectInfo | None = None
+
+
+class PlainObjects(Objects):
+    """See `Objects`. Faulty ones override a step."""
+
+    def __init__(self) -> None:
+        self.model = Model()
+        self.infos: dict[str, VolumeInfo] = {}
+        self.uploads: dict[str, dict[str, Upload]] = {}
+        self.clock = itertools.count(1_700_000_000_000_000_000, 1_000_000_000)
+        self.times: dict[int, int] = {}
+
+    # Volumes --------------------------------------------------------------------------------------
+
+    async def create_volume(self, name: str, *, owner: Principal) -> VolumeInfo:
+        """See `Objects`."""
+        if name in self.infos:
+            mine = self.infos[name].owner == owner.name
+            raise (AlreadyOwned if mine else AlreadyExists)(name)
+        self.model.create(name)
+        self.uploads[name] = {}
+        self.infos[name] = VolumeInfo(name, next(self.clock), owner.name)
+        return self.infos[name]
+
+    async def delete_volume(self, name: str) -> None:
+        """See `Objects`."""
+        if self.at(name).names:
+            raise NotEmpty(name)
+        del self.model.volumes[name], self.infos[name], self.uploads[name]
+
+    async def volume(self, name: str) -> VolumeInfo:
+        """See `Objects`."""
+        self.at(name)
+        return self.infos[name]
+
+    async def volumes(self) -> Sequence[VolumeInfo]:
+        """See `Objects`."""
+        return [self.infos[name] for name in sorted(self.infos)]
+
+    async def set_versioning(self, volume: str, state: Versioning) -> None:
+        """See `Objects`."""
+        found = self.at(volume)
+        if state == "off" and found.versioning != "off":
+            raise InvalidArgument(volume)
+        found.versioning = state
+        self._set_info(volume, versioning=state)
+
+    async def set_document(self, volume: str, name: str, document: bytes | None) -> None:
+        """See `Objects`."""
+        self.at(volume)
+        if document is not None and len(document) > 60 * 1024:
+            raise InvalidArgument(name)
+        documents = {**self.infos[volume].documents}
+        documents.pop(name, None)
+        if document is not None:
+            documents[name] = document
+        self._set_info(volume, documents=documents)
+
+    def _set_info(self, volume: str, **changes: object) -> None:
+        old = self.infos[volume]
+        fields = {field: getattr(old, field) for field in old.__slots__}
+        self.infos[volume] = VolumeInfo(**{**fields, **changes})
+
+    def at(self, volume: str) -> ModelVolume:
+        """Return a volume."""
+        if volume not in self.model.volumes:
+            raise VolumeNotFound(volume)
+        return self.model.volumes[volume]
+
+    # Objects --------------------------------------------------------------------------------------
+
+    async def head(self, volume: str, key: bytes, *, version: str = "") -> ObjectInfo:
+        """See `Objects`."""
+        return self.describe(key, self.find(volume, key, version), latest=not version)
+
+    async def open(self, volume: str, key: bytes, *, version: str = "") -> Reader:
+        """See `Objects`."""
+        found = self.find(volume, key, version)
+        assert found.file is not None
+        return PlainReader(self.describe(key, found, latest=not version), found.file.content)
+
+    def find(self, volume: str, key: bytes, version: str) -> Version:
+        """Return a version that is no marker."""
+        versions = self.at(volume).names.get(key, [])
+        if version:
+            found = self.at(volume).find(key, version)
+            if found is None:
+                raise VersionNotFound(key.hex())
+        elif not versions:
+            raise NotFound(key.hex())
+        else:
+            found = versions[0]
+        if found.marker:
+            newest = found is versions[0]
+            raise IsDeleteMarker(key.hex(), version=found.version, current=newest)
+        return found
+
+    def describe(self, key: bytes, version: Version, *, latest: bool = True) -> ObjectInfo:
+        """Return what is known of a version."""
+        file = version.file
+        if file is None:
+            return ObjectInfo(
+                key=key,
+                size=0,
+                etag="",
+                modified_ns=self.times[version.made],
+                version=version.version,
+                latest=latest,
+                marker=True,
+            )
+        return ObjectInfo(
+            key=key,
+            size=len(file.content),
+            etag=file.digests.etag,
+            modified_ns=self.times[version.made],
+            version=version.version,
+            latest=latest,
+            owner=file.attributes.owner,
+            storage_class=file.attributes.storage_class,
+            checksum_algorithms=tuple(file.digests.checksums),
+            checksum_type=file.digests.checksum_type,
+            attributes=file.attributes,
+            checksums=file.digests.checksums,
+            parts=tuple(
+                PartInfo(number=number, size=size, etag=etag) for number, size, etag in file.parts
+            ),
+        )
+
+    def new_version(self, volume: str) -> str:
+        """Draw a version id as versioning says."""
+        return os.urandom(16).hex() if self.at(volume).versioning == "on" else "null"
+
+    def check(self, volume: str, key: bytes, condition: Condition) -> None:
+        """Refuse what must not be written."""
+        found = self.at(volume).current(key)
+        if not key:
+            raise InvalidArgument("empty key")
+        if len(key) > KEY_MAX:
+            raise NameTooLong(key.hex())
+        if condition.absent and found is not None:
+            raise PreconditionFailed(key.hex(), condition="If-None-Match")
+        asked = condition.etag or condition.size is not None or condition.modified_s is not None
+        if asked and found is None:
+            raise NotFound(key.hex())
+        if found is None or found.file is None:
+            return
+        if condition.etag not in ("", "*", found.file.digests.etag):
+            raise PreconditionFailed(key.hex(), condition="If-Match")
+        if condition.size not in (None, len(found.file.content)):
+            raise PreconditionFailed(key.hex(), condition="size")
+        if condition.modified_s not in (None, self.times[found.made] // 10**9):
+            raise PreconditionFailed(key.hex(), condition="modified")
+
+    def link(
+        self, volume: str, key: bytes, file: File, condition: Condition = ALWAYS
+    ) -> ObjectInfo:
+        """Make a file the current version."""
+        self.check(volume, key, condition)
+        made = self.at(volume).put(key, file, self.new_version(volume))
+        self.times[made.made] = next(self.clock)
+        return self.describe(key, made)
+
+    async def put(
+        self,
+        volume: str,
+        key: bytes,
+        payload: Buffer,
+        attributes: Attributes,
+        digests: Digests,
+        *,
+        condition: Condition = ALWAYS,
+    ) -> ObjectInfo:
+        """See `Objects`."""
+        if len(payload) > SMALL_MAX:
+            raise TooLarge(str(len(payload)))
+        return self.link(volume, key, File(bytes(payload), attributes, digests), condition)
+
+    async def writer(
+        self,
+        volume: str,
+        key: bytes,
+        attributes: Attributes,
+        *,
+        condition: Condition = ALWAYS,
+        size: int | None = None,
+    ) -> Writer:
+        """See `Objects`."""
+        self.check(volume, key, condition)
+
+        def link(content: bytes, digests: Digests) -> ObjectInfo:
+            return self.link(volume, key, File(content, attributes, digests), condition)
+
+        return PlainWriter(link)
+
+    async def copy(
+        self,
+        source_volume: str,
+        source_key: bytes,
+        volume: str,
+        key: bytes,
+        *,
+        source_version: str = "",
+        attributes: Attributes | None = None,
+        digests: Digests | None = None,
+        condition: Condition = ALWAYS,
+    ) -> ObjectInfo:
+        """See `Objects`."""
+        found = self.find(source_volume, source_key, source_version).file
+        assert found is not None
+        made = File(found.content, found.attributes, found.digests, found.parts)
+        if attributes is not None:
+            made.attributes = replace(attributes, owner=attributes.owner or found.attributes.owner)
+        if digests is not None:
+            made.digests, made.parts = digests, ()
+        return self.link(volume, key, made, condition)
+
+    async def delete(
+        self, volume: str, key: bytes, *, version: str = "", condition: Condition = ALWAYS
+    ) -> Deleted:
+        """See `Objects`."""
+        found = self.at(volume)
+        self.check(volume, key, condition)
+        if version:
+            removed = found.remove(key, version)
+            if removed is None:
+                return Deleted(version=version, found=False)
+            return Deleted(version=version, marker=removed.marker)
+        marker = self.new_version(volume)
+        existed = found.delete(key, marker)
+        if found.versioning == "off":
+            return Deleted(found=existed)
+        self.times[found.made] = next(self.clock)
+        return Deleted(version=marker, marker=True, found=existed)
+
+    async def set_tags(
+        self, volume: str, key: bytes, tags: Mapping[str, str], *, version: str = ""
+    ) -> str:
+        """See `Objects`."""
+        found = self.find(volume, key, version)
+        assert found.file is not None
+        found.file.attributes = replace(found.file.attributes, tags=dict(tags))
+        return found.version
+
+    async def list(
+        self,
+        volume: str,
+        *,
+        prefix: bytes = b"",
+        delimiter: bytes = b"",
+        after: bytes = b"",
+        limit: int = 1000,
+    ) -> Listing:
+        """See `Objects`."""
+        found = self.at(volume)
+        page = found.list(prefix, delimiter, after, limit)
+        entries = [self.summary(volume, key, version) for key, version in page.entries]
+        last = max([*(key for key, _ in page.entries[-1:]), *page.prefixes[-1:]], default=b"")
+        return Listing(entries, page.prefixes, last if page.more else b"")
+
+    def summary(self, volume: str, key: bytes, version: str) -> ObjectInfo:
+        """Return what a listing tells of a version."""
+        found = self.at(volume).find(key, version)
+        assert found is not None
+        info = self.describe(key, found, latest=self.at(volume).names[key][0] is found)
+        return replace(info, attributes=Attributes(), checksums={}, parts=())
+
+    async def list_versions(
+        self,
+        volume: str,
+        *,
+        prefix: bytes = b"",
+        delimiter: bytes = b"",
+        key_marker: bytes = b"",
+        version_marker: str = "",
+        limit: int = 1000,
+    ) -> VersionListing:
+        """See `Objects`."""
+        page = self.at(volume).list_versions(prefix, delimiter, key_marker, version_marker, limit)
+        entries = [self.summary(volume, key, version) for key, version in page.entries]
+        if not page.more:
+            return VersionListing(entries, page.prefixes)
+        last = page.entries[-1] if page.entries else (b"", "")
+        if page.prefixes and page.prefixes[-1] > last[0]:
+            last = page.prefixes[-1], ""
+        return VersionListing(entries, page.prefixes, *last)
+
+    # Multipart uploads ----------------------------------------------------------------------------
+
+    async def create_upload(
+        self,
+        volume: str,
+        key: bytes,
+        attributes: Attributes,
+        *,
+        checksum_algorithm: str = "",
+        checksum_type: str = "",
+    ) -> UploadInfo:
+        """See `Objects`."""
+        self.check(volume, key, ALWAYS)
+        number = f"{next(self.clock):032x}"
+        info = UploadInfo(
+            key, number, next(self.clock), attributes, checksum_algorithm, checksum_type
+        )
+        self.uploads[volume][number] = Upload(info)
+        return info
+
+    def upload_at(self, volume: str, key: bytes, upload: str) -> Upload:
+        """Return an upload that has not ended."""
+        self.at(volume)
+        found = self.uploads[volume].get(upload)
+        if found is None or found.info.key != key or found.result is not None:
+            raise UploadNotFound(upload)
+        return found
+
+    async def upload(self, volume: str, key: bytes, upload: str) -> UploadInfo:
+        """See `Objects`."""
+        return self.upload_at(volume, key, upload).info
+
+    async def part_writer(
+        self, volume: str, key: bytes, upload: str, number: int, *, size: int | None = None
+    ) -> Writer:
+        """See `Objects`."""
+        if not 1 <= number <= PART_NUMBER_MAX:
+            raise InvalidArgument(str(number))
+        self.upload_at(volume, key, upload)
+
+        def link(content: bytes, digests: Digests) -> ObjectInfo:
+            made = self.put_part(volume, key, upload, number, content, digests)
+            return ObjectInfo(key=key, size=made.size, etag=made.etag, modified_ns=made.modified_ns)
+
+        return PlainWriter(link)
+
+    def put_part(
+        self, volume: str, key: bytes, upload: str, number: int, content: bytes, digests: Digests
+    ) -> PartInfo:
+        """Keep a part in the place of an earlier one."""
+        part = PartInfo(
+            number=number,
+            size=len(content),
+            etag=digests.etag,
+            modified_ns=next(self.clock),
+            checksums=digests.checksums,
+        )
+        self.upload_at(volume, key, upload).parts[number] = content, part
+        return part
+
+    async def copy_part(
+        self,
+        source_volume: str,
+        source_key: bytes,
+        volume: str,
+        key: bytes,
+        upload: str,
+        number: int,
+        *,
+        source_version: str = "",
+        offset: int = 0,
+        length: int | None = None,
+        digests: Digests | None = None,
+    ) -> PartInfo:
+        """See `Objects`."""
+        if not 1 <= number <= PART_NUMBER_MAX:
+            raise InvalidArgument(str(number))
+        self.upload_at(volume, key, upload)
+        file = self.find(source_volume, source_key, source_version).file
+        assert file is not None
+        end = len(file.content) if length is None else offset + length
+        if not 0 <= offset <= end <= len(file.content):
+            raise OutOfRange(f"{offset} to {end}")
+        digests = digests or Digests(etag=os.urandom(16).hex())
+        return self.put_part(volume, key, upload, number, file.content[offset:end], digests)
+
+    async def list_parts(
+        self, volume: str, key: bytes, upload: str, *, after: int = 0, limit: int = 1000
+    ) -> tuple[Sequence[PartInfo], bool]:
+        """See `Objects`."""
+        parts = self.upload_at(volume, key, upload).parts
+        found = [parts[number][1] for number in sorted(parts) if number > after]
+        return found[:limit], len(found) > limit
+
+    async def complete_upload(
+        self,
+        volume: str,
+        key: bytes,
+        upload: str,
+        parts: Sequence[PartInfo],
+        digests: Digests,
+        *,
+        condition: Condition = ALWAYS,
+    ) -> ObjectInfo:
+        """See `Objects`."""
+        self.at(volume)
+        ended = self.uploads[volume].get(upload)
+        if ended is not None and ended.info.key == key and ended.result is not None:
+            return ended.result
+        found = self.upload_at(volume, key, upload)
+        numbers = [part.number for part in parts]
+        if not numbers or numbers != sorted(set(numbers)):
+            raise InvalidArgument("parts")
+        for part in parts:
+            if part.number not in found.parts or found.parts[part.number][1].etag != part.etag:
+                raise InvalidArgument(f"part {part.number}")
+        chosen = [found.parts[number] for number in numbers]
+        file = File(
+            b"".join(content for content, _ in chosen),
+            found.info.attributes,
+            digests,
+            tuple((part.number, part.size, part.etag) for _, part in chosen),
+        )
+        found.result = self.link(volume, key, file, condition)
+        return found.result
+
+    async def abort_upload(self, volume: str, key: bytes, upload: str) -> None:
+        """See `Objects`."""
+        self.upload_at(volume, key, upload)
+        del self.uploads[volume][upload]
+
+    async def list_uploads(
+        self,
+        volume: str,
+        *,
+        prefix: bytes = b"",
+        delimiter: bytes = b"",
+        key_marker: bytes = b"",
+        upload_marker: str = "",
+        limit: int = 1000,
+    ) -> tuple[Sequence[UploadInfo], Sequence[bytes], Literal[True, False]]:
+        """See `Objects`."""
+        self.at(volume)
+        open_ = [each.info for each in self.uploads[volume].values() if each.result is None]
+        uploads: list[UploadInfo] = []
+        prefixes: list[bytes] = []
+        for info in sorted(open_, key=lambda each: (each.key, each.upload)):
+            behind = info.key > key_marker or not key_marker
+            if info.key == key_marker and upload_marker:
+                behind = info.upload > upload_marker
+            if not info.key.startswith(prefix) or not behind:
+                continue
+            found = info.key.find(delimiter, len(prefix)) if delimiter else -1
+            common = info.key[: found + len(delimiter)] if found >= 0 else b""
+            if common and (common in prefixes or key_marker.startswith(common)):
+                continue
+            if len(uploads) + len(prefixes) == limit:
+                return uploads, prefixes, True
+            if common:
+                prefixes.append(common)
+            else:
+                uploads.append(info)
+        return uploads, prefixes, False
