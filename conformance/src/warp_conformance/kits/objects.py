@@ -23,7 +23,6 @@ from warp_core.errors import (
     UploadNotFound,
     VersionNotFound,
     VolumeNotFound,
-    WarpError,
 )
 from warp_core.interfaces.auth import Principal
 from warp_core.views.objects import (
@@ -67,8 +66,6 @@ KEYS_IN_ORDER = sorted(
         b"b/c/d",
         b"b/c",
         b"b",
-    ]
-    + [
         b"x" * 199,
         b"x" * 200,
         b"x" * 200 + b"/y",
@@ -190,8 +187,8 @@ async def versions(
 class ObjectsKit(Kit, kit=True):
     """What the Objects view promises.
 
-    Besides `subject` it wants `usage`: an async function of a volume's name that returns its objects, their bytes, its noncurrent versions
-    and their bytes; and `reopen`: end the view as a crash would and return it anew on what was durable.
+    Besides `subject` it wants `usage`: an async function of a volume's name that returns its objects, their bytes, its noncurrent
+    versions and their bytes; and `reopen`: end the view as a crash would and return it anew on what was durable.
     """
 
     @pytest.fixture

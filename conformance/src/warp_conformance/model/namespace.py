@@ -1,7 +1,7 @@
 """What the verbs of the namespace mean, in as few words as possible: no rows, no transactions, no time.
 
-A name has versions, newest first; the first one is current unless it is a marker. A version leads to a `File`, which links share. Version
-ids are given from outside, so that a model can follow a subject that draws them.
+A name has versions, newest first; the first one is current unless it is a marker. A version leads to a `File`, which links share.
+Version ids are given from outside, so that a model can follow a subject that draws them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import NamedTuple
 from warp_core.views.objects import Attributes, Digests
 
 NULL = "null"
+PLAIN = Attributes()
+NONE = Digests(etag="")
 
 
 @dataclass(slots=True)
@@ -20,8 +22,8 @@ class File:
     """Content and what was said of it. Names that are links of one another share it; noncurrent versions have it frozen."""
 
     content: bytes
-    attributes: Attributes = Attributes()
-    digests: Digests = Digests(etag="")
+    attributes: Attributes = PLAIN
+    digests: Digests = NONE
     parts: tuple[tuple[int, int, str], ...] = ()  # number, size, etag
 
 

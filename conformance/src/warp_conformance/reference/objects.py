@@ -40,8 +40,8 @@ from warp_core.views.objects import (
     PartInfo,
     Reader,
     UploadInfo,
-    VersionListing,
     Versioning,
+    VersionListing,
     VolumeInfo,
     Writer,
 )

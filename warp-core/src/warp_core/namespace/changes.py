@@ -48,6 +48,19 @@ WITNESSES: Final = 8  # rows of a directory of which one is watched: enough that
 GARBAGE_CHUNKS: Final = 1000  # of one garbage row: about 40 bytes each, within a row's 64 KiB
 
 
+# Directories made or removed by one transaction: with what snapshots archive, five rows each, within WRITES_MAX beside the rest.
+LEVELS: Final = 12
+
+
+class TooDeep(Exception):
+    """A key lacks more directories than one transaction makes: `scaffold` makes them first."""
+
+    def __init__(self, key: bytes, *, versions: bool = False) -> None:
+        super().__init__(key)
+        self.key = key
+        self.versions = versions
+
+
 class Apart(Protocol):
     """What knows inodes that a row sets apart from their names (`revision` 0 in the name): the Files view's half."""
 
@@ -173,6 +186,7 @@ class Change:
         "now_ns",
         "rows",
         "take_id",
+        "untidy",
         "versioned",
         "versioning",
     )
@@ -197,6 +211,7 @@ class Change:
         self._touched: set[int] = set()
         self._events: list[Event] = []
         self._freed: list[Garbage] = []
+        self.untidy = b""  # a key above which directories are left that have nothing below them
         self.disturbed: set[int] = set()  # inodes whose holders have to be asked
 
     @property
@@ -210,9 +225,20 @@ class Change:
         """Look up the current version of an S3 key."""
         return await resolve(self.rows, keys.steps(key), key)
 
-    async def make_way(self, path: Path) -> None:
-        """Make the directories that a path lacks; those that versions lie below come back with their id."""
-        while len(path.nodes) < len(path.steps):
+    async def make_way(self, path: Path, *, at_most: int = 0) -> None:
+        """Make the directories that a path lacks; those that versions lie below come back with their id.
+
+        With `at_most`, only so many of them, and the path may stay incomplete.
+
+        Raises:
+            TooDeep: More than LEVELS are missing.
+        """
+        if not at_most and len(path.steps) - len(path.nodes) > LEVELS:
+            raise TooDeep(path.key)
+        self.touch(path.nodes[-1])
+        made = 0
+        while not path.complete and (not at_most or made < at_most):
+            made += 1
             index = len(path.nodes) - 1
             parent, step = path.nodes[index], path.steps[index]
             kept = None
@@ -221,7 +247,6 @@ class Change:
             number = decode_name(kept).inode if kept else await self.take_id()
             name = Name(self.epoch, _kind_of(step), number, modified_ns=self.now_ns)
             await self.rows.put(keys.name_key(parent, step.key), encode(name))
-            self.touch(parent)
             path.names.append(name)
             path.nodes.append(number)
 
@@ -241,16 +266,51 @@ class Change:
         await self._prune_names(path)
 
     async def _prune_names(self, path: Path) -> None:
-        for index in range(len(path.steps) - 2, -1, -1):
-            if path.names[index].kind not in (IMPLIED, CONTINUED):
+        """Remove directories without anything below them, from the last one that was found upwards."""
+        last = min(len(path.names), len(path.steps) - 1) - 1
+        for removed, index in enumerate(range(last, -1, -1)):
+            node = path.names[index].inode
+            if path.names[index].kind not in (IMPLIED, CONTINUED) or await self.occupied(
+                *keys.names_of(node)
+            ):
                 return
-            node = path.nodes[index + 1]
-            if await self.occupied(*keys.names_of(node)):
+            if removed == LEVELS:
+                self.untidy = path.key
                 return
             await self.rows.delete(keys.name_key(path.nodes[index], path.steps[index].key))
             self._touched.discard(node)
             self.rows.delete_present(keys.times_key(node))
-            self.touch(path.nodes[index])
+            self._touched.add(path.nodes[index])
+
+    async def scaffold(self, key: bytes, *, versions: bool) -> bool:
+        """Make some of the directories that a deep key lacks, among names or for versions; True when none is lacking."""
+        path = await self.find(key)
+        if not versions:
+            await self.make_way(path, at_most=LEVELS)
+            return path.complete
+        made = 0
+        for index, step in enumerate(path.steps[:-1]):
+            kept_key = keys.kept_directory_key(path.nodes[index], step.key)
+            value = await self.rows.get(kept_key)
+            if index + 1 == len(path.nodes):
+                path.nodes.append(decode_name(value).inode if value else await self.take_id())
+            if value is None:
+                if made == LEVELS:
+                    return False
+                made += 1
+                name = Name(self.epoch, _kind_of(step), path.nodes[index + 1])
+                await self.rows.put(kept_key, encode(name))
+        return True
+
+    async def tidy(self, key: bytes) -> bool:
+        """Remove some of the directories on the way to a key that have nothing below them; True when none is left."""
+        self.untidy = b""
+        await self._prune_names(await self.find(key))
+        if not self.untidy:
+            path = Path(key, keys.steps(key), [keys.ROOT], [])
+            await self.prune_versions(await extend(self.rows, path))
+        left, self.untidy = self.untidy, b""
+        return not left
 
     async def occupied(self, start: bytes, end: bytes) -> bool:
         """Say whether a range has a row; the commit fails if that is not so any more.
@@ -342,10 +402,12 @@ class Change:
         self.count(versions=1, version_bytes=version.size)
 
     async def _keep_directories(self, path: Path) -> None:
-        for index in range(len(path.steps) - 2, -1, -1):
+        for made, index in enumerate(range(len(path.steps) - 2, -1, -1)):
             key = keys.kept_directory_key(path.nodes[index], path.steps[index].key)
             if await self.rows.get(key) is not None:
                 return
+            if made == LEVELS:
+                raise TooDeep(path.key, versions=True)
             step = path.steps[index]
             name = Name(self.epoch, _kind_of(step), path.nodes[index + 1])
             await self.rows.put(key, encode(name))
@@ -378,9 +440,12 @@ class Change:
         return version
 
     async def prune_versions(self, path: Path) -> None:
-        """Remove the rows that keep directories without versions below them."""
-        for index in range(len(path.steps) - 2, -1, -1):
+        """Remove the rows that keep directories without versions below them, from the last node that is known upwards."""
+        for removed, index in enumerate(range(len(path.nodes) - 2, -1, -1)):
             if await self.occupied(*keys.versions_of(path.nodes[index + 1])):
+                return
+            if removed == LEVELS:
+                self.untidy = path.key
                 return
             await self.rows.delete(
                 keys.kept_directory_key(path.nodes[index], path.steps[index].key)

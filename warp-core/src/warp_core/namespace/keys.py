@@ -308,6 +308,14 @@ def left_key(revision: int) -> bytes:
     return b"Z" + _U64.pack(revision)
 
 
+def untidy_key(number: int) -> bytes:
+    """B: directories on the way to a key, the row's value, may have nothing below them."""
+    return b"B" + _U64.pack(number)
+
+
+UNTIDY: Final = (b"B", b"C")
+
+
 def upload_prefix(key: bytes) -> bytes:
     """Return what the U rows of an S3 key begin with; keys that share their first NODE_BYTES bytes share it."""
     if len(key) < NODE_BYTES:

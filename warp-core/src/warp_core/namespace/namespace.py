@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ from warp_core.errors import Conflict, ReadOnly, VolumeNotFound
 from warp_core.interfaces.consistency import MetaStore
 from warp_core.metadata import Transaction, transact
 from warp_core.namespace import keys
-from warp_core.namespace.changes import Apart, Change, Held
+from warp_core.namespace.changes import Apart, Change, Held, TooDeep
 from warp_core.namespace.ids import Ids
 from warp_core.namespace.leases import FOR_NAMES
 from warp_core.namespace.opens import Opens
@@ -75,23 +76,72 @@ class Namespace:
             VolumeNotFound, ReadOnly
             Conflict: Others were faster until the budget ran out.
         """
-        allowed: frozenset[int] = frozenset()
-        while True:
-            try:
-                return await self._attempt(name, body, allowed)
-            except Held as held:
-                assert self.opens is not None
-                async with self.opens.changing(held.volume, held.inode, FOR_NAMES):
+        scaffolds: list[tuple[bytes, int]] = []
+        try:
+            while True:
+                try:
+                    return await self._recalling(name, body)
+                except TooDeep as deep:
+                    number = await self.ids.take()
+                    scaffolds.append((deep.key, number))
+                    await self._scaffold(name, deep, number)
+        finally:
+            for key, number in scaffolds:
+                await self.tidy(name, key, number)
+
+    async def _recalling(self, name: str, body: Callable[[Change], Awaitable[T]]) -> T:
+        """Run a body; where somebody holds what it changes, take that back and keep it while the body runs again."""
+        allowed: set[int] = set()
+        async with AsyncExitStack() as recalled:
+            while True:
+                try:
+                    return await self._attempt(name, body, allowed)
+                except Held as held:
+                    assert self.opens is not None
+                    await recalled.enter_async_context(
+                        self.opens.changing(held.volume, held.inode, FOR_NAMES)
+                    )
                     if self.apart is not None:
                         await self.apart.settle(held.volume, held.inode)
-                    allowed |= {held.inode}
-                    try:
-                        return await self._attempt(name, body, allowed)
-                    except Held:
-                        continue  # another one is held as well: recall it, then begin again
+                    allowed.add(held.inode)
+
+    async def _scaffold(self, name: str, deep: TooDeep, number: int) -> None:
+        """Make the directories of a deep key in several transactions; what a crash leaves of them is found by its B row."""
+
+        async def body(change: Change) -> bool:
+            change.rows.put_present(keys.untidy_key(number), deep.key)
+            return await change.scaffold(deep.key, versions=deep.versions)
+
+        while not await self._attempt(name, body, set()):
+            pass
+
+    async def tidy(self, name: str, key: bytes, number: int) -> None:
+        """Remove directories on the way to a key that have nothing below them, and the B row that says so."""
+
+        async def body(change: Change) -> bool:
+            done = await change.tidy(key)
+            if done:
+                change.rows.delete_present(keys.untidy_key(number))
+            return done
+
+        while not await self._attempt(name, body, set()):
+            pass
 
     async def _attempt(
-        self, name: str, body: Callable[[Change], Awaitable[T]], allowed: frozenset[int]
+        self, name: str, body: Callable[[Change], Awaitable[T]], allowed: set[int]
+    ) -> T:
+        untidy: list[tuple[bytes, int]] = []
+        result = await self._transact(name, body, allowed, untidy)
+        for key, number in untidy:
+            await self.tidy(name, key, number)
+        return result
+
+    async def _transact(
+        self,
+        name: str,
+        body: Callable[[Change], Awaitable[T]],
+        allowed: set[int],
+        untidy: list[tuple[bytes, int]],
     ) -> T:
         first = True
 
@@ -117,6 +167,11 @@ class Namespace:
                 for inode in change.disturbed:
                     if inode not in allowed and self.opens.holders(volume.number, inode):
                         raise Held(volume.number, inode)
+            untidy.clear()
+            if change.untidy:
+                number = await self.ids.take()
+                change.rows.put_present(keys.untidy_key(number), change.untidy)
+                untidy.append((change.untidy, number))
             change.finish()
             return result
 
