@@ -7,6 +7,7 @@ import asyncio
 from warp_core.containers import Containers, StoreSlot
 from warp_core.containers.journal import Journal
 from warp_core.namespace.apart import Inodes
+from warp_core.namespace.blocks import NamespaceBlocks
 from warp_core.namespace.filelog import FileLog
 from warp_core.namespace.files import NamespaceFiles
 from warp_core.namespace.namespace import Namespace
@@ -48,10 +49,13 @@ class Stage:
         log = FileLog(self.journal, self.containers, [self.blobs])
         self.inodes = Inodes(self.namespace, log)
         self.files = NamespaceFiles(self.namespace, self.inodes)
+        self.blocks = NamespaceBlocks(self.files)
         await self.inodes.recover()
 
     async def crash(self):
         """Lose what was not flushed."""
+        for live in self.inodes._contents.values():
+            live.dropped = True  # handles of the old world write nothing into the new one
         self.journal._writer.cancel()
         await asyncio.gather(self.journal._writer, return_exceptions=True)
         await self._begin()

@@ -1,4 +1,4 @@
-"""The Files view over engines in memory, by the kit."""
+"""The views Files and Blocks over engines in memory, by their kits."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from warp_conformance.kits.blocks import BlocksKit
 from warp_conformance.kits.files import FilesKit
 
 _spec = importlib.util.spec_from_file_location(
@@ -21,6 +22,13 @@ _spec.loader.exec_module(stage)
 
 
 class TestNamespaceFiles(FilesKit):
+    @pytest.fixture
+    async def subject(self) -> AsyncIterator[object]:
+        async with stage.Stage() as subject:
+            yield subject
+
+
+class TestNamespaceBlocks(BlocksKit):
     @pytest.fixture
     async def subject(self) -> AsyncIterator[object]:
         async with stage.Stage() as subject:

@@ -369,6 +369,7 @@ class Inodes:
                 return False
             await change.rows.delete(keys.inode_key(node.inode))
             change.rows.delete_present(keys.orphan_key(node.inode))
+            change.rows.delete_present(keys.disk_key(node.inode))
             change.count(bytes=-inode.size)
             if found is not None:
                 change.free(inode.revision, found.content.unlinked_chunks())

@@ -323,6 +323,25 @@ class NamespaceFiles(Files):
             ref = info.ref
         return info
 
+    async def lookup_parent(self, volume: str, path: bytes) -> Ref:
+        """Return the directory in which the last name of a path is."""
+        above = path.rstrip(b"/").rpartition(b"/")[0]
+        return (await self.walk(volume, above)).ref
+
+    async def path_of(self, volume: str, number: int) -> bytes | None:
+        """Return the path of an inode by the name that it was last given; None if that leads elsewhere now."""
+        found = await self._volume(volume)
+        stored = self._rows(found)
+        inode = await inode_row(stored, number)
+        if inode is None or not inode.directory:
+            return None
+        try:
+            above = await self._key(stored, found.number, inode.directory)
+        except StaleHandle:
+            return None
+        there = await self._find(stored, found, inode.directory, inode.name)
+        return above + inode.name if there is not None and there.number == number else None
+
     async def parent(self, directory: Ref) -> Ref:
         """See `Files.parent`."""
         if directory.inode in (keys.ROOT, SNAPSHOTS_INODE):
