@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from warp_conformance.kits.stores import BlobStoreKit, Reopen
+from warp_core.config.types import Size
 from warp_core.interfaces.stores import BlobStore
 from warp_disk import Config, Disk
 
 
 class TestDisk(BlobStoreKit):
-    config = Config(reserve=0)
+    config = Config(reserve=Size(0))
 
     @pytest.fixture
     async def reopen(self, tmp_path: Path) -> AsyncIterator[Reopen]:
@@ -32,4 +33,4 @@ class TestDisk(BlobStoreKit):
 
 
 class TestDiskWithFewDescriptors(TestDisk):
-    config = Config(reserve=0, descriptors=8, threads=1, spares=0)
+    config = Config(reserve=Size(0), descriptors=8, threads=1, spares=0)

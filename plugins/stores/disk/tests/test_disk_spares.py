@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from warp_core.config.types import Size
 from warp_core.errors import AlreadyExists
 from warp_disk import Config, Disk
 
@@ -14,7 +15,7 @@ SIZE = 8192
 
 
 def store(tmp_path: Path) -> Disk:
-    return Disk(Config(path="disk", reserve=0, threads=8, spares=8), tmp_path)
+    return Disk(Config(path="disk", reserve=Size(0), threads=8, spares=8), tmp_path)
 
 
 async def test_one_spare_is_never_two_blobs(tmp_path: Path) -> None:

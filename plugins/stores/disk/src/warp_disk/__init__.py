@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from warp_core.config.types import Size
 from warp_core.hooks import hookimpl
 from warp_core.interfaces.stores import BlobStore
 from warp_core.registry import Entry, Registry
@@ -21,6 +22,6 @@ def warp_register_stores(registry: Registry[BlobStore]) -> None:
             build=lambda config, context: Disk(config, context.data),
             config=Config,
             summary="files on a local file system",
-            sample=lambda folder: Config(path=str(folder / "disk"), reserve=1 << 20),
+            sample=lambda folder: Config(path=str(folder / "disk"), reserve=Size(1 << 20)),
         )
     )

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from warp_core.config.types import Size
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Options of a disk store."""
+    """`[[store]]` with `kind = "disk"`."""
 
     path: str = (
         "store"  # folder, made if it does not exist; relative paths start at the node's data folder
     )
-    reserve: int = (
-        -1
-    )  # bytes kept free for deletes and commits; -1: 2 % of the file system, at most 1 GiB
-    threads: int = 4  # file calls at once; more than a disk's queue is worth gains nothing
-    descriptors: int = 512  # files kept open
-    spares: int = 4  # deleted files kept for recycling, so that a journal finds its next segment written before
+    reserve: Size | None = (
+        None  # kept for deletes and commits; default: 2 % of the file system, at most 1 GiB
+    )
+    threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = (
+        4  # file calls at once; beyond a disk's queue more gain nothing
+    )
+    descriptors: Annotated[int, msgspec.Meta(ge=8, le=100_000)] = 512  # files kept open
+    spares: Annotated[int, msgspec.Meta(ge=0, le=64)] = (
+        4  # deleted files kept to be overwritten, by the journal above all
+    )

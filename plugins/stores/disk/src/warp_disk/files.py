@@ -61,7 +61,20 @@ def _after(buffers: Sequence[Buffer], count: int) -> list[Buffer]:
     return rest
 
 
-def read_at(descriptor: int, offset: int, buffer: memoryview) -> int:
+def read_at(descriptor: int, offset: int, length: int) -> bytes:
+    """Return `length` bytes from `offset`, fewer at the file's end."""
+    data = os.pread(descriptor, length, offset)  # fresh memory that nobody had to zero
+    if len(data) == length or not data:
+        return data
+    parts = [data]
+    got = len(data)
+    while got < length and (data := os.pread(descriptor, length - got, offset + got)):
+        parts.append(data)
+        got += len(data)
+    return b"".join(parts)
+
+
+def read_into_at(descriptor: int, offset: int, buffer: memoryview) -> int:
     """Fill `buffer` from `offset`; return how many bytes there were."""
     got = 0
     while got < len(buffer):
@@ -87,10 +100,10 @@ def allocate(descriptor: int, size: int) -> None:
         os.posix_fallocate(descriptor, 0, size)
 
 
-def overwrite_with_zeros(descriptor: int, size: int) -> None:
-    """Write every block once, so that overwriting and syncing them later changes no extents."""
-    for offset in range(0, size, len(ZERO_BLOCK)):
-        write_at(descriptor, offset, (memoryview(ZERO_BLOCK)[: size - offset],))
+def overwrite_with_zeros(descriptor: int, begin: int, end: int) -> None:
+    """Write every block of a range, so that overwriting and syncing them later changes no extents."""
+    for offset in range(begin, end, len(ZERO_BLOCK)):
+        write_at(descriptor, offset, (memoryview(ZERO_BLOCK)[: end - offset],))
 
 
 def punch(descriptor: int, offset: int, length: int) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from warp_core.config.types import Size
 from warp_core.errors import (
     AlreadyExists,
-    ConfigError,
     InvalidArgument,
     NoSpace,
     StoreFailed,
@@ -42,6 +42,8 @@ WHOLE = (
     0o400  # mode of a blob that takes no more writes: the one bit of state that a file itself keeps
 )
 GROWING = 0o600
+RECYCLED = 0o010  # beside the state: every block was written, so the file may become a spare when it is deleted
+SPARE_FIT = 0.75  # how much of the wanted size a spare must have: sealed segments are a little shorter than full ones
 
 
 class _File:
@@ -62,9 +64,6 @@ class Disk(BlobStore):
     """Blobs as files below `path`."""
 
     def __init__(self, config: Config, data: Path) -> None:
-        for option, least in (("threads", 1), ("descriptors", 8), ("spares", 0), ("reserve", -1)):
-            if getattr(config, option) < least:
-                raise ConfigError(f"{option} = {getattr(config, option)} is below {least}")
         self._config = config
         self.path: Path = data / config.path
         self.capabilities = StoreCapabilities(
@@ -136,16 +135,20 @@ class Disk(BlobStore):
 
     async def read(self, name: str, *, offset: int, length: int) -> bytes:
         """Read by a thread."""
-        buffer = bytearray(length)
-        got = await self.read_into(name, offset=offset, buffer=memoryview(buffer))
-        return bytes(memoryview(buffer)[:got])
+        file = await self._open(name)
+        try:
+            return await self._run(
+                lambda: files.read_at(file.descriptor, offset, length), "read", name
+            )
+        finally:
+            self._leave(file)
 
     async def read_into(self, name: str, *, offset: int, buffer: memoryview) -> int:
         """Read by a thread, without a copy."""
         file = await self._open(name)
         try:
             return await self._run(
-                lambda: files.read_at(file.descriptor, offset, buffer), "read", name
+                lambda: files.read_into_at(file.descriptor, offset, buffer), "read", name
             )
         finally:
             self._leave(file)
@@ -259,9 +262,10 @@ class Disk(BlobStore):
             self._refuse_failed(name)
 
             def work() -> None:
-                if size < os.fstat(file.descriptor).st_size:
+                status = os.fstat(file.descriptor)
+                if size < status.st_size:
                     os.ftruncate(file.descriptor, size)
-                os.fchmod(file.descriptor, WHOLE)
+                os.fchmod(file.descriptor, WHOLE | status.st_mode & RECYCLED)
                 try:
                     os.fsync(file.descriptor)
                 except OSError:
@@ -371,8 +375,8 @@ class Disk(BlobStore):
         status = os.statvfs(self.path)
         total = status.f_blocks * status.f_frsize
         reserve = self._config.reserve
-        if reserve < 0:
-            reserve = min(RESERVE_MAX, total // 50)
+        if reserve is None:
+            reserve = Size(min(RESERVE_MAX, total // 50))
         return Space(total, max(0, status.f_bavail * status.f_frsize - reserve), reserve)
 
     def _admit(self, size: int, vital: bool) -> None:
@@ -401,8 +405,8 @@ class Disk(BlobStore):
         try:
             files.allocate(descriptor, reserve)
             if recycle:
-                files.overwrite_with_zeros(descriptor, reserve)
-                os.fchmod(descriptor, GROWING | 0o010)  # marks what may become a spare
+                files.overwrite_with_zeros(descriptor, 0, reserve)
+                os.fchmod(descriptor, GROWING | RECYCLED)
             os.fsync(descriptor)
         except OSError:
             target.unlink(missing_ok=True)
@@ -411,18 +415,21 @@ class Disk(BlobStore):
             os.close(descriptor)
 
     def _take_spare(self, target: Path, size: int) -> bool:
+        """Let an old file of nearly that size have the name; its last part is written if it is too short."""
         # Claimed by a rename first: of two threads one gets it, and a crash after the link leaves its other name
         # in `incoming`, where opening the store removes it. Else two blobs would share one file.
         claimed = self.path / "incoming" / f"{next(self._numbers)}"
         for spare in self._spare.iterdir():
             try:
-                if spare.stat().st_size != size:
+                has = spare.stat().st_size
+                if not size * SPARE_FIT <= has <= size:
                     continue
                 os.rename(spare, claimed)
             except FileNotFoundError:
                 continue
             try:
                 files.sync_folder(self._spare)
+                self._make_ready(claimed, has, size)
                 os.link(claimed, target)
             finally:
                 claimed.unlink()
@@ -430,6 +437,17 @@ class Disk(BlobStore):
         if target.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
         return False
+
+    def _make_ready(self, spare: Path, has: int, size: int) -> None:
+        os.chmod(spare, GROWING | RECYCLED)
+        descriptor = os.open(spare, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if has < size:
+                self._admit(size - has, vital=True)
+                files.overwrite_with_zeros(descriptor, has, size)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _remove(self, target: Path) -> None:
         status = target.stat()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import msgspec
+from warp_core.config.types import Size
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Options of a store in memory."""
+    """`[[store]]` with `kind = "memory"`."""
 
-    capacity: int = 1024 * 1024 * 1024  # bytes; writes beyond it are refused
-    reserve: int = 1024 * 1024  # bytes of it that only what frees space may take
+    capacity: Size = Size(1 << 30)  # writes beyond it are refused
+    reserve: Size = Size(1 << 20)  # of it, for what frees space
