@@ -708,17 +708,19 @@ class Journal:
         mark = await self._first_mark(later[0])
         return mark is not None and mark.previous == since.container
 
-    async def replay(self, since: Position = START) -> AsyncIterator[Entry | Gap]:
-        """Yield what earlier runs appended from `since` on: verified records in order, and ranges
-        that no copy has any more.
+    async def replay(
+        self, since: Position = START, *, strict: bool = True
+    ) -> AsyncIterator[Entry | Gap]:
+        """Yield what earlier runs appended from `since` on: verified records in order, and ranges that no copy has any more.
+
+        Without `strict`, segments that are missing or unreadable as a whole are passed over: for a rebuild from what is left.
 
         Raises:
             Corrupt: A segment is missing as a whole.
         """
         living = [copy.store for copy in self.copies if copy.alive]
-        previous: int | None = (
-            since.container if since.container in self._old_ids or since == START else None
-        )
+        known = since == START or since.container in self._old_ids
+        previous: int | None = since.container if known else None
         for container in self._old:
             if container < since.container:
                 continue
@@ -726,27 +728,52 @@ class Journal:
             if segment is None:
                 page = await seg.sealed_page(living, container)
                 if page is None:
+                    if not strict:
+                        continue
                     raise Corrupt(
                         f"segment {container:016x} of the journal has no valid page on any copy"
                     )
                 segment = Segment(container, living, sealed=True, size=page.size)
-            if container != since.container and previous is not None:
+            if strict and container != since.container and previous is not None:
                 mark = await self._first_mark(container)
                 if mark is not None and mark.previous != previous:
                     raise Corrupt(
                         f"the journal's segments between {previous:016x} and {container:016x} are missing"
                     )
             start = since.offset if container == since.container else fmt.PAGE
-            known = len(segment.gaps)
-            for gap in segment.gaps[:known]:
-                if gap.end > start:
-                    yield gap
-            async for entry in seg.entries(segment, start):
+            gaps: list[Gap] = []
+            async for entry in seg.entries(segment, start, gaps=gaps):
+                while gaps:
+                    yield gaps.pop(0)
                 yield entry
-            for gap in segment.gaps[known:]:
-                if gap not in segment.gaps[:known]:
-                    yield gap
+            for gap in gaps:
+                yield gap
             previous = container
+
+    async def inspect(self) -> AsyncIterator[str]:
+        """Read every segment of earlier runs on every copy and say, in a sentence each, what is not as it should be."""
+        living = [copy for copy in self.copies if copy.alive]
+        for copy in self.copies:
+            if not copy.alive:
+                yield f"the journal's copy on {copy.name} cannot be used: {copy.reason}"
+            elif not copy.whole:
+                yield f"the journal's copy on {copy.name} was stale when the journal was opened"
+        previous = 0
+        for container in self._old:
+            page = await seg.sealed_page([copy.store for copy in living], container)
+            if page is None:
+                yield f"segment {container:016x} has no valid page on any copy"
+                continue
+            mark = await self._first_mark(container)
+            if previous and mark is not None and mark.previous != previous:
+                yield f"segments between {previous:016x} and {container:016x} are missing"
+            previous = container
+            async for offset, lacking in seg.damage(
+                container, page.size, [copy.store for copy in living]
+            ):
+                where = ", ".join(living[index].name for index in lacking)
+                lost = " and so is every other copy" if len(lacking) == len(living) else ""
+                yield f"segment {container:016x} is damaged at {offset} on {where}{lost}"
 
     async def _first_mark(self, container: int) -> Mark | None:
         living = [copy.store for copy in self.copies if copy.alive]

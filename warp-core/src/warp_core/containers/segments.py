@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
@@ -85,7 +85,6 @@ class Segment:
     payload: int = (
         0  # bytes of its payload records, heads included: what containers keep books about
     )
-    gaps: list[Gap] = field(default_factory=list)
 
     @property
     def blob(self) -> str:
@@ -179,12 +178,13 @@ class Reader:
 
 
 async def entries(
-    segment: Segment, start: int = fmt.PAGE, *, end: int | None = None
+    segment: Segment,
+    start: int = fmt.PAGE,
+    *,
+    end: int | None = None,
+    gaps: list[Gap] | None = None,
 ) -> AsyncIterator[Entry]:
-    """Yield the records of a segment from `start` on, in order, each verified.
-
-    Notes ranges that no copy has in `gaps`.
-    """
+    """Yield the records of a segment from `start` on, in order, each verified; ranges that no copy has go into `gaps`."""
     limit = segment.size if end is None else end
     reader = Reader(segment.container, segment.stores)
     offset = max(start, fmt.PAGE)
@@ -193,11 +193,30 @@ async def entries(
         if record is None:
             following = await reader.next_head(offset + fmt.ALIGN, limit)
             upto = limit if following is None else following
-            segment.gaps.append(Gap(Position(segment.container, offset), upto))
+            if gaps is not None:
+                gaps.append(Gap(Position(segment.container, offset), upto))
             offset = upto
             continue
         head, data, _ = record
         yield Entry(head.kind, head.owner, head.sequence, data[head.size : head.stored], head.chunk)
+        offset = head.next
+
+
+async def damage(
+    container: int, size: int, stores: Sequence[BlobStore]
+) -> AsyncIterator[tuple[int, list[int]]]:
+    """Yield (offset, indexes of the stores) for every record that some copy lacks."""
+    reader = Reader(container, stores)
+    offset = fmt.PAGE
+    while offset < size:
+        record = await reader.record(offset)
+        if record is None:
+            yield offset, list(range(len(stores)))
+            offset = await reader.next_head(offset + fmt.ALIGN, size) or size
+            continue
+        head, _, lacking = record
+        if lacking:
+            yield offset, lacking
         offset = head.next
 
 
@@ -265,7 +284,6 @@ async def recover(
                 if after is None:
                     break
                 following = after
-            segment.gaps.append(Gap(Position(container, offset), following))
             offset = following
             continue
         head, data, lacking = record

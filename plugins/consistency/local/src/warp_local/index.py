@@ -302,9 +302,14 @@ def _explained(error: Exception, folder: Path) -> WarpError:
 
 
 def write_rows(
-    folder: Path, size_max: int, rows: Iterable[Row], lineage: bytes, position: Position
+    folder: Path,
+    size_max: int,
+    rows: Iterable[Row],
+    lineage: bytes,
+    position: Position,
+    version: int,
 ) -> int:
-    """Make a new index of given rows, for a rebuild; return the greatest version.
+    """Make a new index of given rows, for a rebuild; return its version: at least `version`, and that of every row.
 
     Raises:
         NoSpace, StoreFailed: It could not be written.
@@ -312,7 +317,6 @@ def write_rows(
     index = Index(folder, size_max)
     index.open()
     index.begin(lineage)
-    version = 0
     changed: list[tuple[bytes, int, bytes | None]] = []
     for row in rows:
         changed.append((row.key, row.version, row.value))
