@@ -17,12 +17,11 @@ ROOT = Path(__file__).resolve().parent.parent
 TEST_TOOLS = ("pytest>=9.0", "pytest-asyncio>=1.3", "hypothesis>=6.140")
 LOADS = """
 import sys
-from warp_core.plugins import discover
-plugins = discover()
-wrong = [f"{p.name}: {p.error}" for p in plugins.failed]
-names = [p.name for p in plugins.loaded]
-print("loaded:", *names)
-sys.exit("; ".join(wrong) if wrong else 0 if names else "nothing was found")
+from warp_core.plugins import Plugins, State
+found = Plugins().load_all()
+wrong = [f"{p.found.entry}: {p.state.value} {p.reason}" for p in found if p.state is not State.LOADED]
+print("loaded:", *(p.found.entry for p in found))
+sys.exit("; ".join(wrong) if wrong else 0 if found else "nothing was found")
 """
 
 
