@@ -1,7 +1,9 @@
-"""Talking to the node: through its control socket, or on its data where no node runs."""
+"""Asking a node: through its control socket, or on its data where no node runs."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +11,53 @@ from warp_core.errors import Unavailable
 from warp_core.node.client import Control
 from warp_core.node.data_directory import CONTROL, is_data
 
-from warp_cli.settings import data_of
+from warp_cli.settings import data_of, settings_of
+
+Progress = Callable[[Mapping[str, Any]], None]
 
 
-def control_of(config: Path | None, data: Path | None) -> Control:
-    """Return the (unentered) connection to the node of a data directory.
+def ask(
+    config: Path | None,
+    data: Path | None,
+    verb: str,
+    *,
+    progress: Progress | None = None,
+    **arguments: Any,
+) -> Any:
+    """Return what the node answers; without a running one, its data is opened for this request.
 
     Raises:
-        Unavailable: No node runs there; the message says how to start one.
+        Unavailable: There is neither a node nor data; the message says how to begin.
+        WarpError: What the node refuses.
     """
+    folder = data_of(config, data)
+    if (folder / CONTROL).exists():
+        control = _connected(folder / CONTROL)
+        if control is not None:
+            try:
+                return control.call(verb, progress=progress, **arguments)
+            finally:
+                control.close()
+    if not is_data(folder):
+        raise Unavailable(
+            f"there is no data in {folder}: begin with `warp serve`, or name another directory with"
+            " --data"
+        )
+    return _offline(config, data, verb, progress, arguments)
+
+
+def ask_running(config: Path | None, data: Path | None, verb: str, **arguments: object) -> Any:
+    """Return what the running node answers.
+
+    Raises:
+        Unavailable: No node runs; the message says how to start one.
+    """
+    with running(config, data) as control:
+        return control.call(verb, **arguments)
+
+
+def running(config: Path | None, data: Path | None) -> Control:
+    """Return the connection to the running node, to be entered; raises as `ask_running`."""
     folder = data_of(config, data)
     if not (folder / CONTROL).exists():
         what = "no node runs on" if is_data(folder) else "there is no data in"
@@ -27,7 +67,37 @@ def control_of(config: Path | None, data: Path | None) -> Control:
     return Control(folder / CONTROL)
 
 
-def status_of(config: Path | None, data: Path | None) -> Any:
-    """Return the running node's status."""
-    with control_of(config, data) as control:
-        return control.call("status")
+def _connected(path: Path) -> Control | None:
+    """Connect; None where a killed node left its socket behind: then the lock of the data decides."""
+    try:
+        return Control(path).__enter__()
+    except Unavailable:
+        return None
+
+
+def _offline(
+    config: Path | None,
+    data: Path | None,
+    verb: str,
+    progress: Progress | None,
+    arguments: Mapping[str, object],
+) -> Any:
+    from warp_core import logs
+    from warp_core.node.assembly import open_node
+    from warp_core.node.control import perform
+    from warp_core.node.verbs import VERBS
+    from warp_core.plugins import Plugins
+
+    plugins = Plugins()
+    settings = settings_of(config, data, plugins=plugins)
+    logs.configure(level="warning", format=settings.log.format)
+
+    async def run() -> Any:
+        async with open_node(settings, plugins, serve=False) as node:
+            return await perform(VERBS, node, verb, arguments, progress or _ignore)
+
+    return asyncio.run(run())
+
+
+def _ignore(progress: Mapping[str, Any]) -> None:
+    """Nobody watches."""

@@ -17,7 +17,15 @@ COMMANDS = {
     "init": Command("Run", "write a commented warp.toml and the root access key"),
     "config": Command("Run", "check the configuration, or show the effective settings"),
     "plugin": Command("Run", "list what is installed, explain one, or begin a new one"),
-    "bench": Command("Develop", "measure an S3 endpoint under load"),
+    "volume": Command("Manage", "make, show, change and remove volumes"),
+    "key": Command("Manage", "make, list and revoke access keys"),
+    "status": Command("Look after", "show the health of the running node"),
+    "top": Command("Look after", "watch requests, latencies and stores live"),
+    "doctor": Command("Look after", "check host and data, and say what to fix"),
+    "scrub": Command("Look after", "look for what is missing or damaged"),
+    "heal": Command("Look after", "write missing and damaged copies anew"),
+    "bench": Command("Measure", "put load on an S3 endpoint, and print a table"),
+    "conformance": Command("Measure", "run the kits that fit a plugin, and report"),
 }
 
 

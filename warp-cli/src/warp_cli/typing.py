@@ -26,6 +26,11 @@ SetOption = Annotated[
 ]
 
 
+def single() -> typer.Typer:
+    """Return an app of one command."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
 def group(help: str) -> typer.Typer:
     """Return an app of subcommands."""
     return typer.Typer(

@@ -16,11 +16,11 @@ from warp_cli.failing import reported
 from warp_cli.load import OPERATIONS, Plan, Result, run
 from warp_cli.output import as_json, table
 from warp_cli.s3_client import Endpoint
-from warp_cli.session import status_of
+from warp_cli.session import ask_running
 from warp_cli.settings import data_of
-from warp_cli.typing import ConfigOption, DataOption, JsonOption
+from warp_cli.typing import ConfigOption, DataOption, JsonOption, single
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = single()
 
 
 @app.command()
@@ -67,7 +67,7 @@ def bench(
         ]
         url, pid = endpoint, None
         if not url:
-            status = status_of(config, data)
+            status = ask_running(config, data, "status")
             url, pid = status["endpoints"].get("s3", ""), status["pid"]
             if not url:
                 raise InvalidArgument("the running node serves no S3: give an --endpoint")

@@ -14,9 +14,9 @@ from warp_core.node.root_key import FILE, root_key
 from warp_cli.failing import reported
 from warp_cli.output import as_json, say
 from warp_cli.settings import DEFAULT_FILE
-from warp_cli.typing import ConfigOption, DataOption, JsonOption
+from warp_cli.typing import ConfigOption, DataOption, JsonOption, single
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = single()
 
 
 @app.command()

@@ -9,9 +9,9 @@ import typer
 from warp_cli.failing import reported
 from warp_cli.serving import Options
 from warp_cli.serving import serve as run
-from warp_cli.typing import ConfigOption, DataOption, SetOption
+from warp_cli.typing import ConfigOption, DataOption, SetOption, single
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = single()
 
 
 @app.command()

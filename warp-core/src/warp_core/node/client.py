@@ -54,6 +54,10 @@ class Control:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
         if self._socket is not None:
             self._socket.close()
 

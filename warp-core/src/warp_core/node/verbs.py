@@ -12,6 +12,7 @@ import msgspec
 from warp_core import __version__
 from warp_core.config.codecs import build_codec
 from warp_core.config.types import Codec, Redundancy
+from warp_core.containers.scrub import LOST_MAX
 from warp_core.errors import InvalidArgument, NotFound, VolumeNotFound, WarpError
 from warp_core.metadata import Transaction
 from warp_core.metrics import render, snapshot
@@ -287,6 +288,50 @@ async def key_revoke(node: Node, arguments: Key, progress: Progress) -> object:
     return {"revoked": arguments.access_key}
 
 
+# Keeping -----------------------------------------------------------------------------------------
+
+SLICE = 64 * 1024 * 1024  # bytes between two progress reports of a scrub
+HEAL_SLICE = 64 * 1024 * 1024
+
+
+class Scrub(msgspec.Struct, frozen=True):
+    """How to look: `deep` reads every byte; `rate` is bytes a second, 0 for as fast as it goes."""
+
+    deep: bool = False
+    rate: int = 0
+
+
+async def scrub(node: Node, arguments: Scrub, progress: Progress) -> object:
+    """Look for what is missing or damaged in every container that nobody writes to."""
+    totals = {"containers": 0, "records": 0, "bytes": 0, "damaged_copies": 0, "missing_copies": 0}
+    lost: list[str] = []
+    lost_count = cursor = 0
+    while True:
+        report = await node.data.containers.scrub(
+            deep=arguments.deep, after=cursor, budget=SLICE, rate=arguments.rate or None
+        )
+        for name in totals:
+            totals[name] += getattr(report, name)
+        lost_count += report.lost_count
+        lost = (lost + report.lost)[:LOST_MAX]
+        progress(totals)
+        if report.finished:
+            return {**totals, "lost": lost, "lost_count": lost_count, "deep": arguments.deep}
+        cursor = report.cursor
+
+
+async def heal(node: Node, arguments: Nothing, progress: Progress) -> object:
+    """Write missing and damaged copies anew, until nothing more can be done."""
+    totals = {"written_copies": 0, "written_bytes": 0, "removed_copies": 0}
+    while True:
+        report = await node.data.containers.heal(budget=HEAL_SLICE)
+        for name in totals:
+            totals[name] += getattr(report, name)
+        progress({**totals, "waiting": report.waiting})
+        if not report.waiting or not (report.written_copies or report.removed_copies):
+            return {**totals, "waiting": report.waiting, "problems": report.problems}
+
+
 Run = Callable[[Node, Any, Progress], Awaitable[object]]
 
 _TABLE: tuple[tuple[str, type[msgspec.Struct], Run], ...] = (
@@ -301,6 +346,8 @@ _TABLE: tuple[tuple[str, type[msgspec.Struct], Run], ...] = (
     ("key.create", NewKey, key_create),
     ("key.list", Nothing, key_list),
     ("key.revoke", Key, key_revoke),
+    ("scrub", Scrub, scrub),
+    ("heal", Nothing, heal),
 )
 
 VERBS: Mapping[str, Verb[Node]] = {name: Verb(arguments, run) for name, arguments, run in _TABLE}

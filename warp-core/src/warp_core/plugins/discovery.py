@@ -214,7 +214,7 @@ def _manager(
         names=names,
         invoke_on_load=False,
         on_load_failure_callback=failed,
-        warn_on_missing_entrypoint=False,
+        on_missing_entrypoints_callback=lambda missing: None,
     )
 
 

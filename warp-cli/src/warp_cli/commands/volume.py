@@ -1,0 +1,150 @@
+"""`warp volume`: volumes and their policies. A volume is an S3 bucket, an export, a share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from warp_core.errors import InvalidArgument
+
+from warp_cli.failing import reported
+from warp_cli.output import as_json, say, table
+from warp_cli.progress import bytes_text
+from warp_cli.session import ask
+from warp_cli.typing import ConfigOption, DataOption, JsonOption, group
+
+app = group("Make, show, change and remove volumes.")
+
+Name = Annotated[str, typer.Argument(help="The volume's name.")]
+
+
+@app.command()
+def create(
+    name: Name,
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As for `set`.")
+    ] = None,
+    owner: Annotated[str, typer.Option("--owner", help="The account that owns it.")] = "",
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Make a volume, with the default policy unless settings say otherwise."""
+
+    def run() -> None:
+        account = owner if not owner or ":" in owner else f"account:{owner}"
+        wanted = _settings(settings or ())
+        made = ask(config, data, "volume.create", name=name, owner=account, settings=wanted)
+        if json:
+            as_json(made)
+        else:
+            say(f"[green]made[/] volume {name}")
+
+    return reported(run, json=json)
+
+
+@app.command("list")
+def list_(config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> int:
+    """List the volumes, with what they hold."""
+
+    def run() -> None:
+        found = ask(config, data, "volume.list")
+        if json:
+            as_json(found)
+            return
+        rows = [
+            (
+                each["name"],
+                f"{each.get('objects', 0):,}",
+                bytes_text(each.get("bytes", 0)),
+                each["versioning"],
+                each["owner"],
+                each["created"],
+            )
+            for each in found
+        ]
+        empty = "There is no volume yet: `warp volume create NAME` makes one."
+        table(("volume", "objects", "size", "versioning", "owner", "created"), rows, empty=empty)
+
+    return reported(run, json=json)
+
+
+@app.command()
+def show(
+    name: Name, config: ConfigOption = None, data: DataOption = None, json: JsonOption = False
+) -> int:
+    """Show one volume: what it holds, and the policy in effect."""
+
+    def run() -> None:
+        found = ask(config, data, "volume.show", name=name)
+        if json:
+            as_json(found)
+        else:
+            _show(found)
+
+    return reported(run, json=json)
+
+
+@app.command("set")
+def set_(
+    name: Name,
+    settings: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="KEY=VALUE...",
+            help="redundancy, chunker, filters, verify, versioning; KEY= goes back to the default.",
+        ),
+    ],
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Change settings of a volume. What it holds already stays as it was written."""
+
+    def run() -> None:
+        found = ask(config, data, "volume.set", name=name, settings=_settings(settings))
+        if json:
+            as_json(found)
+        else:
+            _show(found)
+
+    return reported(run, json=json)
+
+
+@app.command()
+def delete(
+    name: Name, config: ConfigOption = None, data: DataOption = None, json: JsonOption = False
+) -> int:
+    """Remove a volume that is empty."""
+
+    def run() -> None:
+        gone = ask(config, data, "volume.delete", name=name)
+        if json:
+            as_json(gone)
+        else:
+            say(f"[green]removed[/] volume {name}")
+
+    return reported(run, json=json)
+
+
+def _settings(words: list[str] | tuple[()]) -> dict[str, str]:
+    settings = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise InvalidArgument(f'"{word}": allowed: KEY=VALUE, as in versioning=on')
+        settings[key] = value
+    return settings
+
+
+def _show(found: dict[str, object]) -> None:
+    policy = found.pop("policy")
+    found.pop("settings", None)
+    assert isinstance(policy, dict), "the node describes the policy as a table"
+    for key in ("bytes", "version_bytes", "part_bytes"):
+        count = found.get(key)
+        if isinstance(count, int):
+            found[key] = bytes_text(count)
+    rows = [(key.replace("_", " "), value, "") for key, value in found.items()]
+    rows += [(key, each["value"] or "none", each["origin"]) for key, each in policy.items()]
+    table(("what", "value", "from"), rows)
