@@ -46,7 +46,7 @@ def ask(
     return _offline(config, data, verb, progress, arguments)
 
 
-def ask_running(config: Path | None, data: Path | None, verb: str, **arguments: object) -> Any:
+def ask_running(config: Path | None, data: Path | None, verb: str, **arguments: Any) -> Any:
     """Return what the running node answers.
 
     Raises:

@@ -61,7 +61,7 @@ class Control:
         if self._socket is not None:
             self._socket.close()
 
-    def call(self, verb: str, *, progress: Progress | None = None, **arguments: object) -> Any:
+    def call(self, verb: str, *, progress: Progress | None = None, **arguments: Any) -> Any:
         """Ask, and return the result; `progress` hears of long work.
 
         Raises:
