@@ -697,6 +697,11 @@ class ObjectsKit(Kit, kit=True):
             assert (head.version, head.size) == (info.version, 2000 + number)
         assert await get(subject, volume, b"k", "null") == b"old"
         assert await usage(volume) == (1, 2002, 3, 2000 + 2001 + 3)
+        gone = await subject.delete(volume, b"k")
+        assert [entry.version for entry in await versions(subject, volume)] == [
+            gone.version,
+            *(entry.version for entry in found),
+        ]
 
     async def test_a_marker_hides_and_its_removal_shows(
         self, subject: Objects, volume: str

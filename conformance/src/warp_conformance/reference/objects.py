@@ -128,6 +128,14 @@ class PlainObjects(Objects):
         self.clock = itertools.count(1_700_000_000_000_000_000, 1_000_000_000)
         self.times: dict[int, int] = {}
 
+    def usage(self, volume: str) -> tuple[int, int, int, int]:
+        """Return objects, their bytes, noncurrent versions, their bytes."""
+        return self.at(volume).usage()
+
+    def crashed(self) -> PlainObjects:
+        """Return what a crash leaves: everything."""
+        return self
+
     # Volumes --------------------------------------------------------------------------------------
 
     async def create_volume(self, name: str, *, owner: Principal) -> VolumeInfo:
