@@ -311,3 +311,47 @@ def test_a_second_signal_ends_the_drain(tmp_path: Path) -> None:
             process.communicate(timeout=15)
 
     assert process.returncode is not None
+
+
+def test_snapshots_and_clones_of_volumes(tmp_path: Path) -> None:
+    warp("init", cwd=tmp_path)
+    answer("volume", "create", "photos", cwd=tmp_path)
+    answer("volume", "snapshot", "photos", "monday", cwd=tmp_path)
+    answer("volume", "clone", "photos@monday", "copy", cwd=tmp_path)
+
+    (snapshot,) = answer("volume", "show", "photos", cwd=tmp_path)["snapshots"]
+    assert snapshot["name"] == "monday"
+    assert snapshot["clones"] == 1
+    assert "monday" in warp("volume", "show", "photos", cwd=tmp_path).stdout
+    held = warp("volume", "delete", "photos@monday", cwd=tmp_path)
+    assert held.returncode == 1
+    assert "clones" in held.stderr
+    answer("volume", "snapshot", "photos", "tuesday", cwd=tmp_path)
+    answer("volume", "delete", "photos@tuesday", cwd=tmp_path)
+    assert len(answer("volume", "show", "photos", cwd=tmp_path)["snapshots"]) == 1
+
+
+def test_disks(tmp_path: Path) -> None:
+    warp("init", cwd=tmp_path)
+    answer("volume", "create", "vms", cwd=tmp_path)
+    made = answer("disk", "create", "vms/images/one", "--size", "10G", cwd=tmp_path)
+    assert made["size"] == 10 << 30
+    assert answer("disk", "resize", "vms/images/one", "--size", "12GiB", cwd=tmp_path)["size"] == (
+        12 << 30
+    )
+    answer("disk", "snapshot", "vms/images/one", "fresh", cwd=tmp_path)
+    answer("disk", "clone", "vms/images/one@fresh", "vms/images/two", cwd=tmp_path)
+
+    assert [each["disk"] for each in answer("disk", "list", cwd=tmp_path)] == [
+        "vms/images/one",
+        "vms/images/two",
+    ]
+    assert answer("disk", "show", "vms/images/one", cwd=tmp_path)["snapshots"] == ["fresh"]
+    assert "fresh" in warp("disk", "show", "vms/images/one", cwd=tmp_path).stdout
+    answer("disk", "delete", "vms/images/one@fresh", cwd=tmp_path)
+    answer("disk", "delete", "vms/images/one", cwd=tmp_path)
+    assert len(answer("disk", "list", "vms", cwd=tmp_path)) == 1
+    for wrong in (["create", "vms"], ["create", "vms/x", "--size", "10X"], ["show", "vms/none"]):
+        told = warp("disk", *wrong, cwd=tmp_path)
+        assert told.returncode == 1
+        assert "Traceback" not in told.stderr

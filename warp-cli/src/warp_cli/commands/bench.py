@@ -12,11 +12,11 @@ from warp_core.config.types import Size
 from warp_core.errors import InvalidArgument, Unauthenticated
 from warp_core.node.root_key import FILE, root_key
 
+from warp_cli.asking import ask_running
 from warp_cli.failing import reported
 from warp_cli.load import OPERATIONS, Plan, Result, run
 from warp_cli.output import as_json, table
 from warp_cli.s3_client import Endpoint
-from warp_cli.session import ask_running
 from warp_cli.settings import data_of
 from warp_cli.typing import ConfigOption, DataOption, JsonOption, single
 

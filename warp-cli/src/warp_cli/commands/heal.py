@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from warp_cli.asking import ask
 from warp_cli.failing import FAILURE, reported
 from warp_cli.output import as_json, say
 from warp_cli.progress import bytes_text, shown
-from warp_cli.session import ask
 from warp_cli.typing import ConfigOption, DataOption, JsonOption, single
 
 app = single()

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from warp_cli.asking import ask
 from warp_cli.failing import reported
 from warp_cli.output import as_json, say, table
-from warp_cli.session import ask
 from warp_cli.typing import ConfigOption, DataOption, JsonOption, group
 
 app = group("Make, list and revoke access keys.")

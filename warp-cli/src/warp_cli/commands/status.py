@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from warp_cli.asking import ask_running
 from warp_cli.failing import FAILURE, reported
 from warp_cli.output import as_json, say, table
 from warp_cli.progress import bytes_text
-from warp_cli.session import ask_running
 from warp_cli.typing import ConfigOption, DataOption, JsonOption, single
 
 app = single()

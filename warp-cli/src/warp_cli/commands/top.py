@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from warp_cli.asking import running
 from warp_cli.failing import reported
 from warp_cli.output import as_json
 from warp_cli.progress import bytes_text
-from warp_cli.session import running
 from warp_cli.typing import ConfigOption, DataOption, JsonOption, single
 
 if TYPE_CHECKING:

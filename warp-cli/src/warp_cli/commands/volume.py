@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 from warp_core.errors import InvalidArgument
 
+from warp_cli.asking import ask
 from warp_cli.failing import reported
 from warp_cli.output import as_json, say, table
-from warp_cli.progress import bytes_text
-from warp_cli.session import ask
+from warp_cli.progress import bytes_text, shown
 from warp_cli.typing import ConfigOption, DataOption, JsonOption, group
 
 app = group("Make, show, change and remove volumes.")
@@ -112,17 +112,73 @@ def set_(
 
 
 @app.command()
-def delete(
-    name: Name, config: ConfigOption = None, data: DataOption = None, json: JsonOption = False
+def snapshot(
+    name: Name,
+    snapshot: Annotated[str, typer.Argument(metavar="SNAP", help="The snapshot's name.")],
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
 ) -> int:
-    """Remove a volume that is empty."""
+    """Keep a volume as it is now; over S3 it is the read-only bucket NAME.snap-SNAP."""
 
     def run() -> None:
-        gone = ask(config, data, "volume.delete", name=name)
+        made = ask(config, data, "volume.snapshot", name=name, snapshot=snapshot)
+        if json:
+            as_json(made)
+        else:
+            say(f"[green]made[/] snapshot {name}@{snapshot}")
+
+    return reported(run, json=json)
+
+
+@app.command()
+def clone(
+    source: Annotated[str, typer.Argument(metavar="NAME[@SNAP]", help="What it begins as.")],
+    target: Annotated[str, typer.Argument(help="The new volume's name.")],
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Make a volume of another's content, without copying it."""
+
+    def run() -> None:
+        name, _, snapshot = source.partition("@")
+        made = ask(config, data, "volume.clone", name=name, snapshot=snapshot, target=target)
+        if json:
+            as_json(made)
+        else:
+            say(f"[green]made[/] volume {target} of {source}")
+
+    return reported(run, json=json)
+
+
+@app.command()
+def delete(
+    name: Annotated[str, typer.Argument(metavar="NAME[@SNAP]", help="A volume or a snapshot.")],
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Remove a volume that is empty, or with NAME@SNAP a snapshot and what only it held."""
+
+    def run() -> None:
+        volume, at, snapshot = name.partition("@")
+        if at:
+            with shown("freeing", quiet=json) as progress:
+                gone = ask(
+                    config,
+                    data,
+                    "snapshot.delete",
+                    progress=progress,
+                    name=volume,
+                    snapshot=snapshot,
+                )
+        else:
+            gone = ask(config, data, "volume.delete", name=name)
         if json:
             as_json(gone)
         else:
-            say(f"[green]removed[/] volume {name}")
+            say(f"[green]removed[/] {name}")
 
     return reported(run, json=json)
 
@@ -145,6 +201,10 @@ def _show(found: dict[str, object]) -> None:
         count = found.get(key)
         if isinstance(count, int):
             found[key] = bytes_text(count)
+    snapshots = found.pop("snapshots", [])
+    assert isinstance(snapshots, list), "the node lists snapshots"
     rows = [(key.replace("_", " "), value, "") for key, value in found.items()]
     rows += [(key, each["value"] or "none", each["origin"]) for key, each in policy.items()]
     table(("what", "value", "from"), rows)
+    if snapshots:
+        table(("snapshot", "created", "clones"), [tuple(each.values()) for each in snapshots])

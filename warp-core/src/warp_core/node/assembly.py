@@ -16,11 +16,13 @@ from warp_core.interfaces.protocols import Protocol
 from warp_core.interfaces.services import ServiceContext
 from warp_core.logs import get
 from warp_core.namespace.apart import Inodes
+from warp_core.namespace.blocks import NamespaceBlocks
 from warp_core.namespace.filelog import FileLog
 from warp_core.namespace.files import NamespaceFiles
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.objects import NamespaceObjects
 from warp_core.namespace.opens import Opens
+from warp_core.namespace.snapshots import Snapshots
 from warp_core.node.control import ControlServer
 from warp_core.node.data import Data, data_policy, open_data
 from warp_core.node.data_directory import CONTROL
@@ -45,6 +47,7 @@ class Node:
     objects: Objects
     files: Files
     blocks: Blocks
+    snapshots: Snapshots
     authenticator: Authenticator
     root_access_key: str
     endpoints: dict[str, str] = field(default_factory=dict)  # protocol → URL, while it serves
@@ -81,7 +84,8 @@ async def open_node(
             namespace,
             NamespaceObjects(namespace),
             files,
-            Blocks(),
+            NamespaceBlocks(files),
+            Snapshots(namespace, inodes),
             authenticator,
             root[0],
         )

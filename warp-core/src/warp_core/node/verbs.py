@@ -21,6 +21,7 @@ from warp_core.namespace.tree import Volume
 from warp_core.node.assembly import Node
 from warp_core.node.control import Progress, Verb
 from warp_core.plugins import State
+from warp_core.views.blocks import DiskInfo
 
 
 class Nothing(msgspec.Struct, frozen=True):
@@ -46,6 +47,53 @@ class Settings(msgspec.Struct, frozen=True):
 
     name: str
     settings: dict[str, str]
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A snapshot of a volume."""
+
+    name: str
+    snapshot: str
+
+
+class CloneVolume(msgspec.Struct, frozen=True):
+    """A volume to be, that begins as another is, or as a snapshot of it was."""
+
+    name: str
+    target: str
+    snapshot: str = ""
+    owner: str = ""
+
+
+class DiskPath(msgspec.Struct, frozen=True):
+    """A disk of a volume, or with `snapshot` one of its snapshots."""
+
+    volume: str
+    path: str
+    snapshot: str = ""
+
+
+class SizedDisk(msgspec.Struct, frozen=True):
+    """A disk and a size in bytes; None makes a disk of a file that exists."""
+
+    volume: str
+    path: str
+    size: int | None = None
+
+
+class CloneDisk(msgspec.Struct, frozen=True):
+    """A disk to be, in the same volume."""
+
+    volume: str
+    path: str
+    target: str
+    snapshot: str = ""
+
+
+class OneVolume(msgspec.Struct, frozen=True):
+    """One volume, or all of them."""
+
+    volume: str = ""
 
 
 class NewKey(msgspec.Struct, frozen=True):
@@ -144,6 +192,10 @@ async def volume_show(node: Node, arguments: Named, progress: Progress) -> objec
         }
         for key in POLICY
     }
+    shown["snapshots"] = [
+        {"name": each.name, "created": _time(each.created_ns), "clones": len(each.clones)}
+        for each in await node.snapshots.all(arguments.name)
+    ]
     return shown
 
 
@@ -178,6 +230,32 @@ async def volume_set(node: Node, arguments: Settings, progress: Progress) -> obj
     if versioning:
         await node.objects.set_versioning(arguments.name, versioning)
     return await volume_show(node, Named(arguments.name), progress)
+
+
+async def volume_snapshot(node: Node, arguments: Snapshot, progress: Progress) -> object:
+    """Keep a volume as it is now, under a name."""
+    made = await node.snapshots.create(arguments.name, arguments.snapshot)
+    return {"volume": arguments.name, "snapshot": made.name, "created": _time(made.created_ns)}
+
+
+async def snapshot_delete(node: Node, arguments: Snapshot, progress: Progress) -> object:
+    """Drop a snapshot of a volume, and free what only it held."""
+    await node.snapshots.delete(arguments.name, arguments.snapshot)
+    passes = 0
+    while not await node.snapshots.clean(arguments.name):
+        passes += 1
+        progress({"passes": passes})
+    return {"deleted": f"{arguments.name}@{arguments.snapshot}"}
+
+
+async def volume_clone(node: Node, arguments: CloneVolume, progress: Progress) -> object:
+    """Make a volume of another's content, without copying it."""
+    source = await node.namespace.volumes.get(arguments.name)
+    owner = arguments.owner or source.row.owner
+    made = await node.snapshots.clone(
+        arguments.name, arguments.target, snapshot=arguments.snapshot, owner=owner
+    )
+    return await _volume(node, made)
 
 
 POLICY = ("redundancy", "chunker", "filters", "verify")
@@ -241,7 +319,7 @@ async def _volume(node: Node, volume: Volume) -> dict[str, object]:
         usage = {}
     return {
         "name": row.name,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(row.created_ns / 1e9)),
+        "created": _time(row.created_ns),
         "owner": row.owner,
         "versioning": row.versioning,
         "read_only": row.read_only,
@@ -250,8 +328,82 @@ async def _volume(node: Node, volume: Volume) -> dict[str, object]:
     }
 
 
+def _time(ns: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ns / 1e9))
+
+
 def _text(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+# Disks --------------------------------------------------------------------------------------------
+
+
+async def disk_create(node: Node, arguments: SizedDisk, progress: Progress) -> object:
+    """Make a sparse disk, or a disk of a file that exists."""
+    path = arguments.path.encode()
+    return _disk(await node.blocks.create(arguments.volume, path, size=arguments.size))
+
+
+async def disk_list(node: Node, arguments: OneVolume, progress: Progress) -> object:
+    """Describe the disks of a volume, or of all."""
+    names = [arguments.volume] if arguments.volume else []
+    names = names or [volume.row.name for volume in await node.namespace.volumes.all()]
+    return [_disk(disk) for name in names for disk in await node.blocks.disks(name)]
+
+
+async def disk_show(node: Node, arguments: DiskPath, progress: Progress) -> object:
+    """Describe a disk and its snapshots."""
+    path = arguments.path.encode()
+    shown = _disk(await node.blocks.show(arguments.volume, path))
+    shown["snapshots"] = await node.blocks.snapshots(arguments.volume, path)
+    return shown
+
+
+async def disk_resize(node: Node, arguments: SizedDisk, progress: Progress) -> object:
+    """Change a disk's size; who has it open is told."""
+    if arguments.size is None:
+        raise InvalidArgument("resize: a size is needed")
+    path = arguments.path.encode()
+    return _disk(await node.blocks.resize(arguments.volume, path, arguments.size))
+
+
+async def disk_snapshot(node: Node, arguments: DiskPath, progress: Progress) -> object:
+    """Keep what a disk holds now."""
+    await node.blocks.snapshot(arguments.volume, arguments.path.encode(), arguments.snapshot)
+    return {"disk": f"{arguments.volume}/{arguments.path}", "snapshot": arguments.snapshot}
+
+
+async def disk_clone(node: Node, arguments: CloneDisk, progress: Progress) -> object:
+    """Make a disk of another's content, without copying it."""
+    made = await node.blocks.clone(
+        arguments.volume,
+        arguments.path.encode(),
+        arguments.target.encode(),
+        snapshot=arguments.snapshot,
+    )
+    return _disk(made)
+
+
+async def disk_delete(node: Node, arguments: DiskPath, progress: Progress) -> object:
+    """Remove a disk with its snapshots, or one of its snapshots."""
+    path, snapshot = arguments.path.encode(), arguments.snapshot
+    name = f"{arguments.volume}/{arguments.path}"
+    if snapshot:
+        await node.blocks.delete_snapshot(arguments.volume, path, snapshot)
+        return {"deleted": f"{name}@{snapshot}"}
+    await node.blocks.delete(arguments.volume, path)
+    return {"deleted": name}
+
+
+def _disk(disk: DiskInfo) -> dict[str, object]:
+    return {
+        "disk": f"{disk.volume}/{disk.path.decode(errors='surrogateescape')}",
+        "size": disk.size,
+        "allocated": disk.allocated,
+        "read_only": disk.read_only,
+        "serial": disk.serial,
+    }
 
 
 # Access keys --------------------------------------------------------------------------------------
@@ -343,6 +495,16 @@ _TABLE: tuple[tuple[str, type[msgspec.Struct], Run], ...] = (
     ("volume.create", NewVolume, volume_create),
     ("volume.delete", Named, volume_delete),
     ("volume.set", Settings, volume_set),
+    ("volume.snapshot", Snapshot, volume_snapshot),
+    ("volume.clone", CloneVolume, volume_clone),
+    ("snapshot.delete", Snapshot, snapshot_delete),
+    ("disk.create", SizedDisk, disk_create),
+    ("disk.list", OneVolume, disk_list),
+    ("disk.show", DiskPath, disk_show),
+    ("disk.resize", SizedDisk, disk_resize),
+    ("disk.snapshot", DiskPath, disk_snapshot),
+    ("disk.clone", CloneDisk, disk_clone),
+    ("disk.delete", DiskPath, disk_delete),
     ("key.create", NewKey, key_create),
     ("key.list", Nothing, key_list),
     ("key.revoke", Key, key_revoke),
