@@ -254,7 +254,7 @@ class Journal:
         """
         if self.tight is not None:
             self._try_again()
-            if kind == fmt.Kind.PAYLOAD:
+            if kind != fmt.Kind.COMMIT:
                 raise self.tight  # what is left is for commits: deletes need them
         length = len(payload)
         stored = fmt.stored_size(length)
@@ -280,7 +280,7 @@ class Journal:
             batch.buffers += buffers
         batch.sequence = sequence
         batch.size += size
-        if kind == fmt.Kind.PAYLOAD:
+        if kind != fmt.Kind.COMMIT:
             batch.payload += size
         self._offset = offset + size
         self.queued += size

@@ -83,7 +83,7 @@ class Segment:
     sealed: bool = False
     size: int = 0
     payload: int = (
-        0  # bytes of its payload records, heads included: what containers keep books about
+        0  # bytes of records that are neither commits nor marks: what containers keep books about
     )
 
     @property
@@ -289,7 +289,7 @@ async def recover(
         head, data, lacking = record
         for index in lacking:
             missing[index].append((offset, bytes(data)))
-        if head.kind == fmt.Kind.PAYLOAD:
+        if head.kind not in (fmt.Kind.COMMIT, fmt.Kind.BATCH):
             segment.payload += head.next - offset
         offset = head.next
     segment.size = offset
