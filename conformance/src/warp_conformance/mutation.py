@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import pytest
+from _pytest.runner import runtestprotocol
 from hypothesis import Phase, settings
 
 from warp_conformance.kit import Kit
@@ -168,14 +169,12 @@ class _Hunter:
         self.error = str(excrepr)
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
         if item.cls.__name__ in self.caught:  # type: ignore[attr-defined]
-            pytest.skip("caught already")
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
+            return True  # as if it had run
         with _hurried(item):
-            return (yield)
+            runtestprotocol(item, nextitem=nextitem)
+        return True
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
