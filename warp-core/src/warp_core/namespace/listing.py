@@ -6,12 +6,13 @@ level. Rows are read a page at a time and decoded together.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Awaitable, Sequence
+from typing import Final, Protocol
 
-from warp_core.interfaces.consistency import SCAN_MAX, View
+from warp_core.interfaces.consistency import SCAN_MAX, Row, View
 from warp_core.namespace import keys
-from warp_core.namespace.changes import Apart, extend, parse_version_id, resolve
-from warp_core.namespace.described import summarize
+from warp_core.namespace.changes import Apart, extend, parse_version_id, resolve, version_id
+from warp_core.namespace.described import STANDARD, summarize
 from warp_core.namespace.lookup import sequence_of
 from warp_core.namespace.rows import (
     CONTINUED,
@@ -24,35 +25,48 @@ from warp_core.namespace.rows import (
     decode_names,
 )
 from warp_core.namespace.tree import Cursor, Rows, ViewSource, Volume
-from warp_core.views.objects import Listing, ObjectInfo, VersionListing
+from warp_core.views.objects import Attributes, Listing, ObjectInfo, VersionListing
 
+NO_ATTRIBUTES: Final = Attributes()
+NO_CHECKSUMS: Final[dict[str, str]] = {}  # shared: nobody changes what a listing says
 NODES: Final = (IMPLIED, DIRECTORY, CONTINUED)
 
 
 class _Frame:
-    """One directory of a walk: what it adds to keys, and the rows not yet walked."""
+    """One directory of a walk: what it adds to keys, and the entries not yet walked."""
 
-    __slots__ = ("end", "index", "more", "names", "node", "prefix", "rows", "start")
+    __slots__ = ("components", "end", "index", "more", "names", "node", "prefix", "start")
 
     def __init__(self, node: int, prefix: bytes, start: bytes, end: bytes) -> None:
         self.node = node
         self.prefix = prefix
         self.start = start
         self.end = end
-        self.rows: list[tuple[bytes, bytes]] = []
+        self.components: list[bytes] = []  # escaped, without their end
         self.names: list[Name] = []
         self.index = 0
         self.more = True
 
-    async def fetch(self, stored: Rows, limit: int) -> None:
-        """Read the next page."""
+    async def fetch(self, scan: Scan, lead: bytes, limit: int) -> None:
+        """Read the next page; keys of `scan` begin with `lead`."""
         limit = min(limit, SCAN_MAX)
-        self.rows = await stored.scan(self.start, self.end, limit=limit)
-        self.names = decode_names([value for _, value in self.rows])
+        found = await scan(lead + self.start, lead + self.end, limit=limit)
+        at = len(lead) + keys.NAME_AT
+        self.components = [row[0][at:-2] for row in found]
+        self.names = decode_names([row[1] for row in found])
         self.index = 0
-        self.more = len(self.rows) == limit
+        self.more = len(found) == limit
         if self.more:
-            self.start = self.rows[-1][0] + b"\0"
+            self.start = found[-1][0][len(lead) :] + b"\0"
+
+
+class Scan(Protocol):
+    """`scan` of a view, or of a volume's rows."""
+
+    def __call__(
+        self, start: bytes, end: bytes, *, limit: int
+    ) -> Awaitable[Sequence[tuple[bytes, bytes] | Row]]:
+        """Return up to `limit` rows of [start, end)."""
 
 
 class _Bounds:
@@ -139,6 +153,8 @@ async def list_names(
 ) -> Listing:
     """Return a page of current objects; see `Objects.list`."""
     stored = volume.rows(ViewSource(view))
+    scan: Scan = view.scan if volume.plain else stored.scan
+    lead = volume.prefix if volume.plain else b""
     entries: list[ObjectInfo] = []
     prefixes: list[bytes] = []
     bounds = await _enter(stored, prefix, b"D") if limit > 0 else None
@@ -150,51 +166,81 @@ async def list_names(
     left = limit
     while stack:
         frame = stack[-1]
-        if frame.index >= len(frame.rows):
+        if frame.index >= len(frame.names):
             if not frame.more:
                 stack.pop()
                 continue
-            await frame.fetch(stored, left + 1)
-            if not frame.rows:
+            await frame.fetch(scan, lead, left + 1)
+            if not frame.names:
                 continue
-        base, names, rows = frame.prefix, frame.names, frame.rows
-        for index in range(frame.index, len(rows)):
-            name = names[index]
-            row_key = rows[index][0]
-            component = row_key[keys.NAME_AT : -2]
-            key = base + (keys.unescape(component) if b"\0" in component else component)
-            kind = name.kind
-            if kind in NODES:
-                found = key.find(delimiter, length) if delimiter else -1
-                if found < 0 or (kind == DIRECTORY and not await _has_keys(stored, name.inode)):
-                    frame.index = index + 1
-                    if found < 0:
-                        start, end = keys.names_of(name.inode)
-                        stack.append(_Frame(name.inode, key, start, end))
-                        break
-                    continue
-            elif kind != FILE:
+        # A name of a file holds no slash, so only what is before it can be rolled up.
+        if left and (not delimiter or (delimiter == b"/" and b"/" not in frame.prefix[length:])):
+            run = _run_of_files(frame, left)
+            if run:
+                entries += run
+                left -= len(run)
+                last = run[-1].key
                 continue
-            else:
-                found = key.find(delimiter, length) if delimiter else -1
-            if not left:
-                return Listing(entries, prefixes, last)
-            left -= 1
-            if found >= 0:
-                last = key[: found + len(delimiter)]
-                prefixes.append(last)
-                if len(last) != len(key) or kind == FILE:
-                    behind = keys.after(last)
-                    stack = await _seek(stored, bounds, behind, b"D") if behind else []
-                    break
+        name, component = frame.names[frame.index], frame.components[frame.index]
+        key = frame.prefix + keys.unescape(component)
+        kind = name.kind
+        frame.index += 1
+        if kind in NODES:
+            found = key.find(delimiter, length) if delimiter else -1
+            if found < 0:
+                start, end = keys.names_of(name.inode)
+                stack.append(_Frame(name.inode, key, start, end))
                 continue
-            if not name.revision and apart is not None:
-                name = await apart.summary(stored, name)
-            entries.append(summarize(key, name))
-            last = key
+            if kind == DIRECTORY and not await _has_keys(stored, name.inode):
+                continue
+        elif kind != FILE:
+            continue
         else:
-            frame.index = len(rows)
+            found = key.find(delimiter, length) if delimiter else -1
+        if not left:
+            return Listing(entries, prefixes, last)
+        left -= 1
+        if found >= 0:
+            last = key[: found + len(delimiter)]
+            prefixes.append(last)
+            if len(last) != len(key) or kind == FILE:
+                behind = keys.after(last)
+                stack = await _seek(stored, bounds, behind, b"D") if behind else []
+            continue
+        if not name.revision and apart is not None:
+            name = await apart.summary(stored, name)
+        entries.append(summarize(key, name))
+        last = key
     return Listing(entries, prefixes)
+
+
+def _run_of_files(frame: _Frame, limit: int) -> list[ObjectInfo]:
+    """Consume the objects that come next in a frame, up to something else, and describe them: the path of most listings."""
+    names, index, base = frame.names, frame.index, frame.prefix
+    end = min(len(names), index + limit)
+    stop = index
+    while stop < end and names[stop].kind == FILE and names[stop].revision:
+        stop += 1
+    frame.index = stop
+    return [
+        ObjectInfo(
+            base + (keys.unescape(component) if b"\0" in component else component),
+            name.size,
+            name.etag,
+            name.modified_ns,
+            version_id(name) if name.nonce else "null",
+            True,
+            False,
+            name.owner,
+            name.storage_class or STANDARD,
+            name.algorithms,
+            name.checksum_type,
+            NO_ATTRIBUTES,
+            NO_CHECKSUMS,
+            (),
+        )
+        for component, name in zip(frame.components[index:stop], names[index:stop], strict=True)
+    ]
 
 
 async def _has_keys(stored: Rows, node: int) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from warp_core.containers import Containers, DataPolicy
 from warp_core.errors import Conflict, ReadOnly, VolumeNotFound
@@ -23,6 +24,8 @@ from warp_core.namespace.usage import Usage, decode_usage
 from warp_core.namespace.volumes import Volumes
 
 T = TypeVar("T")
+
+NOBODY: Final[frozenset[int]] = frozenset()
 
 
 class Namespace:
@@ -76,15 +79,28 @@ class Namespace:
             VolumeNotFound, ReadOnly
             Conflict: Others were faster until the budget ran out.
         """
+        try:
+            return await self._attempt(name, body, NOBODY)
+        except Held:
+            pass
+        except TooDeep as deep:
+            return await self._scaffolded(name, body, deep)
+        return await self._recalling(name, body)
+
+    async def _scaffolded(
+        self, name: str, body: Callable[[Change], Awaitable[T]], deep: TooDeep
+    ) -> T:
+        """Run a body whose keys lack many directories: make them first, and remove what it did not use."""
         scaffolds: list[tuple[bytes, int]] = []
         try:
             while True:
+                number = await self.ids.take()
+                scaffolds.append((deep.key, number))
+                await self._scaffold(name, deep, number)
                 try:
                     return await self._recalling(name, body)
-                except TooDeep as deep:
-                    number = await self.ids.take()
-                    scaffolds.append((deep.key, number))
-                    await self._scaffold(name, deep, number)
+                except TooDeep as again:
+                    deep = again
         finally:
             for key, number in scaffolds:
                 await self.tidy(name, key, number)
@@ -112,7 +128,7 @@ class Namespace:
             change.rows.put_present(keys.untidy_key(number), deep.key)
             return await change.scaffold(deep.key, versions=deep.versions)
 
-        while not await self._attempt(name, body, set()):
+        while not await self._attempt(name, body, NOBODY):
             pass
 
     async def tidy(self, name: str, key: bytes, number: int) -> None:
@@ -124,11 +140,11 @@ class Namespace:
                 change.rows.delete_present(keys.untidy_key(number))
             return done
 
-        while not await self._attempt(name, body, set()):
+        while not await self._attempt(name, body, NOBODY):
             pass
 
     async def _attempt(
-        self, name: str, body: Callable[[Change], Awaitable[T]], allowed: set[int]
+        self, name: str, body: Callable[[Change], Awaitable[T]], allowed: AbstractSet[int]
     ) -> T:
         untidy: list[tuple[bytes, int]] = []
         result = await self._transact(name, body, allowed, untidy)
@@ -140,7 +156,7 @@ class Namespace:
         self,
         name: str,
         body: Callable[[Change], Awaitable[T]],
-        allowed: set[int],
+        allowed: AbstractSet[int],
         untidy: list[tuple[bytes, int]],
     ) -> T:
         first = True

@@ -67,7 +67,7 @@ class PartInfo(msgspec.Struct, frozen=True, kw_only=True):
     checksums: dict[str, str] = {}
 
 
-class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True):
+class ObjectInfo(msgspec.Struct, frozen=True, gc=False):
     """One version of an object. Listings fill only what their entries carry: `attributes` and `parts` stay empty there."""
 
     key: bytes
