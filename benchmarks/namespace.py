@@ -57,9 +57,9 @@ async def opened(engine: str, folder: Path) -> AsyncIterator[NamespaceObjects]:
             from warp_local.config import Config
             from warp_local.engine import Local
 
-            store = await stack.enter_async_context(Disk(folder / "store", DiskConfig()))
+            store = await stack.enter_async_context(Disk(DiskConfig(), folder))
             slots = [StoreSlot("d", store)]
-            journal = await stack.enter_async_context(Journal(slots))
+            journal = await stack.enter_async_context(Journal([store]))
         containers = await stack.enter_async_context(
             Containers(
                 [StoreSlot("d", store)], codec=lambda name: Fixed(8 << 20), journal=journal

@@ -325,7 +325,9 @@ class VolumeTransaction:
 
     async def get(self, key: bytes) -> bytes | None:
         """Return the row's value, checked at the commit."""
-        return await self._rows.get(key)
+        if self._bases:
+            return await self._rows.get(key)
+        return await self._txn.get(self._prefix + key)
 
     async def scan(
         self, start: bytes, end: bytes, *, limit: int = SCAN_MAX, reverse: bool = False
