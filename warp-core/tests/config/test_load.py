@@ -170,7 +170,9 @@ def test_every_setting_tells_its_origin_and_no_secret_shows() -> None:
 
     shown = {setting.key: (setting.value, setting.origin) for setting in effective(settings)}
     assert shown["node.name"] == ('"a"', "warp.toml:3")
-    assert shown["node.data"] == ('"elsewhere"', "environment WARP_DATA")
+    assert shown["node.data"][1] == "environment WARP_DATA"
+    assert shown["node.data"][0].endswith('/elsewhere"')
+    assert shown["metadata.copies"] == ("2", "default")
     assert shown["protocols.s3.idle"] == ('"5s"', "command line")
     assert shown["store[1].path"] == ('"/mnt/d1"', "warp.toml:15")
     assert shown["store[1].reserve"] == ('"64MiB"', "default")

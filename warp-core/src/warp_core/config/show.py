@@ -25,9 +25,11 @@ class Setting(NamedTuple):
 
 def effective(settings: Settings) -> list[Setting]:
     """Return every setting in the order of the file's tables."""
-    found = [*_struct("node", settings.node, settings.origins)]
+    named = msgspec.structs.replace(settings.node, name=settings.name, data=str(settings.data))
+    found = [*_struct("node", named, settings.origins)]
     found += _struct("log", settings.log, settings.origins)
-    found += _struct("metadata", settings.metadata, settings.origins)
+    copies = msgspec.structs.replace(settings.metadata, copies=settings.metadata_copies)
+    found += _struct("metadata", copies, settings.origins)
     found += _struct("metadata", settings.engine.config, settings.origins)
     for part in settings.stores:
         found.append(_one(f"{part.key}.kind", part.name, settings.origins))

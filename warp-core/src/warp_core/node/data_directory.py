@@ -148,7 +148,7 @@ class DataDirectory:
             return msgspec.convert(plain, Marker)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Corrupt(
-                f"{path} is damaged ({error}): restore it from a backup, or run `warp fsck --rebuild`"
+                f"{path} is damaged ({error}): restore it from a backup of the data directory"
             ) from None
 
     def _create(self) -> Marker:

@@ -105,7 +105,7 @@ async def _read(part: Part, store: BlobStore) -> Superblock | None:
         block = msgspec.json.decode(data, type=Superblock)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Corrupt(
-            f"{part.key} ({place(part)}): its superblock is damaged ({error}): run `warp fsck --rebuild`"
+            f"{part.key} ({place(part)}): its superblock is damaged ({error}): the disk fails; replace it"
         ) from None
     if block.format > FORMAT:
         raise NewerFormat(
