@@ -132,6 +132,31 @@ async def test_buffers_are_received_into_without_a_copy() -> None:
         assert await content(containers, chunks) == data
 
 
+async def test_reads_into_a_buffer_are_verified_whatever_their_range() -> None:
+    media = Medium(), Medium()
+    data = noise(400_000)
+    policy = DataPolicy(redundancy="replica:2", chunker="fixed:400000")
+    async with rig.node(*media) as containers:
+        (chunk,) = await stream(containers, data, policy)
+    first = rig.entries(containers)[chunk.container].copies[0].slot.name
+    rig.flip(media[int(first[1])], rig.blobs(media[0])[0], chunk.offset + 150_000)
+    async with rig.node(*media) as containers:
+        for offset, length in (
+            (0, 65536),
+            (65536, 131072),
+            (131072, 400_000 - 131072),
+            (5, 100),
+            (0, 400_000),
+            (399_999, 1),
+            (65536, 10),
+        ):
+            buffer = bytearray(length)
+            await containers.read_into(chunk, offset=offset, buffer=memoryview(buffer))
+            assert buffer == data[offset : offset + length]
+        with pytest.raises(OutOfRange):
+            await containers.read_into(chunk, offset=65536, buffer=memoryview(bytearray(400_000)))
+
+
 async def test_streams_at_once_do_not_mix() -> None:
     async with rig.node(Medium(), Medium()) as containers:
         payloads = [noise(700_000 + n, n) for n in range(12)]

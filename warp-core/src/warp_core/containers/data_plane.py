@@ -270,7 +270,7 @@ class Containers:
 
     async def read_into(self, chunk: Chunk, *, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` with verified payload bytes; raises as `read`."""
-        buffer[:] = await self._reader.read(chunk, offset, len(buffer))
+        await self._reader.read_into(chunk, offset, buffer)
 
     def pin(self) -> Pin:
         """Claim everything that is alive now: what is reclaimed from now on stays readable until the pin is released."""

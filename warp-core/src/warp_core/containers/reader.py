@@ -152,6 +152,40 @@ class Reader:
                 return copy
         return None
 
+    async def read_into(self, chunk: Chunk, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer`, without a copy where whole unfiltered frames are asked for; raises as `read`."""
+        if not await self._read_straight(chunk, offset, buffer):
+            buffer[:] = await self.read(chunk, offset, len(buffer))
+
+    async def _read_straight(self, chunk: Chunk, offset: int, buffer: memoryview) -> bool:
+        """Read frames to where they belong and verify them there; False if that is not possible, or they are not good."""
+        end = offset + len(buffer)
+        if (
+            offset < 0
+            or offset % FRAME
+            or end > chunk.length
+            or (end % FRAME and end < chunk.length)
+        ):
+            return False
+        copies = self._fleet.copies(chunk.container)
+        if not copies or chunk.stored <= HEAD_READ + FRAME or self._pending(chunk) is not None:
+            return False
+        copy = copies[0]
+        try:
+            await self._fleet.load(copy)
+            position = copy.position(chunk.offset)
+            if position is None:
+                return False
+            head = await self._head(copy, position, chunk)
+            if head.filters:
+                return False
+            first, last = offset // FRAME, (end - 1) // FRAME
+            begin, _ = head.span(first, last)
+            got = await copy.slot.store.read_into(copy.name, offset=position + begin, buffer=buffer)
+        except (Corrupt, NotFound, StoreFailed):
+            return False  # `read` tries the others, and says what is wrong
+        return got == len(buffer) and not bad_frames(head, first, buffer)
+
     async def find(self, container: int) -> None:
         """Look on every store for a container that the inventory did not have: a journal segment made since."""
         if self._fleet.ledger.known.is_gone(container):
