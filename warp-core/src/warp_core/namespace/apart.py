@@ -353,6 +353,11 @@ class Inodes:
 
         await transact(self.namespace.store, body)
 
+    def abandon(self) -> None:
+        """Write nothing any more, whoever closes what: this node is no longer the volume's home."""
+        for live in self._contents.values():
+            live.dropped = True
+
     async def dirty(self) -> list[Content]:
         """Return the contents that rows do not tell yet."""
         return [live.content for live in self._contents.values() if live.content.dirty]

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -91,6 +91,8 @@ class _Shared:
 
 class NamespaceBlocks(Blocks):
     """The view: disks of all volumes, by the Files view."""
+
+    disk: ClassVar[type[NamespaceDisk]]
 
     def __init__(self, files: NamespaceFiles) -> None:
         self._files = files
@@ -232,7 +234,7 @@ class NamespaceBlocks(Blocks):
         async def update(change: Callable[[DiskRow], DiskRow]) -> None:
             await self._update(volume, info.ref, shared, change)
 
-        return NamespaceDisk(
+        return self.disk(
             msgspec.structs.replace(info, read_only=read_only), file, shared, initiator,
             on_close=on_close, update=update,
         )  # fmt: skip
@@ -628,6 +630,9 @@ class NamespaceDisk(Disk):
             raise OutOfRange(f"{length} bytes at {offset} of a disk of {self.size}")
         if not large and length > IO_MAX:
             raise InvalidArgument(f"{length} bytes at once > IO_MAX {IO_MAX}")
+
+
+NamespaceBlocks.disk = NamespaceDisk
 
 
 class _Writing:

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 import msgspec
 from xxhash import xxh3_64_intdigest
@@ -108,6 +108,8 @@ class Found(msgspec.Struct, frozen=True):
 
 class NamespaceFiles(Files):
     """The view. `inodes` is shared with whoever else changes inodes."""
+
+    handle: ClassVar[type[NamespaceFile]] = NamespaceFile
 
     def __init__(self, namespace: Namespace, inodes: Inodes) -> None:
         self.namespace = namespace
@@ -967,7 +969,7 @@ class NamespaceFiles(Files):
             finally:
                 self.opens.close(opened)
 
-        handle = NamespaceFile(
+        handle = self.handle(
             Ref(file.volume, file.inode, found.directory, found.raw),
             volume.number,
             content,
@@ -999,7 +1001,7 @@ class NamespaceFiles(Files):
         async def nothing() -> None:
             return
 
-        return NamespaceFile(
+        return self.handle(
             file, volume.number, content, self.opens, None, owner, access,
             on_close=nothing, stat=self.getattr, room=self._room,
         )  # fmt: skip
