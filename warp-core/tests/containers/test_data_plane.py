@@ -445,6 +445,23 @@ async def test_damage_without_another_copy_is_an_error_that_names_it_and_never_d
         assert await containers.collect(budget=1 << 30) is not None
 
 
+async def test_damage_that_a_read_found_is_repaired_without_being_asked() -> None:
+    media = Medium(), Medium()
+    async with rig.node(*media) as containers:
+        chunks = await stream(containers, noise(200_000), TWICE)
+    for medium in media[:1]:
+        damage(medium, chunks[0], 5_000)
+    async with rig.node(*media) as containers:
+        assert (await containers.repair(budget=1 << 30)).written_copies == 0
+        order = [copy.slot.name for copy in containers._fleet.copies(chunks[0].container)]
+        assert await content(containers, chunks) == noise(200_000)
+        repaired = await containers.repair(budget=1 << 30)
+        assert repaired.written_copies == (order[0] == "s0")
+        assert repaired.problems == []
+        report = await containers.scrub(deep=True)
+        assert report.damaged_copies == (order[0] != "s0")
+
+
 async def test_a_gap_that_no_store_explains_is_never_compacted_away() -> None:
     medium = Medium()
     async with rig.node(medium) as containers:

@@ -211,3 +211,18 @@ async def test_compacted_segments_do_not_disturb_the_next_start() -> None:
         await containers.reclaim(list(data))
         await containers.collect(budget=EVERYTHING)
     assert len(segments(media[0])) <= 2
+
+
+async def test_segments_of_nothing_but_commits_do_not_pile_up() -> None:
+    medium = Medium()
+    for _ in range(6):
+        async with node(medium) as (containers, journal):
+            for _ in range(30):
+                journal.append(Kind.COMMIT, bytes(3000))
+                await journal.flush()
+                await journal.room(3000)
+            let_go(containers, journal)
+            while any((await containers.collect(budget=EVERYTHING)).values()):
+                pass
+
+    assert len(segments(medium)) <= 3

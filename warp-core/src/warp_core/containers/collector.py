@@ -22,11 +22,12 @@ from warp_core.containers.format import (
 )
 from warp_core.containers.rebuild import rebuild
 from warp_core.containers.reclaim import Refers
-from warp_core.containers.records import inventory, unexplained
+from warp_core.containers.records import heads, inventory, unexplained
 from warp_core.errors import Corrupt, NoSpace, NotFound, StoreFailed, WarpError
 
 BLOCK = 4096  # stores free whole blocks
 PUNCH_MIN = 32 * 1024  # shorter ranges leave most of their blocks behind: they wait for compaction
+GLANCE = 100  # records at the front of a segment that tell what it is used for
 COMPACT_DEAD = 0.5  # dead share from which a container is rewritten: a byte is copied for each byte freed, at most
 COMPACT_DEAD_TIGHT = 0.2  # …when less than TIGHT of a store is free
 TIGHT = 0.1
@@ -64,6 +65,9 @@ class Collector:
     def start(self) -> None:
         """Take up what earlier sessions left: nobody reads any more what was dead then."""
         self._todo = dict.fromkeys(self._fleet.ledger.known.dead)
+        # Segments of earlier runs may hold nothing but commits, and then nobody reclaims anything in them.
+        self._unseen = {entry.id for entry in self._fleet.journals()}
+        self._todo.update(dict.fromkeys(sorted(self._unseen)))
 
     async def reclaim(self, chunks: Sequence[Chunk]) -> None:
         """Note durably that chunks are dead; see `Containers.reclaim`."""
@@ -111,7 +115,8 @@ class Collector:
                 continue
             del self._todo[container]
             try:
-                await self._free(entry, counts)
+                async with self._fleet.rewriting:
+                    await self._free(entry, counts)
             except (NotFound, Corrupt):
                 self.damaged.add(container)
             except (StoreFailed, NoSpace):
@@ -128,9 +133,11 @@ class Collector:
 
     async def _free(self, entry: Container, counts: dict[str, int]) -> None:
         dead = self._fleet.ledger.known.dead.get(entry.id)
-        if dead is None:
-            return
         await self._fleet.describe(entry)
+        if dead is None:
+            if lane_of(entry.id) != Lane.JOURNAL or await self._has_payload(entry):
+                return
+            dead = facts.DeadRanges()
         ranges = dead.ranges()
         live = await self._live_bytes(entry, dead)
         if live <= 0 and await self._all_explained(entry):
@@ -145,6 +152,17 @@ class Collector:
         residue = max(copy.allocated for copy in entry.copies) - PAGE - live
         if residue >= await self._threshold(entry) * (live + residue) and residue > PUNCH_MIN:
             await self._compact(entry, live, counts)
+
+    async def _has_payload(self, entry: Container) -> bool:
+        """Look at the first records of a segment: is it one of those that payloads go to?"""
+        for copy in self._fleet.copies(entry.id):
+            seen = 0
+            async for head in heads(self._fleet, entry, copy):
+                seen += 1
+                if head.kind == Kind.PAYLOAD or seen == GLANCE:
+                    return head.kind == Kind.PAYLOAD
+            return False
+        return True
 
     async def _all_explained(self, entry: Container) -> bool:
         """Make sure that nothing in a container is anything but dead, or a commit that the journal does not need."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -37,13 +38,14 @@ from warp_core.containers.reclaim import Pin, Refers
 from warp_core.containers.scrub import HealReport, Scrubber, ScrubReport
 from warp_core.containers.shared import SharedLog
 from warp_core.containers.writer import ChunkWriter
-from warp_core.errors import TooLarge, Unavailable
+from warp_core.errors import TooLarge, Unavailable, WarpError
 from warp_core.interfaces.codecs import Codec
 from warp_core.interfaces.stores import Buffer
 
 if TYPE_CHECKING:
     from warp_core.containers.journal import Journal
 
+ROTTEN_MAX = 10_000  # containers remembered for repair; more damage than this is for scrub and heal
 APPEND_MAX = 1024 * 1024  # bytes of one small payload: what a batch of the journal holds
 CODEC_THREADS = 2  # filters of streams; more would only compete with the loop on small machines
 
@@ -76,6 +78,7 @@ class Containers:
         self._pool = BufferPool()
         self._leases = Leases(self._fleet)
         self._shared: dict[int, SharedLog] = {}
+        self._rotten: set[int] = set()  # containers of which reads found a damaged copy
         self._reader = Reader(self._fleet, self._codecs, self._pending, self._note_rotten)
         self._journal_floor = 0  # segments from this one on are replayed by a restart
         needed = self._needed_by_restart
@@ -109,7 +112,8 @@ class Containers:
     ) -> None:
         """Seal what is open, and say so if the session leaves nothing in doubt."""
         for shared in self._shared.values():
-            await shared.close()
+            with suppress(WarpError):  # whoever waited for what was queued has heard of it
+                await shared.close()
         await self._leases.close()
         self._threads.shutdown(wait=True)
         doubt = any(
@@ -295,8 +299,10 @@ class Containers:
                 return waiting
         return None
 
-    def _note_rotten(self, copy: Copy) -> None:
-        copy.bad = True  # `heal` writes it anew
+    def _note_rotten(self, container: int, copy: Copy) -> None:
+        copy.bad = True
+        if len(self._rotten) < ROTTEN_MAX:
+            self._rotten.add(container)
 
     # Freeing --------------------------------------------------------------------------------------
 
@@ -356,6 +362,18 @@ class Containers:
     async def heal(self, *, budget: int) -> HealReport:
         """Write missing and damaged copies anew, fewest good copies first."""
         return await self._scrubber.heal(budget=budget)
+
+    async def repair(self, *, budget: int) -> HealReport:
+        """Write anew the copies that reads have found damaged since the last call."""
+        report = HealReport()
+        while self._rotten and report.written_bytes < budget:
+            entry = self._fleet.containers.get(self._rotten.pop())
+            if entry is not None:
+                one = await self._scrubber.heal(budget=budget, only=entry)
+                report.written_bytes += one.written_bytes
+                report.written_copies += one.written_copies
+                report.problems += one.problems
+        return report
 
     def missing_stores(self) -> list[str]:
         """Return the names of stores that belong to the node and are not here."""

@@ -120,6 +120,7 @@ class Fleet:
         self.pins = Pins()
         self.containers: dict[int, Container] = {}
         self.map = ClusterMap()
+        self.rewriting = asyncio.Lock()  # held by whoever writes a copy anew or deletes a container
         self.now_ns = now_ns
         self.container_size = container_size
         self.reserve = PAGE + container_size + container_size // TABLES & -PAGE

@@ -38,7 +38,7 @@ class Reader:
         fleet: Fleet,
         codecs: Codecs,
         pending: Callable[[Chunk], Buffer | None],
-        rotten: Callable[[Copy], None],
+        rotten: Callable[[int, Copy], None],
     ) -> None:
         self._fleet = fleet
         self._codecs = codecs
@@ -141,7 +141,7 @@ class Reader:
                 problems.append(f"{copy.slot.name}: {error}")
             else:
                 for bad in damaged:
-                    self._rotten(bad)
+                    self._rotten(chunk.container, bad)
                 return data
         raise self._lost(chunk, offset, length, problems, away=away)
 

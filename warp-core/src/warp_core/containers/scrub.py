@@ -169,11 +169,16 @@ class Scrubber:
 
     # Heal -----------------------------------------------------------------------------------------
 
-    async def heal(self, *, budget: int) -> HealReport:
-        """Write missing and damaged copies anew, those with the fewest good copies first, about `budget` bytes of them."""
+    async def heal(self, *, budget: int, only: Container | None = None) -> HealReport:
+        """Write missing and damaged copies anew, those with the fewest good copies first, about `budget` bytes of them.
+
+        With `only`, look at that container alone.
+        """
         report = HealReport()
         patients: list[tuple[int, int]] = []
         for entry in self._subjects():
+            if only is not None and entry is not only:
+                continue
             await self._fleet.describe(entry)
             good = sum(not copy.bad for copy in entry.copies)
             if good < max(entry.wanted, 1) or any(copy.bad for copy in entry.copies):
@@ -186,7 +191,8 @@ class Scrubber:
             patient = self._fleet.containers.get(container)
             if patient is not None:
                 try:
-                    await self._heal(patient, report)
+                    async with self._fleet.rewriting:
+                        await self._heal(patient, report)
                 except WarpError as error:
                     report.waiting += 1
                     report.problems.append(f"container {container:016x}: {error}")

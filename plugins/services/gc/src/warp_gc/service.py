@@ -34,6 +34,8 @@ class Collection(Service):
                 break
         counts["rows"] = rows
         counts |= await containers.collect(budget=self._config.copy_budget)
+        repaired = await containers.repair(budget=self._config.copy_budget)
+        counts["repaired_copies"] = repaired.written_copies
         idle = asked and not any(counts.values())
         counts["unreadable_manifests"], garbage.unreadable = garbage.unreadable, 0
         return Report(counts, idle)
