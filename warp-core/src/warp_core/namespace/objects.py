@@ -470,6 +470,8 @@ class NamespaceObjects(Objects):
             stored = await self._source_rows(change, source)
             found = await self._source(stored, source_key, source_version)
             original = await self._source_revision(stored, found)
+            if original.windowed or original.base:
+                raise _InPlace
             home = await self._namespace.home_of(stored, source, keys.revision_key(found.revision))
             revision = borrowed(original, home, found.revision, change.rows.volume.number)
             revision = with_attributes(revision, attributes, digests)
@@ -478,8 +480,41 @@ class NamespaceObjects(Objects):
             await change.lend(number, revision)
             return name
 
-        name = await self._namespace.change(volume, body)
+        try:
+            name = await self._namespace.change(volume, body)
+        except _InPlace:
+            reader = await self.open(source_volume, source_key, version=source_version)
+            try:
+                return await self._copy_bytes(reader, volume, key, attributes, digests, condition)
+            finally:
+                reader.close()
         return await self._info(key, name, made[0], latest=True)
+
+    async def _copy_bytes(
+        self,
+        reader: Reader,
+        volume: str,
+        key: bytes,
+        attributes: Attributes | None,
+        digests: Digests | None,
+        condition: Condition,
+    ) -> ObjectInfo:
+        """Copy what was written in place: its windows may change at any time, a copy's content never does."""
+        info = reader.info
+        said = info.attributes
+        if attributes is not None:
+            said = msgspec.structs.replace(attributes, owner=attributes.owner or said.owner)
+        writer = await self.writer(volume, key, said, condition=condition, size=info.size)
+        try:
+            offset = 0
+            while offset < info.size:
+                data = await reader.read(offset, info.size - offset)
+                await writer.write(data)
+                offset += len(data)
+            return await writer.commit(digests or Digests(etag=info.etag))
+        except BaseException:
+            await writer.abort()
+            raise
 
     async def _source_rows(self, change: Change, source: Volume) -> Rows:
         """Return the rows of what is copied from, as the transaction sees them."""
@@ -721,6 +756,10 @@ class NamespaceObjects(Objects):
     ) -> tuple[Sequence[UploadInfo], Sequence[bytes], bool]:
         """See `Objects.list_uploads`."""
         return await self._uploads.list(volume, prefix, delimiter, key_marker, upload_marker, limit)
+
+
+class _InPlace(Exception):
+    """What is to be copied was written in place."""
 
 
 def _event(verb: str, change: Change, key: bytes, name: Name) -> Event:

@@ -161,8 +161,10 @@ class SnapshotRows:
         self._snapshot = snapshot
 
     async def get(self, key: bytes) -> bytes | None:
-        """Return the row's value as of the snapshot."""
+        """Return the row's value as of the snapshot; of a family that snapshots do not keep, as it is now."""
         value = await self._live.get(key)
+        if key[0] not in KEPT_FAMILIES:
+            return value
         if value is not None and born(value) < self._snapshot:
             return value
         archived = b"A" + key
@@ -174,7 +176,9 @@ class SnapshotRows:
     async def scan(
         self, start: bytes, end: bytes, *, limit: int = SCAN_MAX, reverse: bool = False
     ) -> list[Pair]:
-        """Return up to `limit` rows of [start, end) as of the snapshot."""
+        """Return up to `limit` rows of [start, end) as of the snapshot; of a family that snapshots do not keep, as they are now."""
+        if start[0] not in KEPT_FAMILIES:
+            return await self._live.scan(start, end, limit=limit, reverse=reverse)
         live = Cursor(self._live, start, end, limit, reverse)
         # A start or end that lies just behind a key (key + 00) lies before that key's archived rows, which go on with their death.
         far_end = end[:-1] + b"\xff" * 9 if end.endswith(b"\0") else end
