@@ -225,3 +225,28 @@ async def test_planted_bug_acknowledging_before_the_sync_is_caught(sim, monkeypa
         except (AssertionError, WarpError):
             caught += 1
     assert caught > 10
+
+
+@pytest.mark.parametrize("what", ["write", "sync", "create", "put", "read", "delete"])
+async def test_a_copy_that_fails_while_the_other_recovers_is_left_behind(sim, what):
+    from warp_core.errors import StoreFailed
+
+    for fail_at in range(1, 8):
+        disks = [sim.SimDisk("1"), sim.SimDisk("2")]
+        run = await work(sim, disks, WORKLOAD, 40)
+        for disk in disks:
+            disk.cut(keeper(sim, "every other"))
+        count = 0
+
+        def step(kind, blob, disk=disks[1], fail_at=fail_at):
+            nonlocal count
+            if kind == what:
+                count += 1
+                if count == fail_at:
+                    disk.down = StoreFailed("EIO")
+                    raise disk.down
+
+        disks[1].step = step
+        got = await found(disks)
+        check(run, got)
+        assert await found([disks[0]]) == got

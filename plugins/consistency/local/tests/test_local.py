@@ -8,7 +8,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 from warp_core.containers.journal import Journal
-from warp_core.errors import Ambiguous, ConfigError, Conflict, Corrupt, ReadOnly, StoreFailed
+from warp_core.errors import (
+    Ambiguous,
+    ConfigError,
+    Conflict,
+    Corrupt,
+    Expired,
+    NoSpace,
+    ReadOnly,
+    StoreFailed,
+)
 from warp_core.interfaces.consistency import Commit, KeyCheck, Merge, RangeCheck, Write
 from warp_core.metadata import counters, transact
 from warp_local.config import Config
@@ -347,3 +356,79 @@ async def test_indexes_of_different_servers_are_refused(tmp_path):
     with pytest.raises((ConfigError, Corrupt)):
         async with engine([one, two]):
             pass
+
+
+async def test_a_full_disk_stops_new_commits_only_when_memory_is_full_and_recovers(tmp_path):
+    stores = disks(tmp_path)
+    async with engine(stores, checkpoint_rows=20) as local:
+        index = local._indexes[0]
+        apply, full = index.apply, True
+
+        def no_space(*arguments):
+            if full:
+                raise NoSpace("the disk is full")
+            return apply(*arguments)
+
+        index.apply = no_space
+        done = 0
+
+        async def fill():
+            nonlocal done
+            for i in range(1000):
+                await put(local, b"%04d" % i, b"v")
+                done += 1
+                await asyncio.sleep(0)
+
+        with pytest.raises(NoSpace):
+            await fill()
+        assert done >= 8 * 20
+        assert len(await rows(local)) == done
+        full = False
+        await asyncio.sleep(1.2)
+
+        await put(local, b"more", b"v")
+        assert len(await rows(local)) == done + 1
+
+    async with engine(stores) as local:
+        assert len(await rows(local)) == done + 1
+
+
+async def test_an_index_that_fails_is_left_for_the_other(tmp_path):
+    stores = disks(tmp_path, 2)
+    async with engine(stores, checkpoint_rows=20) as local:
+
+        def broken(*arguments):
+            raise StoreFailed("EIO")
+
+        local._indexes[0].apply = broken
+        for i in range(100):
+            await put(local, b"%04d" % i, b"v")
+        await local.checkpoint()
+
+        assert local._indexes[0].failed
+        assert local._rows.base is local._indexes[1]
+        assert len(await rows(local)) == 100
+
+    async with engine(stores) as local:
+        assert [index.state.version for index in local._indexes] == [100, 100]
+
+
+async def test_views_that_are_never_closed_do_not_hold_checkpoints_for_ever(tmp_path):
+    stores = disks(tmp_path)
+    now = 0.0
+    async with Journal(stores) as journal:
+        local = Local(Config(checkpoint_rows=20), stores, journal, lambda: now)
+        async with local:
+            await put(local, b"a", b"v")
+            leaked = local.view()
+            for i in range(30):
+                await put(local, b"%d" % i, b"v")
+            await asyncio.sleep(0.1)
+            assert local.checkpoints == 0
+            for _ in range(20):
+                now += 0.5
+                await asyncio.sleep(0.02)
+
+            assert local.checkpoints == 1
+            with pytest.raises(Expired):
+                await leaked.get(b"a")

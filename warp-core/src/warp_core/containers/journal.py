@@ -18,6 +18,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -26,6 +27,7 @@ import msgspec
 from warp_core.containers import format as fmt
 from warp_core.containers import segments as seg
 from warp_core.containers.generations import Copy, find_copies, write_generation
+from warp_core.containers.past import Past
 from warp_core.containers.segments import START, Entry, Gap, Mark, Position, Segment
 from warp_core.errors import (
     Busy,
@@ -110,11 +112,9 @@ class Journal:
         self.bytes_written = 0  # to each copy
         self.failed: WarpError | None = None
         self.tight: NoSpace | None = None  # why no next segment could be made
-        self._segments: dict[
-            int, Segment
-        ] = {}  # of this run, and those that the last one left open
-        self._old: list[int] = []  # ids of earlier runs, ascending
-        self._old_ids: set[int] = set()
+        # Of this run, and those that the last one left open.
+        self._segments: dict[int, Segment] = {}
+        self._past = Past(())
         self._released = START
         self._segment: Segment | None = None
         self._capacity = segment_size
@@ -149,19 +149,20 @@ class Journal:
         sealed_below = min(
             (copy.state.sealed_below for copy in self.copies if copy.state), default=0
         )
-        held = await self._listing()
-        self._old = sorted(held)
-        await self._recover([container for container in self._old if container >= sealed_below])
+        self._past = Past(self.copies)
+        empty = await self._past.recover(sealed_below=sealed_below, created_ns=self._wall_ns())
+        self._segments.update(self._past.opened)
         # Old segments may be deleted by now: the state remembers the epoch of the last run too.
-        used = [*self._old, *(copy.state.sealed_below for copy in self.copies if copy.state)]
-        last = max(map(fmt.epoch_of, used), default=0)
+        used = [copy.state.sealed_below for copy in self.copies if copy.state]
+        last = max(map(fmt.epoch_of, [self._past.greatest, *used]))
         if self._epoch is None:
             self._epoch = fmt.next_epoch(last, self._wall_ns() / 1e9)
         elif self._epoch <= last:
             raise Corrupt(f"epoch {self._epoch} is not new: the journal has seen {last}")
         first = fmt.container_id(fmt.Lane.JOURNAL, self._epoch, 0)
-        self._previous = self._old[-1] if self._old else 0
-        self._old_ids = set(self._old)
+        self._previous = self._past.newest
+        for segment in empty:
+            await self._delete(segment)
         self.generation += 1
         await self._write_generation(first)
         self._writer = asyncio.create_task(self._write_batches(), name="journal writer")
@@ -178,11 +179,9 @@ class Journal:
         trace: TracebackType | None,
     ) -> None:
         """Flush, seal the segment, and end the writer."""
-        try:
-            if self.failed is None and self._queue:
+        with suppress(WarpError):  # whoever waits for these records hears of it
+            if self.failed is None:
                 await self.flush()
-        except WarpError:
-            pass  # whoever waited for these records has heard of it
         if self._spare_task is not None:
             self._tasks.add(self._spare_task)
         if self._tasks:
@@ -191,55 +190,13 @@ class Journal:
             self._writer.cancel()
             await asyncio.gather(self._writer, return_exceptions=True)
         if self.failed is None:
-            for segment in (self._segment, self._spare):
-                if segment is not None and not segment.sealed:
-                    await self._finish(segment)
-            below = fmt.container_id(fmt.Lane.JOURNAL, self._epoch or 0, self._counter)
-            await self._write_generation(below)
+            with suppress(WarpError):  # then the next start does it
+                for segment in (self._segment, self._spare):
+                    if segment is not None and not segment.sealed:
+                        await self._finish(segment)
+                below = fmt.container_id(fmt.Lane.JOURNAL, self._epoch or 0, self._counter)
+                await self._write_generation(below)
         self.failed = self.failed or Unavailable("the journal is closed")
-
-    async def _listing(self) -> dict[int, list[BlobStore]]:
-        """Return which stores have which segments."""
-        held: dict[int, list[BlobStore]] = {}
-        prefix = f"c/{fmt.Lane.JOURNAL:02x}"
-        for copy in self.copies:
-            after = ""
-            while copy.alive:
-                page = await copy.store.list(prefix, after=after)
-                if not page:
-                    break
-                for blob in page:
-                    parsed = fmt.parse_blob_name(blob.name)
-                    if parsed is not None:
-                        held.setdefault(parsed[0], []).append(copy.store)
-                after = page[-1].name
-        return held
-
-    async def _recover(self, containers: Sequence[int]) -> None:
-        """Seal segments that a crash left open."""
-        living = [copy.store for copy in self.copies if copy.alive]
-        for index, container in enumerate(containers):
-            pages = [await seg.page_of(store, container) for store in living]
-            size = next((page.size for page in pages if page and page.state == fmt.State.SEALED), 0)
-            if all(page and page.state == fmt.State.SEALED for page in pages):
-                self._segments[container] = Segment(container, living, sealed=True, size=size)
-                continue
-            durable_to = size
-            for later in containers[index + 1 :]:
-                async for entry in seg.entries(Segment(later, living), end=fmt.PAGE + 1):
-                    mark = msgspec.msgpack.decode(entry.payload, type=Mark)
-                    if mark.container == container:
-                        durable_to = max(durable_to, mark.offset)
-            segment = await seg.recover(
-                container, living, pages, durable_to=durable_to, created_ns=self._wall_ns()
-            )
-            if segment.size <= fmt.PAGE:
-                self._old.remove(container)
-                await self._delete(segment)
-                continue
-            self._segments[container] = segment
-            if self.on_sealed is not None:
-                self.on_sealed(segment)
 
     # Writing --------------------------------------------------------------------------------------
 
@@ -660,7 +617,7 @@ class Journal:
         """The newest segment that holds something durable: it stays, so that the next run can tell
         what came before it.
         """
-        return self._durable_at.container or (self._old[-1] if self._old else 0)
+        return self._durable_at.container or self._past.newest
 
     def _droppable(self, segment: Segment) -> bool:
         return (
@@ -700,17 +657,9 @@ class Journal:
 
     async def reaches(self, since: Position) -> bool:
         """Tell whether everything appended by earlier runs after `since` is still here."""
-        later = [container for container in self._old if container > since.container]
-        if since.container in self._old_ids:
-            return True
-        if not later:
-            return True
-        mark = await self._first_mark(later[0])
-        return mark is not None and mark.previous == since.container
+        return await self._past.reaches(since)
 
-    async def replay(
-        self, since: Position = START, *, strict: bool = True
-    ) -> AsyncIterator[Entry | Gap]:
+    def replay(self, since: Position = START, *, strict: bool = True) -> AsyncIterator[Entry | Gap]:
         """Yield what earlier runs appended from `since` on: verified records in order, and ranges that no copy has any more.
 
         Without `strict`, segments that are missing or unreadable as a whole are passed over: for a rebuild from what is left.
@@ -718,66 +667,8 @@ class Journal:
         Raises:
             Corrupt: A segment is missing as a whole.
         """
-        living = [copy.store for copy in self.copies if copy.alive]
-        known = since == START or since.container in self._old_ids
-        previous: int | None = since.container if known else None
-        for container in self._old:
-            if container < since.container:
-                continue
-            segment = self._segments.get(container)
-            if segment is None:
-                page = await seg.sealed_page(living, container)
-                if page is None:
-                    if not strict:
-                        continue
-                    raise Corrupt(
-                        f"segment {container:016x} of the journal has no valid page on any copy"
-                    )
-                segment = Segment(container, living, sealed=True, size=page.size)
-            if strict and container != since.container and previous is not None:
-                mark = await self._first_mark(container)
-                if mark is not None and mark.previous != previous:
-                    raise Corrupt(
-                        f"the journal's segments between {previous:016x} and {container:016x} are missing"
-                    )
-            start = since.offset if container == since.container else fmt.PAGE
-            gaps: list[Gap] = []
-            async for entry in seg.entries(segment, start, gaps=gaps):
-                while gaps:
-                    yield gaps.pop(0)
-                yield entry
-            for gap in gaps:
-                yield gap
-            previous = container
+        return self._past.replay(since, strict=strict)
 
-    async def inspect(self) -> AsyncIterator[str]:
+    def inspect(self) -> AsyncIterator[str]:
         """Read every segment of earlier runs on every copy and say, in a sentence each, what is not as it should be."""
-        living = [copy for copy in self.copies if copy.alive]
-        for copy in self.copies:
-            if not copy.alive:
-                yield f"the journal's copy on {copy.name} cannot be used: {copy.reason}"
-            elif not copy.whole:
-                yield f"the journal's copy on {copy.name} was stale when the journal was opened"
-        previous = 0
-        for container in self._old:
-            page = await seg.sealed_page([copy.store for copy in living], container)
-            if page is None:
-                yield f"segment {container:016x} has no valid page on any copy"
-                continue
-            mark = await self._first_mark(container)
-            if previous and mark is not None and mark.previous != previous:
-                yield f"segments between {previous:016x} and {container:016x} are missing"
-            previous = container
-            async for offset, lacking in seg.damage(
-                container, page.size, [copy.store for copy in living]
-            ):
-                where = ", ".join(living[index].name for index in lacking)
-                lost = " and so is every other copy" if len(lacking) == len(living) else ""
-                yield f"segment {container:016x} is damaged at {offset} on {where}{lost}"
-
-    async def _first_mark(self, container: int) -> Mark | None:
-        living = [copy.store for copy in self.copies if copy.alive]
-        async for entry in seg.entries(Segment(container, living), end=fmt.PAGE + 1):
-            if entry.kind == fmt.Kind.BATCH:
-                return msgspec.msgpack.decode(entry.payload, type=Mark)
-        return None
+        return self._past.inspect()

@@ -254,8 +254,10 @@ async def recover(
     *,
     durable_to: int,
     created_ns: int,
-) -> Segment:
+) -> tuple[Segment, list[WarpError | None]]:
     """Find the end of a segment that a crash left open, complete every copy, and seal it.
+
+    Returns the segment, and for each store why its copy could not be completed.
 
     Args:
         stores: All that should hold it afterwards; those that lack the blob get it.
@@ -293,16 +295,21 @@ async def recover(
             segment.payload += head.next - offset
         offset = head.next
     segment.size = offset
-    await asyncio.gather(
-        *(
-            _complete(
-                store, container, lacks, size=offset, copies=len(stores), created_ns=created_ns
-            )
-            for store, lacks, done in zip(stores, missing, sealed, strict=True)
-            if not done
-        )
-    )
-    return segment
+
+    async def complete(
+        store: BlobStore, lacks: Sequence[tuple[int, bytes]], done: bool
+    ) -> WarpError | None:
+        if not done:
+            try:
+                await _complete(
+                    store, container, lacks, size=offset, copies=len(stores), created_ns=created_ns
+                )
+            except WarpError as error:
+                return error
+        return None
+
+    failures = await asyncio.gather(*map(complete, stores, missing, sealed))
+    return segment, failures
 
 
 async def _reserved(container: int, stores: Sequence[BlobStore]) -> int:
