@@ -25,6 +25,9 @@ from warp_core.containers.reclaim import Refers
 from warp_core.containers.records import heads, inventory, unexplained
 from warp_core.errors import Corrupt, NoSpace, NotFound, StoreFailed, WarpError
 
+PASSING = frozenset(
+    (Kind.COMMIT, Kind.BATCH)
+)  # kinds that nobody needs once the journal has let go of their segment
 BLOCK = 4096  # stores free whole blocks
 PUNCH_MIN = 32 * 1024  # shorter ranges leave most of their blocks behind: they wait for compaction
 GLANCE = 100  # records at the front of a segment that tell what it is used for
@@ -159,8 +162,8 @@ class Collector:
             seen = 0
             async for head in heads(self._fleet, entry, copy):
                 seen += 1
-                if head.kind == Kind.PAYLOAD or seen == GLANCE:
-                    return head.kind == Kind.PAYLOAD
+                if head.kind not in PASSING or seen == GLANCE:
+                    return head.kind not in PASSING
             return False
         return True
 
@@ -183,7 +186,7 @@ class Collector:
         payload = self._payload.get(entry.id)
         if payload is None:  # a segment of the journal holds commits as well
             found = await inventory(self._fleet, entry)
-            payload = sum(head.next - head.offset for head in found if head.kind == Kind.PAYLOAD)
+            payload = sum(head.next - head.offset for head in found if head.kind not in PASSING)
             self._payload[entry.id] = payload
         return payload - dead.bytes
 
@@ -302,7 +305,7 @@ class Collector:
 
 
 def living(fleet: Fleet, entry: Container, found: Sequence[Head]) -> list[Head]:
-    """Return the payload records that are not dead."""
+    """Return the records that are not dead: commits and marks of the journal are, as it has let go of the segment."""
     dead = fleet.ledger.known.dead.get(entry.id)
     ranges = dead.ranges() if dead is not None else []
     keep, index = [], 0
@@ -310,6 +313,6 @@ def living(fleet: Fleet, entry: Container, found: Sequence[Head]) -> list[Head]:
         while index < len(ranges) and sum(ranges[index]) <= head.offset:
             index += 1
         covered = index < len(ranges) and ranges[index][0] <= head.offset
-        if not covered and head.kind == Kind.PAYLOAD:
+        if not covered and head.kind not in PASSING:
             keep.append(head)
     return keep

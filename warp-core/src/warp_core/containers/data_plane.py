@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -205,11 +206,15 @@ class Containers:
         Raises:
             StoreFailed, NoSpace: It is not and will not be.
         """
-        marks = [(shared, shared.failures) for shared in self._shared.values()]
+        flushes = [shared.flush(shared.failures) for shared in self._shared.values()]
         if self._journal is not None:
-            await self._journal.flush()
-        for shared, failures in marks:
-            await shared.flush(failures)
+            flushes.append(self._journal.flush())
+        if len(flushes) == 1:
+            await flushes[0]
+            return
+        for result in await asyncio.gather(*flushes, return_exceptions=True):
+            if result is not None:
+                raise result
 
     async def _sync_small(self, chunks: Sequence[Chunk], journaled: bool) -> None:
         if all(map(self.in_journal, chunks)):

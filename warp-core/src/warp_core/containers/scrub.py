@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from warp_core.containers.collector import living
 from warp_core.containers.fleet import Container, Copy, Fleet
-from warp_core.containers.format import Head, Kind
+from warp_core.containers.format import Head
 from warp_core.containers.rebuild import rebuild
 from warp_core.containers.records import heads, inventory, pieces, unexplained
 from warp_core.errors import Corrupt, NoSpace, NotFound, StoreFailed, Unavailable, WarpError
@@ -202,7 +202,7 @@ class Scrubber:
         found = await inventory(self._fleet, entry)
         if unexplained(self._fleet, entry, found):
             raise Corrupt("parts of it are on no copy that is here")
-        keep = [head for head in living(self._fleet, entry, found) if head.kind == Kind.PAYLOAD]
+        keep = living(self._fleet, entry, found)
         for copy in [copy for copy in entry.copies if copy.bad]:
             made = await rebuild(self._fleet, entry, keep, copy.slot)
             report.written_copies += 1
