@@ -169,7 +169,9 @@ class _Hunter:
         self.error = str(excrepr)
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> bool | None:
         if item.cls.__name__ in self.caught:  # type: ignore[attr-defined]
             return True  # as if it had run
         with _hurried(item):

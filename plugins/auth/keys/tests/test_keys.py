@@ -10,17 +10,21 @@ import pytest
 from warp_core.contexts import AuthContext, MetaContext
 from warp_core.errors import (
     AlreadyExists,
+    ConfigError,
     Corrupt,
     InvalidArgument,
+    NewerFormat,
     NotFound,
     TooLarge,
     Unauthenticated,
 )
+from warp_core.interfaces.auth import Principal
 from warp_core.interfaces.consistency import MetaStore
 from warp_core.metrics import Metrics
 from warp_core.plugins import Plugins
 from warp_keys import Config
-from warp_keys.keys import ROW, Keys
+from warp_keys.keys import PASSWORD_MAX, Keys
+from warp_keys.rows import KEY as ROW
 from warp_keys.wrapping import FILE
 
 ROOT = ("ROOTKEY", "root-secret")
@@ -141,3 +145,83 @@ async def test_two_makers_of_one_key_are_told_apart(tmp_path: Path, store: MetaS
         await one.create_key("ada", access_key="ADA")
         with pytest.raises(AlreadyExists):
             await two.create_key("bob", access_key="ADA")
+
+
+async def test_a_principal_keeps_what_is_known_of_it(tmp_path: Path, store: MetaStore) -> None:
+    known = Principal(
+        "account:ada",
+        "Ada",
+        admin=True,
+        aliases=frozenset({"unix:7"}),
+        groups=frozenset({"unix-group:9"}),
+    )
+    async with keys(tmp_path, store) as auth:
+        await auth.create_key("ada", access_key="ADA")
+        await auth.set_principal(known)
+        await auth.set_password("ada", "a fine password")
+
+        assert (await auth.lookup("ADA")).principal == known
+    async with keys(tmp_path, store) as auth:
+        assert (await auth.lookup("ADA")).principal == known
+        assert await auth.verify_password("ada", "a fine password") == known
+
+
+async def test_no_password_lies_readable_in_a_row(tmp_path: Path, store: MetaStore) -> None:
+    async with keys(tmp_path, store) as auth:
+        await auth.set_password("ada", "sesame-sesame")
+        await auth.set_password("bob", "sesame-sesame")
+    rows = await store.view().scan(b"p", b"q")
+
+    assert len(rows) == 2
+    assert b"sesame" not in b"".join(row.value for row in rows)
+    assert rows[0].value[-32:] != rows[1].value[-32:]  # salted
+
+
+async def test_a_password_that_is_taken_away_or_too_long_is_wrong(
+    tmp_path: Path, store: MetaStore
+) -> None:
+    async with keys(tmp_path, store) as auth:
+        await auth.set_password("ada", "x" * PASSWORD_MAX)
+        await auth.verify_password("ada", "x" * PASSWORD_MAX)
+        with pytest.raises(Unauthenticated):
+            await auth.verify_password("ada", "x" * (PASSWORD_MAX + 1))
+        with pytest.raises(InvalidArgument):
+            await auth.set_password("ada", "x" * (PASSWORD_MAX + 1))
+        await auth.set_password("ada", "")
+        for password in ("", "x" * PASSWORD_MAX):
+            with pytest.raises(Unauthenticated):
+                await auth.verify_password("ada", password)
+
+
+async def test_a_wrapping_key_that_others_may_read_is_refused(
+    tmp_path: Path, store: MetaStore
+) -> None:
+    async with keys(tmp_path, store) as auth:
+        await auth.create_key("ada")
+    (tmp_path / FILE).chmod(0o640)
+
+    with pytest.raises(ConfigError, match=r"mode 640\): chmod 600"):
+        await keys(tmp_path, store).__aenter__()
+
+
+async def test_rows_of_a_later_release_are_refused(tmp_path: Path, store: MetaStore) -> None:
+    from warp_core.interfaces.consistency import Commit, Write
+
+    async with keys(tmp_path, store) as auth:
+        await auth.create_key("ada", access_key="ADA")
+    (row,) = await store.view().scan(ROW, b"l")
+    later = row.value.replace(b"\x94\x01", b"\x94\x02", 1)
+    await store.commit(Commit(writes=[Write(row.key, later)]))
+
+    with pytest.raises(NewerFormat, match="format 2"):
+        await keys(tmp_path, store).__aenter__()
+
+
+async def test_looking_up_takes_microseconds(tmp_path: Path, store: MetaStore) -> None:
+    async with keys(tmp_path, store) as auth:
+        await auth.create_key("ada", access_key="ADA")
+        started = time.process_time()
+        for _ in range(10_000):
+            auth.lookup_now("ADA")
+
+        assert (time.process_time() - started) / 10_000 < 20e-6

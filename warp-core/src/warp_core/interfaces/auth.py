@@ -43,7 +43,7 @@ class AuthCapabilities:
 
     shared_secrets: bool = False  # lookup(): SigV4, CHAP, NTLM
     passwords: bool = False  # verify_password()
-    manages_keys: bool = False  # create_key, revoke_key, list_keys
+    manages_keys: bool = False  # create_key, revoke_key, list_keys, set_password
 
 
 class Authenticator(ABC):
@@ -83,6 +83,14 @@ class Authenticator(ABC):
             Unsupported: Without the capability passwords.
         """
         raise Unsupported("this authenticator checks no passwords")
+
+    async def set_password(self, principal: str, password: str) -> None:
+        """Set the password of a principal; an empty one takes it away.
+
+        Raises:
+            Unsupported: Without the capabilities passwords and manages_keys.
+        """
+        raise Unsupported("this authenticator sets no passwords")
 
     async def create_key(
         self, principal: str, *, access_key: str = "", secret: str = ""

@@ -27,5 +27,11 @@ def build(config: Config, context: AuthContext) -> Authenticator:
 def warp_register_auth(registry: Registry[Authenticator]) -> None:
     """Offer `keys`."""
     registry.add(
-        Entry("keys", build=build, config=Config, summary="access keys, kept with the metadata")
+        Entry(
+            "keys",
+            build=build,
+            config=Config,
+            summary="access keys, principals and passwords, kept with the metadata",
+            sample=lambda folder: Config(password_cost=10),
+        )
     )

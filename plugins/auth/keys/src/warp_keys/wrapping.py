@@ -10,7 +10,7 @@ import os
 import secrets
 from pathlib import Path
 
-from warp_core.errors import Corrupt, StoreFailed
+from warp_core.errors import ConfigError, Corrupt, StoreFailed
 
 FILE = "wrap.key"  # 32 bytes, mode 0600
 _KEY_BYTES = 32
@@ -62,6 +62,10 @@ class Wrapping:
             self._key = self._make()
         except OSError as error:
             raise StoreFailed(f"{self._path} cannot be read ({error.strerror})") from None
+        mode = self._path.stat().st_mode & 0o777
+        if mode & 0o077:
+            self._key = b""
+            raise ConfigError(f"others may read {self._path} (mode {mode:03o}): chmod 600 it")
         if len(self._key) != _KEY_BYTES:
             self._key = b""
             raise Corrupt(f"{self._path} is no key of {_KEY_BYTES} bytes: restore it from a backup")
@@ -71,7 +75,8 @@ class Wrapping:
         key = secrets.token_bytes(_KEY_BYTES)
         temporary = self._path.with_suffix(".new")
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            temporary.unlink(missing_ok=True)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             try:
                 os.write(descriptor, key)
                 os.fsync(descriptor)
