@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import s3
+from benchmarks import growth, s3
 
-BENCHMARKS = {"s3": s3.main}
+BENCHMARKS = {"growth": growth.main, "s3": s3.main}
 
 
 def main() -> int:

@@ -61,9 +61,7 @@ async def opened(engine: str, folder: Path) -> AsyncIterator[NamespaceObjects]:
             slots = [StoreSlot("d", store)]
             journal = await stack.enter_async_context(Journal([store]))
         containers = await stack.enter_async_context(
-            Containers(
-                [StoreSlot("d", store)], codec=lambda name: Fixed(8 << 20), journal=journal
-            )
+            Containers([StoreSlot("d", store)], codec=lambda name: Fixed(8 << 20), journal=journal)
         )
         if engine != "memory":
             meta = await stack.enter_async_context(Local(Config(), [store], journal))
@@ -118,7 +116,9 @@ async def run(arguments: argparse.Namespace) -> None:
             fresh = 10**11
             for size in arguments.objects:
                 while filled < size:
-                    await asyncio.gather(*(put(each) for each in range(filled, min(filled + 256, size))))
+                    await asyncio.gather(
+                        *(put(each) for each in range(filled, min(filled + 256, size)))
+                    )
                     filled = min(filled + 256, size)
                 print(f"{arguments.engine}, {size} objects", flush=True)
                 fresh = await rounds(objects, size, fresh, put, arguments)
