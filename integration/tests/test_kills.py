@@ -11,7 +11,7 @@ import pytest
 from warp_integration.crashes import kill_under_load
 from warp_integration.powercut import Ledger
 from warp_integration.s3load import S3Load
-from warp_integration.server import WarpServer, config_text
+from warp_integration.server import REPLACE_STORES, WarpServer, config_text
 
 SEED = int(os.environ.get("WARP_TEST_SEED", "1"))
 
@@ -49,8 +49,9 @@ def test_nothing_is_lost_when_a_copy_of_the_metadata_goes_as_well(
     server, stores = server_on_three_disks(tmp_path)
     rng = random.Random(SEED)
 
-    def lose_an_index(number: int) -> None:
+    def lose_an_index(number: int) -> tuple[str, ...]:
         shutil.rmtree(rng.choice(stores) / "meta", ignore_errors=True)
+        return ()
 
     load = S3Load(Ledger(), seed=SEED)
     result = kill_under_load(server, load, kills=kills, seed=SEED, while_down=lose_an_index)
@@ -63,9 +64,11 @@ def test_nothing_is_lost_when_a_copy_of_the_metadata_goes_as_well(
 def test_nothing_is_lost_when_a_whole_disk_goes_as_well(tmp_path: Path, lost: int) -> None:
     server, stores = server_on_three_disks(tmp_path)
 
-    def lose_a_disk(number: int) -> None:
-        if number == 1:
-            shutil.rmtree(stores[lost])
+    def lose_a_disk(number: int) -> tuple[str, ...]:
+        if number != 1:
+            return ()
+        shutil.rmtree(stores[lost])
+        return (REPLACE_STORES,)
 
     load = S3Load(Ledger(), seed=SEED)
     result = kill_under_load(server, load, kills=3, seed=SEED, while_down=lose_a_disk)

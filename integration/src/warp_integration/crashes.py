@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from warp_integration.powercut.ledger import Finding
@@ -43,7 +43,7 @@ def kill_under_load(
     *,
     kills: int,
     seed: int,
-    while_down: Callable[[int], None] = lambda number: None,
+    while_down: Callable[[int], Sequence[str]] = lambda number: (),
     stop_at: int = 20,
 ) -> Killings:
     """SIGKILL `server` `kills` times at random moments of `load`, restart, judge.
@@ -53,7 +53,8 @@ def kill_under_load(
         load: On a ledger without positions.
         kills: How many under load; starts that are killed come on top.
         seed: Decides the moments.
-        while_down: Called with the number of each kill before the restart: may damage what redundancy covers.
+        while_down: Called with the number of each kill before the restart: may damage what redundancy covers, and returns the
+            options that the next start needs for it.
         stop_at: How many findings are enough.
     """
     rng = random.Random(seed)
@@ -63,13 +64,13 @@ def kill_under_load(
     for number in range(kills):
         asyncio.run(_load_and_kill(server, load, rng.uniform(EARLIEST_S, LATEST_S)))
         result.kills += 1
-        while_down(number)
+        options = while_down(number)
         while rng.random() < EARLY_SHARE:
-            server.launch()
+            server.launch(*options)
             time.sleep(rng.uniform(0, 1.2 * result.start_s[-1]))
             server.kill()
             result.early_kills += 1
-        _start(server, result)
+        _start(server, result, *options)
         found = asyncio.run(settle(load, server.s3))
         result.findings += [(number, finding) for finding in found]
         if len(result.findings) >= stop_at:
@@ -79,9 +80,9 @@ def kill_under_load(
     return result
 
 
-def _start(server: WarpServer, result: Killings) -> None:
+def _start(server: WarpServer, result: Killings, *options: str) -> None:
     started = time.monotonic()
-    server.start()
+    server.start(*options)
     result.start_s.append(time.monotonic() - started)
 
 

@@ -300,7 +300,10 @@ class _Worker:
 
 async def read_object(s3: S3Connection, path: str, query: Mapping[str, str] | None = None) -> str:
     """Return the content of an object as a ledger names it, or what is wrong with it."""
-    answer = await s3.request("GET", path, query=query)
+    try:
+        answer = await s3.request("GET", path, query=query)
+    except ConnectionLost as error:
+        return f"cut off: {error}"
     if answer.status == 404:
         return ABSENT
     if answer.status != 200:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 from warp_integration.powercut.bench import Recording, Remains
@@ -13,7 +14,7 @@ from warp_integration.powercut.disks import MIB
 from warp_integration.powercut.ledger import Ledger
 from warp_integration.s3client import ConnectionLost
 from warp_integration.s3load import S3Load, read_everything
-from warp_integration.server import ServerFailed, WarpServer, config_text
+from warp_integration.server import REPLACE_STORES, ServerFailed, WarpServer, config_text
 
 
 class S3Workload(Workload):
@@ -83,9 +84,11 @@ class S3Workload(Workload):
         assert self.load
         base = remains.mounts[0].parent
         self._cuts += 1
+        options = []
         if self._lose and self._cuts % 2:
             lost = 1 + self._cuts // 2 % (self.disks - 1)
             shutil.rmtree(remains.path(lost) / "store", ignore_errors=True)
+            options.append(REPLACE_STORES)
         server = WarpServer(
             remains.mounts[0] / "data",
             config=base / "warp.toml",
@@ -93,7 +96,8 @@ class S3Workload(Workload):
             logs=base / "logs-after",
         )
         try:
-            with server:
+            with closing(server):
+                server.start(*options)
                 return asyncio.run(read_everything(server.s3, self.load.ledger.used_keys()))
         except (ServerFailed, ConnectionLost) as error:
             raise Unreadable(f"{error}\n{server.log_tail()}") from error

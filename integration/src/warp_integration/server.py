@@ -21,6 +21,8 @@ from warp_integration.requirements import locate
 
 ACCESS_KEY = "WARPTESTACCESSKEY000"
 SECRET_KEY = "warp/test/secret/key/of/forty/characters"
+REPLACE_STORES = "--replace-stores"
+"""The option that lets a server start with a disk that was lost and replaced by an empty one."""
 _POLL_S = 0.01
 _LOG_TAIL = 4000  # characters of the log that an error shows
 
@@ -81,15 +83,15 @@ class WarpServer:
     ) -> None:
         self.kill()
 
-    def launch(self) -> None:
-        """Start the process without waiting for it."""
+    def launch(self, *options: str) -> None:
+        """Start the process, with more options of `warp serve` for this once, without waiting for it."""
         if self.running:
             raise RuntimeError(f"server {self.pid} still runs")
         self._logs.mkdir(parents=True, exist_ok=True)
         self._starts += 1
         with self._output.open("wb") as output, self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
-                [*self._prefix, *self._command],
+                [*self._prefix, *self._command, *options],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=errors,
@@ -117,9 +119,9 @@ class WarpServer:
                 raise ServerFailed(f"not ready after {timeout_s} s\n{self.log_tail()}")
             time.sleep(_POLL_S)
 
-    def start(self, timeout_s: float = 60.0) -> None:
-        """Start and wait until it is ready."""
-        self.launch()
+    def start(self, *options: str, timeout_s: float = 60.0) -> None:
+        """Start, with more options for this once, and wait until it is ready."""
+        self.launch(*options)
         self.wait_ready(timeout_s)
 
     def _ready_line(self) -> dict[str, str] | None:
@@ -138,6 +140,10 @@ class WarpServer:
             self._process.kill()
         if self._process:
             self._process.wait()
+
+    def close(self) -> None:
+        """Kill what still runs, for `contextlib.closing` around servers that are started later."""
+        self.kill()
 
     def terminate(self, timeout_s: float = 30.0) -> int:
         """SIGTERM, and return the exit status.
