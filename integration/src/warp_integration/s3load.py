@@ -300,10 +300,7 @@ class _Worker:
 
 async def read_object(s3: S3Connection, path: str, query: Mapping[str, str] | None = None) -> str:
     """Return the content of an object as a ledger names it, or what is wrong with it."""
-    try:
-        answer = await s3.request("GET", path, query=query)
-    except ConnectionLost as error:
-        return f"cut off: {error}"
+    answer = await s3.request("GET", path, query=query)
     if answer.status == 404:
         return ABSENT
     if answer.status != 200:
@@ -328,13 +325,21 @@ async def read_everything(endpoint: str, keys: list[str]) -> dict[str, str]:
         listed = await _list(s3)
         plain = {key for key in keys if key.startswith(f"{PLAIN}/")} | listed
         for key in sorted(plain):
-            seen[key] = await read_object(s3, f"/{key}")
+            seen[key] = await _read_or_say(s3, f"/{key}")
             if (seen[key] != ABSENT) != (key in listed):
                 seen[key] += " though listed" if key in listed else " though not listed"
         for key, version_id in await _list_versions(s3):
-            content = await read_object(s3, f"/{key}", {"versionId": version_id})
+            content = await _read_or_say(s3, f"/{key}", {"versionId": version_id})
             seen[f"{key}#{content}"] = content
     return seen
+
+
+async def _read_or_say(s3: S3Connection, path: str, query: Mapping[str, str] | None = None) -> str:
+    """As `read_object`; an answer that breaks off, as one must whose data turns out damaged, is a content of its own."""
+    try:
+        return await read_object(s3, path, query)
+    except ConnectionLost as error:
+        return f"cut off: {error}"
 
 
 async def _list(s3: S3Connection) -> set[str]:
