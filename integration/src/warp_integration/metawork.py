@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 
+from warp_core.config.types import Size
 from warp_core.containers.journal import Journal
 from warp_core.interfaces.consistency import SCAN_MAX, Commit, MetaStore, Write
 from warp_disk import Config as DiskConfig
@@ -44,7 +45,7 @@ async def open_engine(folders: Sequence[Path]) -> AsyncIterator[Local]:
     async with AsyncExitStack() as stack:
         stores = []
         for folder in folders:
-            disk = Disk(DiskConfig(path=str(folder), reserve=1 << 20), folder)
+            disk = Disk(DiskConfig(path=str(folder), reserve=Size(1 << 20)), folder)
             stores.append(await stack.enter_async_context(disk))
         journal = await stack.enter_async_context(Journal(stores, segment_size=_SEGMENT))
         config = Config(checkpoint_rows=_CHECKPOINT_ROWS)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 
+from warp_core.config.types import Size
 from warp_core.errors import InvalidArgument, NotFound
 from warp_core.interfaces.stores import BlobStore
 from warp_disk import Config, Disk
@@ -158,7 +159,7 @@ async def _state(store: BlobStore, name: str) -> str:
 
 def open_disk(folder: Path) -> Disk:
     """Return the store in `folder`, small enough for a small disk."""
-    return Disk(Config(path=str(folder), reserve=1 << 20, spares=2), folder)
+    return Disk(Config(path=str(folder), reserve=Size(1 << 20), spares=2), folder)
 
 
 async def read_store(folder: Path) -> dict[str, str]:
