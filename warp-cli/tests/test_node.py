@@ -278,6 +278,8 @@ def test_doctor_and_scrub_and_heal_and_top(tmp_path: Path) -> None:
     assert checks["node"]["found"] == "not running"
     assert answer("scrub", "--deep", cwd=tmp_path)["lost_count"] == 0
     assert answer("heal", cwd=tmp_path)["waiting"] == 0
+    answer("volume", "create", "photos", cwd=tmp_path)
+    assert answer("fsck", "--deep", cwd=tmp_path)["volumes"] == 1
     with serving(tmp_path) as process:
         ready(process)
         rates = answer("top", "-n", "1", "--interval", "0.2", cwd=tmp_path)

@@ -25,6 +25,7 @@ COMMANDS = {
     "doctor": Command("Look after", "check host and data, and say what to fix"),
     "scrub": Command("Look after", "look for what is missing or damaged"),
     "heal": Command("Look after", "write missing and damaged copies anew"),
+    "fsck": Command("Look after", "check that every name leads to content that is there"),
     "bench": Command("Measure", "put load on an S3 endpoint, and print a table"),
     "conformance": Command("Measure", "run the kits that fit a plugin, and report"),
 }

@@ -16,6 +16,7 @@ from warp_core.containers.scrub import LOST_MAX
 from warp_core.errors import InvalidArgument, NotFound, VolumeNotFound, WarpError
 from warp_core.metadata import Transaction
 from warp_core.metrics import render, snapshot
+from warp_core.namespace.check import Check, CheckReport
 from warp_core.namespace.rows import VolumeRow
 from warp_core.namespace.tree import Volume
 from warp_core.node.assembly import Node
@@ -453,7 +454,7 @@ class Scrub(msgspec.Struct, frozen=True):
     rate: int = 0
 
 
-async def scrub(node: Node, arguments: Scrub, progress: Progress) -> object:
+async def scrub(node: Node, arguments: Scrub, progress: Progress) -> dict[str, object]:
     """Look for what is missing or damaged in every container that nobody writes to."""
     totals = {"containers": 0, "records": 0, "bytes": 0, "damaged_copies": 0, "missing_copies": 0}
     lost: list[str] = []
@@ -484,6 +485,32 @@ async def heal(node: Node, arguments: Nothing, progress: Progress) -> object:
             return {**totals, "waiting": report.waiting, "problems": report.problems}
 
 
+class Fsck(msgspec.Struct, frozen=True):
+    """How to check: `deep` reads every byte."""
+
+    deep: bool = False
+
+
+async def fsck(node: Node, arguments: Fsck, progress: Progress) -> object:
+    """Check rows, names and content of every volume, then every container."""
+
+    def tell(report: CheckReport) -> None:
+        progress({"rows": report.rows, "chunks": report.chunks, "problems": report.problem_count})
+
+    checked = await Check(node.namespace, deep=arguments.deep, progress=tell).run()
+    scrubbed = await scrub(node, Scrub(deep=arguments.deep), progress)
+    return {
+        "volumes": checked.volumes,
+        "rows": checked.rows,
+        "names": checked.names,
+        "chunks": checked.chunks,
+        "bytes": checked.bytes,
+        "problem_count": checked.problem_count,
+        "problems": checked.problems,
+        "containers": scrubbed,
+    }
+
+
 Run = Callable[[Node, Any, Progress], Awaitable[object]]
 
 _TABLE: tuple[tuple[str, type[msgspec.Struct], Run], ...] = (
@@ -510,6 +537,7 @@ _TABLE: tuple[tuple[str, type[msgspec.Struct], Run], ...] = (
     ("key.revoke", Key, key_revoke),
     ("scrub", Scrub, scrub),
     ("heal", Nothing, heal),
+    ("fsck", Fsck, fsck),
 )
 
 VERBS: Mapping[str, Verb[Node]] = {name: Verb(arguments, run) for name, arguments, run in _TABLE}
