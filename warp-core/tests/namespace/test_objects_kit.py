@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from warp_conformance.kits.objects import ObjectsKit, Reopen, Usage
-
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.objects import NamespaceObjects
 from warp_core.views.objects import Objects

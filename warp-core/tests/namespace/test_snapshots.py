@@ -201,6 +201,11 @@ async def test_a_clone_goes_its_own_way_and_holds_its_snapshot(rig):
     assert await rig.all("w") == {b"b": b"clone" + original[5:], b"c": b"c" * 3000}
     with pytest.raises(Busy):
         await rig.snapshots.delete(V, "S")
+    await rig.objects.delete("w", b"b")
+    await rig.objects.delete("w", b"c")
+    await rig.objects.delete_volume("w")
+    await rig.snapshots.delete(V, "S")
+    assert await rig.all() == {b"a": b"A" * 3000, b"b": original}
     assert not set(await rig.garbage()) & await rig.referred()
 
 

@@ -170,6 +170,7 @@ class Inodes:
         self.opens = namespace.opens
         self._contents: dict[tuple[int, int], _Live] = {}
         self._loading: dict[tuple[int, int], asyncio.Lock] = {}
+        self._done: Position = (0, 0)  # as the last checkpoint noted it
         namespace.apart = self
 
     # The namespace's `Apart` ----------------------------------------------------------------------
@@ -344,6 +345,8 @@ class Inodes:
     async def checkpoint(self) -> None:
         """Bring all rows up to date, and note how far: a restart replays the journal from there."""
         end = self.log.end()
+        if end == self._done:
+            return
         for live in list(self._contents.values()):
             if live.content.dirty and not live.dropped:
                 await live.content.fold()
@@ -352,6 +355,7 @@ class Inodes:
             tx.put(keys.FILES_DONE, msgspec.msgpack.encode(end))
 
         await transact(self.namespace.store, body)
+        self._done = end
 
     def abandon(self) -> None:
         """Write nothing any more, whoever closes what: this node is no longer the volume's home."""

@@ -153,7 +153,7 @@ class NamespaceFiles(Files):
         if name.kind in (rows.IMPLIED, rows.DIRECTORY):
             found = await inode_row(stored, name.inode)
             inode = found or implied_directory(name, name.modified_ns)
-            times = await stored.get(keys.times_key(name.inode))
+            times = await _times(stored, volume, name.inode)
             changed = counters(times, 1)[0]
             return msgspec.structs.replace(
                 inode,
@@ -201,7 +201,7 @@ class NamespaceFiles(Files):
         """
         if ref.inode == keys.ROOT:
             row = await inode_row(stored, keys.ROOT)
-            times = await stored.get(keys.times_key(keys.ROOT))
+            times = await _times(stored, volume, keys.ROOT)
             changed = max(counters(times, 1)[0], volume.row.created_ns)
             root = row or implied_directory(Name(0, rows.DIRECTORY, keys.ROOT), changed)
             return msgspec.structs.replace(root, modified_ns=max(root.modified_ns, changed))
@@ -396,8 +396,8 @@ class NamespaceFiles(Files):
         """
         key = (volume.number, volume.snapshot, directory)
         order = self._orders.get(key)
-        if order is None or fresh or not order.current(await stored.get(keys.times_key(directory))):
-            stamp = await stored.get(keys.times_key(directory))
+        if order is None or fresh or not order.current(await _times(stored, volume, directory)):
+            stamp = await _times(stored, volume, directory)
             order = self._orders[key] = _Order(await _entries(stored, directory), stamp)
             if len(self._orders) > READDIRS_MAX:
                 self._orders.popitem(last=False)
@@ -1382,6 +1382,11 @@ async def _gather(stored: Rows, directory: int, head: bytes, found: dict[bytes, 
         if len(page) < SCAN_MAX:
             return
         start = page[-1][0] + b"\0"
+
+
+async def _times(stored: Rows, volume: Volume, directory: int) -> bytes | None:
+    """Return when a directory's entries last changed; snapshots do not keep that."""
+    return None if volume.snapshot else await stored.get(keys.times_key(directory))
 
 
 def _expressible(name: bytes) -> bool:

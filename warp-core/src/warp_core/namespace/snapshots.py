@@ -21,7 +21,6 @@ from warp_core.errors import (
     InvalidArgument,
     NotFound,
     TooLarge,
-    VolumeNotFound,
 )
 from warp_core.metadata import Transaction
 from warp_core.namespace import keys, rows
@@ -217,24 +216,6 @@ class Snapshots:
             await self._namespace.volumes.delete(target, _may_go)
             raise
         return made
-
-    async def release(self, number: int, base: tuple[int, int]) -> None:
-        """Note that a clone is gone: its base's snapshot may be deleted."""
-        try:
-            origin = await self._namespace.volumes.numbered(base[0])
-        except VolumeNotFound:
-            return
-
-        async def unpin(row: VolumeRow, tx: Transaction) -> VolumeRow:
-            key = keys.prefix(row.number) + keys.snapshot_key(base[1])
-            value = await tx.get(key)
-            if value is not None:
-                held = decode_snapshot(value)
-                clones = tuple(each for each in held.clones if each != number)
-                tx.put(key, encode(msgspec.structs.replace(held, clones=clones)))
-            return row
-
-        await self._namespace.volumes.update(origin.row.name, unpin)
 
     async def _rows(self, volume: Volume) -> list[tuple[int, SnapshotRow]]:
         own = Fresh(self._namespace, replace(volume, bases=(), snapshot=0))

@@ -241,6 +241,8 @@ class Volumes:
             await may_go(VolumeTransaction(tx, volume))
             tx.delete(key)
             tx.put(keys.volume_number_key(row.number), b"")  # deleted: its rows wait for `sweep`
+            if row.base is not None:
+                await _unpin(tx, row.number, row.base)
 
         try:
             await transact(self._store, body)
@@ -284,6 +286,16 @@ class Volumes:
             return msgspec.structs.replace(row, settings=row.settings + 1)
 
         await self.update(name, change)
+
+
+async def _unpin(tx: Transaction, clone: int, base: tuple[int, int]) -> None:
+    """Let the snapshot go that a deleted clone read through."""
+    key = keys.prefix(base[0]) + keys.snapshot_key(base[1])
+    value = await tx.get(key)
+    if value is not None:
+        held = decode_snapshot(value)
+        clones = tuple(number for number in held.clones if number != clone)
+        tx.put(key, encode(msgspec.structs.replace(held, clones=clones)))
 
 
 async def find_snapshot(view: View, volume: Volume, name: str) -> int:
