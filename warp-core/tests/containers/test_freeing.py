@@ -89,6 +89,37 @@ async def test_a_pin_taken_after_the_reclaim_holds_nothing_back() -> None:
         pin.release()
 
 
+async def test_an_open_container_that_is_mostly_dead_is_sealed_and_freed() -> None:
+    medium = Medium()
+    async with rig.node(medium) as containers:
+        streams = [await stream(containers, noise(300_000, n)) for n in range(6)]
+        small = [containers.append(noise(5_000, n), owner=OWNER, policy=NONE) for n in range(10)]
+        await containers.sync()
+        pin = containers.pin()
+        await containers.reclaim([chunk for chunks in streams[1:] for chunk in chunks] + small[1:])
+        assert "deleted" not in await all_of_it(containers)
+        pin.release()
+        await all_of_it(containers)
+        left = sum(len(medium.blobs[name].data) for name in rig.blobs(medium))
+        assert left < 2 * SIZE
+        assert await content(containers, streams[0]) == noise(300_000, 0)
+        assert bytes(await containers.read(small[0])) == noise(5_000, 0)
+        again = await stream(containers, noise(300_000, 9))
+        assert await content(containers, again) == noise(300_000, 9)
+
+
+async def test_containers_that_are_nearly_full_do_not_stay_open() -> None:
+    async with rig.node(Medium()) as containers:
+        for n in range(12):
+            await stream(containers, noise(256_000, n), DataPolicy(chunker="fixed:256000"))
+            writer = containers.writer(NONE, OWNER, size_hint=1_200_000)
+            await writer.write(noise(1_200_000, n))
+            await writer.finish()
+        still_open = [entry for entry in rig.entries(containers).values() if entry.open]
+
+        assert len(still_open) <= 4
+
+
 async def test_compaction_keeps_every_chunk_readable_under_its_old_name() -> None:
     media = Medium(), Medium()
     policy = DataPolicy(redundancy="replica:2", chunker="fixed:10000")

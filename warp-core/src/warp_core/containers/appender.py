@@ -38,6 +38,7 @@ class OpenContainer:
         """Claim `size` bytes at the tail and return where they begin."""
         offset = self.tail
         self.tail = align(offset + size)
+        self.entry.filled = self.tail - PAGE
         return offset
 
     async def create(self) -> None:

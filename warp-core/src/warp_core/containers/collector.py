@@ -30,6 +30,7 @@ PASSING = frozenset(
 )  # kinds that nobody needs once the journal has let go of their segment
 BLOCK = 4096  # stores free whole blocks
 PUNCH_MIN = 32 * 1024  # shorter ranges leave most of their blocks behind: they wait for compaction
+RETIRE_DEAD = 0.5  # dead share of what is in an open container from which it is sealed early
 GLANCE = 100  # records at the front of a segment that tell what it is used for
 COMPACT_DEAD = 0.5  # dead share from which a container is rewritten: a byte is copied for each byte freed, at most
 COMPACT_DEAD_TIGHT = 0.2  # …when less than TIGHT of a store is free
@@ -47,6 +48,7 @@ class Collector:
         current: Callable[[int], bool],
         find: Callable[[int], Awaitable[None]],
         forget: Callable[[int], None],
+        retire: Callable[[int], Awaitable[None]],
     ) -> None:
         self._fleet = fleet
         self._needed = needed  # may the journal still want this segment?
@@ -55,6 +57,7 @@ class Collector:
         )
         self._find = find
         self._forget = forget
+        self._retire = retire  # seal an open container that nobody writes to now
         self._waiting: deque[tuple[int, tuple[int, ...]]] = (
             deque()
         )  # (moment, containers) of each reclaim
@@ -114,6 +117,11 @@ class Collector:
             if entry is None or not entry.live:
                 del self._todo[container]
                 continue
+            if (
+                entry.open
+                and self._fleet.ledger.known.dead[container].bytes >= RETIRE_DEAD * entry.filled
+            ):
+                await self._retire(container)
             if entry.open or entry.doubtful or self._needed(container):
                 continue
             del self._todo[container]
@@ -137,6 +145,8 @@ class Collector:
     async def _free(self, entry: Container, counts: dict[str, int]) -> None:
         dead = self._fleet.ledger.known.dead.get(entry.id)
         await self._fleet.describe(entry)
+        if not entry.size:
+            return  # not sealed: its end is not known
         if dead is None:
             if lane_of(entry.id) != Lane.JOURNAL or await self._has_payload(entry):
                 return

@@ -89,6 +89,7 @@ class Containers:
             current=self._of_this_session,
             find=self._reader.find,
             forget=self._reader.forget,
+            retire=self._retire,
         )
         self._scrubber = Scrubber(self._fleet, needed=needed, monotonic=monotonic)
         self._threads = ThreadPoolExecutor(CODEC_THREADS, thread_name_prefix="codec")
@@ -350,6 +351,12 @@ class Containers:
         if self._journal is None or lane_of(container) != Lane.JOURNAL:
             return False
         return container >= self._journal_floor or self._journal.needed(container)
+
+    async def _retire(self, container: int) -> None:
+        await self._leases.retire(container)
+        for shared in self._shared.values():
+            with suppress(WarpError):  # whoever waits for what was queued hears of it
+                await shared.retire(container)
 
     def _of_this_session(self, container: int) -> bool:
         if lane_of(container) == Lane.JOURNAL:

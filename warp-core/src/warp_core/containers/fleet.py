@@ -85,7 +85,7 @@ class Copy:
 class Container:
     """What the node knows of one container. `size` is the offset behind its last record, 0 while that is not known."""
 
-    __slots__ = ("copies", "doubtful", "id", "open", "punched", "size", "wanted")
+    __slots__ = ("copies", "doubtful", "filled", "id", "open", "size", "wanted")
 
     def __init__(self, container: int, wanted: int) -> None:
         self.id = container
@@ -96,7 +96,7 @@ class Container:
         self.doubtful = (
             False  # made by a session that crashed: its records may never have been linked
         )
-        self.punched = 0  # dead bytes that were freed in place
+        self.filled = 0  # bytes of records while it is open
 
     @property
     def live(self) -> bool:

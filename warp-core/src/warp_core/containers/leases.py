@@ -10,6 +10,8 @@ from warp_core.errors import WarpError
 
 IDLE_MAX = 16  # open containers that wait for a stream, per number of copies: as many as upload at once on a busy node
 ROOM_MIN = 1024 * 1024  # a container with less room than this is sealed rather than handed on
+NEARLY_FULL = 8  # one whose room is less than this part of it waits for a short stream…
+NEARLY_FULL_MAX = 2  # …and only so many do: nothing in an open container can be freed
 
 
 class Leases:
@@ -44,13 +46,29 @@ class Leases:
             and len(container.entry.copies) == container.wanted
         ):
             idle.append(container)
+            limit = self._fleet.container_size // NEARLY_FULL
+            full = sorted((one for one in idle if one.room < limit), key=lambda one: one.room)
+            if len(full) > NEARLY_FULL_MAX:
+                idle.remove(full[0])
+                await self._seal(full[0])
         else:
-            with suppress(WarpError):
-                await container.seal()
+            await self._seal(container)
+
+    async def retire(self, container: int) -> None:
+        """Seal a container that nobody writes to at the moment, so that what is dead in it can be freed."""
+        for idle in self._idle.values():
+            for one in idle:
+                if one.id == container:
+                    idle.remove(one)
+                    await self._seal(one)
+                    return
+
+    async def _seal(self, container: OpenContainer) -> None:
+        with suppress(WarpError):
+            await container.seal()
 
     async def close(self) -> None:
         """Seal every idle container."""
         for idle in self._idle.values():
             while idle:
-                with suppress(WarpError):
-                    await idle.pop().seal()
+                await self._seal(idle.pop())

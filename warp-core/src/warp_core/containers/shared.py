@@ -110,6 +110,11 @@ class SharedLog:
                     self._pending.pop((target.id, offset), None)
                     self._queued -= sum(map(len, buffers))
 
+    async def retire(self, container: int) -> None:
+        """Seal the open container if it is this one, so that what is dead in it can be freed; the next payload begins another."""
+        if self._open is not None and self._open.id == container:
+            await self.close()
+
     async def close(self) -> None:
         """Flush, and seal what is open."""
         if self._open is not None:
