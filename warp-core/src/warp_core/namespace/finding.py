@@ -1,0 +1,499 @@
+"""Finding files: by name, by inode, by path; listing directories."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from xxhash import xxh3_64_intdigest
+
+from warp_core.errors import (
+    InvalidArgument,
+    NameTooLong,
+    NotADirectory,
+    NotFound,
+    StaleHandle,
+)
+from warp_core.interfaces.consistency import SCAN_MAX
+from warp_core.metadata import counters
+from warp_core.namespace import access as permission
+from warp_core.namespace import keys, rows
+from warp_core.namespace.apart import Fresh, Inodes, inode_row, name_at
+from warp_core.namespace.changes import Change, Path, resolve
+from warp_core.namespace.inodes import Inode, implied_directory, implied_file
+from warp_core.namespace.namespace import Namespace
+from warp_core.namespace.rows import Name, decode_name
+from warp_core.namespace.tree import Rows, Volume
+from warp_core.views.files import (
+    NAME_MAX,
+    ROOT,
+    Caller,
+    DirEntry,
+    FileInfo,
+    FileKind,
+    Files,
+    Ref,
+    Want,
+)
+
+PLACES_MAX: Final = 65_536  # directories born over S3 whose parent is remembered
+READDIRS_MAX: Final = 64  # directories whose order of cookies is remembered
+DEPTH_MAX: Final = 1_024  # directories below one another: a key of S3 cannot have more
+SNAPSHOTS_NAME: Final = b".snapshots"
+SNAPSHOTS_INODE: Final = 2  # below the first number that is handed out
+KINDS: Final[dict[int, FileKind]] = {
+    rows.FILE: "file",
+    rows.DIRECTORY: "directory",
+    rows.IMPLIED: "directory",
+    rows.SYMLINK: "symlink",
+}
+SPECIAL: Final[dict[int, FileKind]] = {
+    0o010000: "fifo",
+    0o140000: "socket",
+    0o060000: "block",
+    0o020000: "character",
+}
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A file as a lookup finds it: its name's row, and its inode, real or implied."""
+
+    name: Name
+    inode: Inode
+    directory: int
+    raw: bytes
+
+    @property
+    def number(self) -> int:
+        """The inode's number."""
+        return self.name.inode
+
+    @property
+    def is_directory(self) -> bool:
+        """Say whether it is a directory, made or implied."""
+        return self.name.kind in (rows.DIRECTORY, rows.IMPLIED)
+
+
+class Finder(Files):
+    """The part of the Files view that finds and lists. `inodes` is shared with whoever else changes inodes."""
+
+    def __init__(self, namespace: Namespace, inodes: Inodes) -> None:
+        self.namespace = namespace
+        self.inodes = inodes
+        self.opens = inodes.opens
+        self._places: OrderedDict[tuple[int, int], tuple[int, bytes]] = OrderedDict()
+        self._orders: OrderedDict[tuple[int, int, int], _Order] = OrderedDict()
+        self._names: dict[int, str] = {}
+
+    async def _volume(self, ref_or_name: Ref | str) -> Volume:
+        if isinstance(ref_or_name, str):
+            name, snapshot = ref_or_name, ""
+        else:
+            name, snapshot = ref_or_name.volume, ref_or_name.snapshot
+        volume = await self.namespace.volumes.get(f"{name}.snap-{snapshot}" if snapshot else name)
+        if not snapshot:
+            self._names[volume.number] = name
+        return volume
+
+    def _rows(self, volume: Volume) -> Rows:
+        return Fresh(self.namespace, volume)
+
+    async def number(self, volume: str) -> int:
+        """See `Files.number`."""
+        return (await self._volume(volume)).number
+
+    async def root(self, volume: str, *, snapshot: str = "") -> Ref:
+        """See `Files.root`."""
+        ref = Ref(volume, keys.ROOT, snapshot=snapshot)
+        await self._volume(ref)
+        return ref
+
+    async def _inode(self, stored: Rows, volume: Volume, name: Name) -> Inode:
+        """Return the inode that a name leads to, as its row or its name says, and what was written since."""
+        if name.kind in (rows.IMPLIED, rows.DIRECTORY):
+            found = await inode_row(stored, name.inode)
+            inode = found or implied_directory(name, name.modified_ns)
+            times = await _times(stored, volume, name.inode)
+            changed = counters(times, 1)[0]
+            return msgspec.structs.replace(
+                inode,
+                modified_ns=max(inode.modified_ns, changed),
+                changed_ns=max(inode.changed_ns, changed),
+            )
+        found = await inode_row(stored, name.inode) if name.revision == 0 else None
+        inode = found or implied_file(name)
+        return inode if volume.snapshot else self._lively(volume.number, name.inode, inode)
+
+    def _lively(self, volume: int, number: int, inode: Inode) -> Inode:
+        content = self.inodes.live(volume, number)
+        if content is None or not content.dirty:
+            return inode
+        return msgspec.structs.replace(
+            inode,
+            size=content.size,
+            modified_ns=max(inode.modified_ns, content.modified_ns),
+            changed_ns=max(inode.changed_ns, content.modified_ns),
+            change=inode.change + content.changes,
+        )
+
+    async def _find(self, stored: Rows, volume: Volume, directory: int, raw: bytes) -> Found | None:
+        """Return what an entry of a directory leads to; a directory hides an object of the same name."""
+        for is_directory in (True, False):
+            name = await name_at(stored, directory, raw, is_directory=is_directory)
+            if name is not None:
+                if is_directory:
+                    self._remember(volume.number, name.inode, directory, raw)
+                return Found(name, await self._inode(stored, volume, name), directory, raw)
+        return None
+
+    def _remember(self, volume: int, number: int, directory: int, raw: bytes) -> None:
+        places = self._places
+        places[volume, number] = (directory, raw)
+        places.move_to_end((volume, number))
+        if len(places) > PLACES_MAX:
+            places.popitem(last=False)
+
+    async def _directory(self, stored: Rows, volume: Volume, ref: Ref) -> Inode:
+        """Return the inode of a directory.
+
+        Raises:
+            NotADirectory, StaleHandle
+        """
+        if ref.inode == keys.ROOT:
+            row = await inode_row(stored, keys.ROOT)
+            times = await _times(stored, volume, keys.ROOT)
+            changed = max(counters(times, 1)[0], volume.row.created_ns)
+            root = row or implied_directory(Name(0, rows.DIRECTORY, keys.ROOT), changed)
+            return msgspec.structs.replace(root, modified_ns=max(root.modified_ns, changed))
+        found = await self._by_ref(stored, volume, ref)
+        if found.inode.kind != rows.DIRECTORY:
+            raise NotADirectory(f"inode {ref.inode} is no directory")
+        return found.inode
+
+    async def _by_ref(self, stored: Rows, volume: Volume, ref: Ref) -> Found:
+        """Return the file that a ref names, wherever its name is now.
+
+        Raises:
+            StaleHandle: It is gone.
+        """
+        inode = await inode_row(stored, ref.inode)
+        if inode is not None:
+            if inode.kind == rows.DIRECTORY:
+                name = Name(inode.born, rows.DIRECTORY, ref.inode)
+                return Found(
+                    name, await self._inode(stored, volume, name), inode.directory, inode.name
+                )
+            name = Name(inode.born, inode.kind, ref.inode, owner=inode.owner)
+            live = inode if volume.snapshot else self._lively(volume.number, ref.inode, inode)
+            return Found(name, live, inode.directory, inode.name)
+        place = self._places.get((volume.number, ref.inode)) or (ref.directory, ref.name)
+        if place[0]:
+            found = await self._find(stored, volume, *place)
+            if found is not None and found.number == ref.inode:
+                return found
+            plain = await name_at(stored, *place, is_directory=False)
+            if plain is not None and plain.inode == ref.inode:  # hidden by a directory since
+                return Found(plain, await self._inode(stored, volume, plain), *place)
+        raise StaleHandle(f"inode {ref.inode} of volume {ref.volume!r} is gone")
+
+    async def _key(self, stored: Rows, volume: int, directory: int) -> bytes:
+        """Return the S3 key prefix of a directory: its path with a slash behind each name.
+
+        Raises:
+            StaleHandle: It, or one above it, is gone, or was found by nobody since the start.
+        """
+        parts: list[bytes] = []
+        while directory != keys.ROOT:
+            inode = await inode_row(stored, directory)
+            place = (
+                (inode.directory, inode.name)
+                if inode is not None and inode.directory
+                else self._places.get((volume, directory))
+            )
+            if place is None or len(parts) > DEPTH_MAX:
+                raise StaleHandle(f"directory {directory} is gone")
+            parts.append(place[1] + b"/")
+            directory = place[0]
+        return b"".join(reversed(parts))
+
+    async def _path(
+        self, change: Change, directory: Ref, raw: bytes, *, is_directory: bool
+    ) -> Path:
+        """Return the path from the root to an entry of a directory.
+
+        Raises:
+            StaleHandle: The directory is not where it was.
+        """
+        prefix = await self._key(change.rows, change.rows.volume.number, directory.inode)
+        steps = keys.steps(prefix + raw + (b"/" if is_directory else b""))
+        if is_directory:
+            steps = steps[:-1]
+        path = await resolve(change.rows, steps, prefix + raw)
+        above = len(steps) - len(keys.name_steps(raw, directory=is_directory))
+        if len(path.nodes) <= above or path.nodes[above] != directory.inode:
+            raise StaleHandle(f"directory {directory.inode} is gone")
+        return path
+
+    async def _info(self, volume: Volume, ref: Ref, found: Found) -> FileInfo:
+        inode = found.inode
+        kind = KINDS.get(found.name.kind) or SPECIAL.get(inode.mode & 0o170000, "fifo")
+        return FileInfo(
+            ref=Ref(ref.volume, found.number, found.directory, found.raw, ref.snapshot),
+            kind=kind,
+            size=len(inode.target) if kind == "symlink" else inode.size,
+            mode=inode.mode & 0o7777,
+            uid=inode.uid,
+            gid=inode.gid,
+            links=inode.links,
+            allocated=inode.allocated,
+            accessed_ns=inode.accessed_ns,
+            modified_ns=inode.modified_ns,
+            changed_ns=inode.changed_ns,
+            born_ns=inode.created_ns,
+            change=inode.change,
+            device=inode.device,
+            disk=inode.disk,
+            attributes=inode.attributes,
+        )
+
+    async def lookup(self, directory: Ref, name: bytes, caller: Caller = ROOT) -> FileInfo:
+        """See `Files.lookup`."""
+        check_name(name)
+        volume = await self._volume(directory)
+        stored = self._rows(volume)
+        if directory.inode == SNAPSHOTS_INODE:
+            return await self._snapshot_info(directory, name)
+        above = await self._directory(stored, volume, directory)
+        permission.demand(above, Want.EXECUTE, caller, "lookup")
+        if name == SNAPSHOTS_NAME and directory.inode == keys.ROOT and not directory.snapshot:
+            return await self._snapshots_info(directory.volume)
+        found = await self._find(stored, volume, directory.inode, name)
+        if found is None:
+            raise NotFound(f"no {name!r} in directory {directory.inode} of {directory.volume!r}")
+        return await self._info(volume, directory, found)
+
+    async def walk(self, volume: str, path: bytes, caller: Caller = ROOT) -> FileInfo:
+        """See `Files.walk`."""
+        ref = await self.root(volume)
+        parts = [part for part in path.split(b"/") if part]
+        if not parts:
+            return await self.getattr(ref)
+        for part in parts:
+            info = await self.lookup(ref, part, caller)
+            ref = info.ref
+        return info
+
+    async def lookup_parent(self, volume: str, path: bytes) -> Ref:
+        """Return the directory in which the last name of a path is."""
+        above = path.rstrip(b"/").rpartition(b"/")[0]
+        return (await self.walk(volume, above)).ref
+
+    async def path_of(self, volume: str, number: int) -> bytes | None:
+        """Return the path of an inode by the name that it was last given; None if that leads elsewhere now."""
+        found = await self._volume(volume)
+        stored = self._rows(found)
+        inode = await inode_row(stored, number)
+        if inode is None or not inode.directory:
+            return None
+        try:
+            above = await self._key(stored, found.number, inode.directory)
+        except StaleHandle:
+            return None
+        there = await self._find(stored, found, inode.directory, inode.name)
+        return above + inode.name if there is not None and there.number == number else None
+
+    async def parent(self, directory: Ref) -> Ref:
+        """See `Files.parent`."""
+        if directory.inode in (keys.ROOT, SNAPSHOTS_INODE):
+            return Ref(directory.volume, keys.ROOT, snapshot=directory.snapshot)
+        volume = await self._volume(directory)
+        stored = self._rows(volume)
+        found = await self._by_ref(stored, volume, directory)
+        if found.directory == keys.ROOT:
+            return Ref(directory.volume, keys.ROOT, snapshot=directory.snapshot)
+        above = await inode_row(stored, found.directory)
+        place = (
+            (above.directory, above.name)
+            if above is not None
+            else self._places.get((volume.number, found.directory), (0, b""))
+        )
+        return Ref(directory.volume, found.directory, *place, directory.snapshot)
+
+    async def readdir(
+        self, directory: Ref, *, cookie: int = 0, limit: int = 1000, caller: Caller = ROOT
+    ) -> tuple[Sequence[DirEntry], bool]:
+        """See `Files.readdir`."""
+        volume = await self._volume(directory)
+        if directory.inode == SNAPSHOTS_INODE:
+            return await self._list_snapshots(directory, cookie, limit)
+        stored = self._rows(volume)
+        above = await self._directory(stored, volume, directory)
+        permission.demand(above, Want.READ, caller, "readdir")
+        order = await self._order(stored, volume, directory.inode, fresh=cookie == 0)
+        start = bisect_right(order.cookies, cookie)
+        stop = min(start + limit, len(order.cookies))
+        entries = []
+        for at in range(start, stop):
+            raw, name = order.names[at]
+            entries.append(
+                DirEntry(
+                    name=raw,
+                    ref=Ref(directory.volume, name.inode, directory.inode, raw, directory.snapshot),
+                    kind=KINDS.get(name.kind) or "fifo",
+                    cookie=order.cookies[at],
+                )
+            )
+            if name.kind in (rows.IMPLIED, rows.DIRECTORY):
+                self._remember(volume.number, name.inode, directory.inode, raw)
+        return entries, stop == len(order.cookies)
+
+    async def _order(self, stored: Rows, volume: Volume, directory: int, *, fresh: bool) -> _Order:
+        """Return a directory's entries in the order of cookies: hashes of names, so that a cookie means the same for ever.
+
+        What is remembered from page to page is only a shortcut: it is made anew from the rows whenever it is gone.
+        """
+        key = (volume.number, volume.snapshot, directory)
+        order = self._orders.get(key)
+        if order is None or fresh or not order.current(await _times(stored, volume, directory)):
+            stamp = await _times(stored, volume, directory)
+            order = self._orders[key] = _Order(await _entries(stored, directory), stamp)
+            if len(self._orders) > READDIRS_MAX:
+                self._orders.popitem(last=False)
+        self._orders.move_to_end(key)
+        return order
+
+    async def _snapshots(self, volume: str) -> list[tuple[str, int]]:
+        found = []
+        stored = self._rows(await self._volume(volume))
+        start = keys.SNAPSHOTS[0]
+        while page := await stored.scan(start, keys.SNAPSHOTS[1]):
+            for _, value in page:
+                row = rows.decode_snapshot(value)
+                if not row.state:
+                    found.append((row.name, row.created_ns))
+            start = page[-1][0] + b"\0"
+        return found
+
+    async def _snapshots_info(self, volume: str) -> FileInfo:
+        when = max((created for _, created in await self._snapshots(volume)), default=0)
+        name = Name(0, rows.DIRECTORY, SNAPSHOTS_INODE)
+        inode = msgspec.structs.replace(implied_directory(name, when), mode=0o555)
+        found = Found(name, inode, keys.ROOT, SNAPSHOTS_NAME)
+        return await self._info(await self._volume(volume), Ref(volume, SNAPSHOTS_INODE), found)
+
+    async def _snapshot_info(self, directory: Ref, name: bytes) -> FileInfo:
+        for snapshot, _ in await self._snapshots(directory.volume):
+            if snapshot.encode() == name:
+                return await self.getattr(Ref(directory.volume, keys.ROOT, snapshot=snapshot))
+        raise NotFound(f"volume {directory.volume!r} has no snapshot {name!r}")
+
+    async def _list_snapshots(
+        self, directory: Ref, cookie: int, limit: int
+    ) -> tuple[Sequence[DirEntry], bool]:
+        entries = sorted(
+            (
+                DirEntry(
+                    name=name.encode(),
+                    ref=Ref(directory.volume, keys.ROOT, snapshot=name),
+                    kind="directory",
+                    cookie=cookie_of(name.encode()),
+                )
+                for name, _ in await self._snapshots(directory.volume)
+            ),
+            key=lambda entry: entry.cookie,
+        )
+        left = [entry for entry in entries if entry.cookie > cookie]
+        return left[:limit], len(left) <= limit
+
+    async def getattr(self, file: Ref) -> FileInfo:
+        """See `Files.getattr`."""
+        if file.inode == SNAPSHOTS_INODE:
+            return await self._snapshots_info(file.volume)
+        volume = await self._volume(file)
+        stored = self._rows(volume)
+        if file.inode == keys.ROOT:
+            inode = await self._directory(stored, volume, file)
+            name = Name(0, rows.DIRECTORY, keys.ROOT)
+            return await self._info(volume, file, Found(name, inode, 0, b""))
+        return await self._info(volume, file, await self._by_ref(stored, volume, file))
+
+
+class _Order:
+    """A directory's names in the order of their cookies."""
+
+    __slots__ = ("_stamp", "cookies", "names")
+
+    def __init__(self, entries: Sequence[tuple[int, bytes, Name]], stamp: bytes | None) -> None:
+        self.cookies = [cookie for cookie, _, _ in entries]
+        self.names = [(raw, name) for _, raw, name in entries]
+        self._stamp = stamp
+
+    def current(self, stamp: bytes | None) -> bool:
+        """Say whether the directory's entries did not change since."""
+        return stamp == self._stamp
+
+
+async def _entries(stored: Rows, directory: int) -> list[tuple[int, bytes, Name]]:
+    """Return (cookie, name, row) of all entries that a file system can show, in the order of cookies."""
+    found: dict[bytes, Name] = {}
+    await _gather(stored, directory, b"", found)
+    entries: list[tuple[int, bytes, Name]] = []
+    taken: set[int] = set()
+    for raw in sorted(found):
+        cookie = cookie_of(raw)
+        while cookie in taken:  # by one in 2^63
+            cookie += 1
+        taken.add(cookie)
+        entries.append((cookie, raw, found[raw]))
+    entries.sort(key=lambda entry: entry[0])
+    return entries
+
+
+async def _gather(stored: Rows, directory: int, head: bytes, found: dict[bytes, Name]) -> None:
+    start, end = keys.names_of(directory)
+    while page := await stored.scan(start, end):
+        for key, value in page:
+            component = key[keys.NAME_AT :]
+            name = decode_name(value)
+            raw = head + keys.raw_of(component)
+            if name.kind == rows.CONTINUED:
+                await _gather(stored, name.inode, raw, found)
+                continue
+            is_directory = name.kind in (rows.DIRECTORY, rows.IMPLIED)
+            if is_directory:
+                raw = raw[:-1]
+            if _expressible(raw) and (is_directory or raw not in found):
+                found[raw] = name
+        if len(page) < SCAN_MAX:
+            return
+        start = page[-1][0] + b"\0"
+
+
+async def _times(stored: Rows, volume: Volume, directory: int) -> bytes | None:
+    """Return when a directory's entries last changed; snapshots do not keep that."""
+    return None if volume.snapshot else await stored.get(keys.times_key(directory))
+
+
+def _expressible(name: bytes) -> bool:
+    """Say whether a file system can show the name; others exist for S3 only."""
+    return 0 < len(name) <= NAME_MAX and name not in (b".", b"..") and b"\0" not in name
+
+
+def cookie_of(name: bytes) -> int:
+    """Return the cookie of a name: 63 bits, never 0, 1 or 2 (which protocols use for the start, `.` and `..`)."""
+    return max(3, xxh3_64_intdigest(name) >> 1)
+
+
+def check_name(name: bytes) -> None:
+    """Refuse what is no name of a file.
+
+    Raises:
+        InvalidArgument, NameTooLong
+    """
+    if len(name) > NAME_MAX:
+        raise NameTooLong(f"name of {len(name)} bytes > NAME_MAX {NAME_MAX}")
+    if not _expressible(name) or b"/" in name:
+        raise InvalidArgument(f"{name!r} is no name of a file")
