@@ -394,7 +394,7 @@ class Inodes:
 
     async def drain(self, name: str) -> bool:
         """Remove some windows of dropped revisions; True when none is left."""
-        volume = await self.namespace.volumes.get(name)
+        volume = await self.namespace.volumes.any(name)
         own = Fresh(self.namespace, replace(volume, bases=(), snapshot=0))
         found = await own.scan(*keys.DRAINS, limit=1)
         if not found:
@@ -426,7 +426,7 @@ class Inodes:
     async def recover(self) -> int:
         """Apply the records that the last run left, and remove files without a name; returns how many records there were."""
         names: dict[int, str] = {}
-        for volume in await self.namespace.volumes.all():
+        for volume in await self.namespace.volumes.all(deleted=True):
             names[volume.number] = volume.row.name
         count = 0
         taken: set[tuple[int, int]] = set()

@@ -148,7 +148,7 @@ class Garbage:
         if apart is None:
             return 0
         left = 0
-        for volume in await self._namespace.volumes.all():
+        for volume in await self._namespace.volumes.all(deleted=True):
             try:
                 left += not await apart.drain(volume.row.name)
             except VolumeNotFound:

@@ -309,11 +309,11 @@ def left_key(revision: int) -> bytes:
 
 
 def untidy_key(number: int) -> bytes:
-    """B: directories on the way to a key, the row's value, may have nothing below them."""
-    return b"B" + _U64.pack(number)
+    """Y: directories on the way to a key, the row's value, may have nothing below them."""
+    return b"Y" + _U64.pack(number)
 
 
-UNTIDY: Final = (b"B", b"C")
+UNTIDY: Final = (b"Y", b"Z")
 
 
 def upload_prefix(key: bytes) -> bytes:

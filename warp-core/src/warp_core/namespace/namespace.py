@@ -18,7 +18,7 @@ from warp_core.namespace.changes import Apart, Change, Held, TooDeep
 from warp_core.namespace.ids import Ids
 from warp_core.namespace.leases import FOR_NAMES
 from warp_core.namespace.opens import Opens
-from warp_core.namespace.rows import FORMAT, VolumeRow, decode_volume
+from warp_core.namespace.rows import decode_volume
 from warp_core.namespace.tree import Rows, ViewSource, Volume, VolumeTransaction
 from warp_core.namespace.usage import Usage, decode_usage
 from warp_core.namespace.volumes import Volumes
@@ -122,7 +122,7 @@ class Namespace:
                     allowed.add(held.inode)
 
     async def _scaffold(self, name: str, deep: TooDeep, number: int) -> None:
-        """Make the directories of a deep key in several transactions; what a crash leaves of them is found by its B row."""
+        """Make the directories of a deep key in several transactions; what a crash leaves of them is found by its Y row."""
 
         async def body(change: Change) -> bool:
             change.rows.put_present(keys.untidy_key(number), deep.key)
@@ -132,7 +132,7 @@ class Namespace:
             pass
 
     async def tidy(self, name: str, key: bytes, number: int) -> None:
-        """Remove directories on the way to a key that have nothing below them, and the B row that says so."""
+        """Remove directories on the way to a key that have nothing below them, and the Y row that says so."""
 
         async def body(change: Change) -> bool:
             done = await change.tidy(key)
@@ -165,7 +165,7 @@ class Namespace:
             nonlocal first
             volumes = self.volumes
             if first:
-                volume = volumes.known(name) or await volumes.get(name)
+                volume = volumes.known(name) or await volumes.any(name)
             else:
                 volume = await volumes.reload(name)
             first = False
@@ -194,14 +194,11 @@ class Namespace:
         return await transact(self.store, run)
 
     async def volume_in(self, tx: Transaction, number: int) -> Volume:
-        """Return a volume by its number as a transaction sees it; version 0 if it is deleted and rows of it remain."""
+        """Return a volume by its number as a transaction sees it, also a deleted one of which rows remain."""
         name = await tx.get(keys.volume_number_key(number))
         if name is None:
-            raise VolumeNotFound(f"no volume ever had number {number}")
-        prefix = keys.prefix(number)
-        if not name:
-            return Volume(VolumeRow(FORMAT, number, "", 0), 0, prefix)
-        volume = await self.volumes.get(name.decode())
+            raise VolumeNotFound(f"no volume has number {number}")
+        volume = await self.volumes.any(name.decode())
         value = await tx.get(keys.volume_name_key(volume.row.name))
         if value is None or decode_volume(value) != volume.row:
             self.volumes.forget(volume.row.name)

@@ -89,7 +89,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A volume as it was last read. `version` is that of its row, which every transaction checks (0: it is deleted).
+    """A volume as it was last read. `version` is that of its row, which every transaction checks.
 
     With `snapshot` this is the volume as of then: read only. `bases` are (volume, snapshot) below a clone, nearest first.
     """
@@ -307,8 +307,7 @@ class VolumeTransaction:
 
     def __init__(self, txn: Transaction, volume: Volume) -> None:
         assert not volume.snapshot, "a snapshot is read only"
-        if volume.version:
-            txn.check(keys.volume_name_key(volume.row.name), volume.version)
+        txn.check(keys.volume_name_key(volume.row.name), volume.version)
         self._txn = txn
         self._prefix = volume.prefix
         self._own = LiveRows(txn, volume.prefix)

@@ -161,7 +161,7 @@ class Uploads:
             place_of_part = keys.part_key(upload, number)
             before = await change.rows.get_present(place_of_part)
             if before is not None:
-                self._free_part(change, upload, decode_part(before))
+                free_part(change, upload, decode_part(before))
             made = msgspec.structs.replace(part, modified_ns=change.now_ns)
             change.rows.put_present(place_of_part, encode(made))
             change.count(part_bytes=made.size)
@@ -175,13 +175,6 @@ class Uploads:
             modified_ns=made.modified_ns,
             checksums=made.checksums,
         )
-
-    @staticmethod
-    def _free_part(change: Change, upload: int, part: Part) -> None:
-        chunks = own_chunks(part.extents)
-        if chunks or part.manifest is not None:
-            change.free(upload, chunks, part.manifest)
-        change.count(part_bytes=-part.size)
 
     async def copy_part(
         self,
@@ -416,48 +409,7 @@ class Uploads:
 
     async def abort(self, volume: str, key: bytes, upload: str) -> None:
         """See `Objects.abort_upload`."""
-        number = parse(upload)
-
-        async def body(change: Change) -> None:
-            row = await open_upload(change.rows, key, number)
-            ended = msgspec.structs.replace(row, state="aborted", ended_ns=change.now_ns)
-            change.rows.put_present(keys.upload_key(key, number), encode(ended))
-            change.count(uploads=-1)
-
-        await self._namespace.change(volume, body)
-        while not await self.sweep(volume, key, number):
-            pass
-
-    async def sweep(self, volume: str, key: bytes, number: int) -> bool:
-        """Remove a batch of what an ended upload left; True when nothing is left but, for a while, the row that answers repeats."""
-
-        async def body(change: Change) -> bool:
-            present = change.rows
-            place_of_upload = keys.upload_key(key, number)
-            value = await present.get_present(place_of_upload)
-            if value is None:
-                return True
-            row = decode_upload(value)
-            if not row.state:
-                return True
-            start, end = keys.parts_of(number)
-            page = await present.scan_present(start, end, limit=AT_ONCE)
-            for row_key, packed in page:
-                present.delete_present(row_key)
-                if row.state == "aborted":
-                    self._free_part(change, number, decode_part(packed))
-            if len(page) == AT_ONCE:
-                return False
-            if row.state == "aborted":
-                holder = keys.holder_of_revision(present.volume.number, number)
-                for home, lender in row.lenders:
-                    await (await change.in_volume(home)).release(lender, holder)
-                present.delete_present(place_of_upload)
-            elif row.ended_ns + COMPLETED_S * 10**9 <= change.now_ns:
-                present.delete_present(place_of_upload)
-            return True
-
-        return await self._namespace.change(volume, body)
+        await abort(self._namespace, volume, key, parse(upload))
 
     async def list(
         self,
@@ -486,6 +438,64 @@ class Uploads:
 
 class _PartsChanged(Exception):
     """A part came in while the upload was completed."""
+
+
+async def abort(namespace: Namespace, volume: str, key: bytes, number: int) -> None:
+    """Drop an upload and its parts.
+
+    Raises:
+        UploadNotFound
+    """
+
+    async def body(change: Change) -> None:
+        row = await open_upload(change.rows, key, number)
+        ended = msgspec.structs.replace(row, state="aborted", ended_ns=change.now_ns)
+        change.rows.put_present(keys.upload_key(key, number), encode(ended))
+        change.count(uploads=-1)
+
+    await namespace.change(volume, body)
+    while not await sweep(namespace, volume, key, number):
+        pass
+
+
+async def sweep(namespace: Namespace, volume: str, key: bytes, number: int) -> bool:
+    """Remove a batch of what an ended upload left; True when nothing is left but, for a while, the row that answers repeats."""
+
+    async def body(change: Change) -> bool:
+        present = change.rows
+        place_of_upload = keys.upload_key(key, number)
+        value = await present.get_present(place_of_upload)
+        if value is None:
+            return True
+        row = decode_upload(value)
+        if not row.state:
+            return True
+        start, end = keys.parts_of(number)
+        page = await present.scan_present(start, end, limit=AT_ONCE)
+        for row_key, packed in page:
+            present.delete_present(row_key)
+            if row.state == "aborted":
+                free_part(change, number, decode_part(packed))
+        if len(page) == AT_ONCE:
+            return False
+        if row.state == "aborted":
+            holder = keys.holder_of_revision(present.volume.number, number)
+            for home, lender in row.lenders:
+                await (await change.in_volume(home)).release(lender, holder)
+            present.delete_present(place_of_upload)
+        elif row.ended_ns + COMPLETED_S * 10**9 <= change.now_ns:
+            present.delete_present(place_of_upload)
+        return True
+
+    return await namespace.change(volume, body)
+
+
+def free_part(change: Change, upload: int, part: Part) -> None:
+    """Make garbage of a part."""
+    chunks = own_chunks(part.extents)
+    if chunks or part.manifest is not None:
+        change.free(upload, chunks, part.manifest)
+    change.count(part_bytes=-part.size)
 
 
 async def open_upload(stored: Rows, key: bytes, number: int, *, completed: bool = False) -> Upload:

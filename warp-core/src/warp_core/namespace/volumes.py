@@ -35,10 +35,8 @@ Versioning = Literal["off", "on", "suspended"]
 
 NAME_MAX: Final = 255  # bytes; protocols have rules of their own
 SNAPSHOT_MARK: Final = ".snap-"  # VOLUME.snap-NAME is a snapshot as a volume
+DELETED: Final = "\x7f"  # begins the name of a deleted volume, of which rows remain
 DOCUMENT_MAX: Final = 60 * 1024
-VOLUME_KEYS: Final = frozenset(
-    b"DVRIEAXZUP"
-)  # families that make a volume non-empty or leave something to clean up
 VOLUMES_MAX: Final = 1 << 32  # numbers are 4 bytes and never used again
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
@@ -51,6 +49,7 @@ class Volumes:
         self._store = store
         self._clock_ns = clock_ns
         self._known: dict[str, Volume] = {}
+        self._deleted: dict[str, Volume] = {}
         self._documents: dict[int, tuple[int, dict[str, bytes]]] = {}
 
     def known(self, name: str) -> Volume | None:
@@ -65,6 +64,25 @@ class Volumes:
         """
         found = self._known.get(name)
         if found is None:
+            if name.startswith(DELETED):
+                raise VolumeNotFound(f"no volume {name!r}")
+            view = self._store.view()
+            try:
+                found = await self._load(name, view)
+            finally:
+                view.close()
+        return found
+
+    async def any(self, name: str) -> Volume:
+        """Return a volume as `get`, or a deleted one by the name that it has since.
+
+        Raises:
+            VolumeNotFound
+        """
+        found = self._known.get(name) or self._deleted.get(name)
+        if found is None:
+            if not name.startswith(DELETED):
+                return await self.get(name)
             view = self._store.view()
             try:
                 found = await self._load(name, view)
@@ -94,18 +112,19 @@ class Volumes:
             found = await view.get(keys.volume_number_key(number))
         finally:
             view.close()
-        if found is None or not found[0]:
+        if found is None:
             raise VolumeNotFound(f"no volume has number {number}")
-        return await self.get(found[0].decode())
+        return await self.any(found[0].decode())
 
     async def reload(self, name: str) -> Volume:
         """Read a volume anew, after a transaction that relied on it was refused."""
         self.forget(name)
-        return await self.get(name)
+        return await self.any(name)
 
     def forget(self, name: str) -> None:
         """Drop what memory has of a volume and its snapshots."""
         self._known.pop(name, None)
+        self._deleted.pop(name, None)
         mark = name + SNAPSHOT_MARK
         for other in [other for other in self._known if other.startswith(mark)]:
             del self._known[other]
@@ -121,7 +140,7 @@ class Volumes:
             )
         bases = await self._bases(row, view)
         volume = Volume(row, found[1], keys.prefix(row.number), bases)
-        self._known[name] = volume
+        (self._deleted if name.startswith(DELETED) else self._known)[name] = volume
         return volume
 
     async def _load_snapshot(self, name: str, view: View) -> Volume:
@@ -145,15 +164,20 @@ class Volumes:
             base = decode_volume(found[0]).base if found else None
         return tuple(bases)
 
-    async def all(self) -> list[Volume]:
-        """Return every volume by name."""
+    async def all(self, *, deleted: bool = False) -> list[Volume]:
+        """Return every volume by name; with `deleted` also those of which rows remain."""
         found: list[Volume] = []
         start = keys.NAMES
         while True:
             view = self._store.view()
             try:
                 page = await view.scan(start, keys.NAMES_END)
-                found += [await self._load(row.key[1:].decode(), view) for row in page]
+                names = [row.key[1:].decode() for row in page]
+                found += [
+                    await self._load(name, view)
+                    for name in names
+                    if deleted or not name.startswith(DELETED)
+                ]
             finally:
                 view.close()
             if len(page) < SCAN_MAX:
@@ -222,7 +246,9 @@ class Volumes:
     async def delete(
         self, name: str, may_go: Callable[[VolumeTransaction], Awaitable[None]]
     ) -> None:
-        """Remove a volume's row; `may_go` raises where it must stay. What lies under its prefix is removed by `sweep` later.
+        """Delete a volume; `may_go` raises where it must stay.
+
+        Until `upkeep` has removed its rows it has a name that nobody can ask for.
 
         Raises:
             VolumeNotFound, NotEmpty
@@ -239,10 +265,17 @@ class Volumes:
                 raise NotEmpty(f"volume {name!r} has snapshots")
             volume = await self.get(name)
             await may_go(VolumeTransaction(tx, volume))
+            gone = f"{DELETED}{row.number}"
             tx.delete(key)
-            tx.put(keys.volume_number_key(row.number), b"")  # deleted: its rows wait for `sweep`
-            if row.base is not None:
-                await _unpin(tx, row.number, row.base)
+            base = row.base
+            held = await tx.scan(prefix + b"X", prefix + b"Y", limit=1)
+            if base is not None and not held:
+                # Nobody reads through it any more. While others borrow from here, `upkeep` does this in the end.
+                await unpin(tx, row.number, base)
+                base = None
+            kept = msgspec.structs.replace(row, name=gone, base=base)
+            tx.put(keys.volume_name_key(gone), encode(kept))
+            tx.put(keys.volume_number_key(row.number), gone.encode())
 
         try:
             await transact(self._store, body)
@@ -288,7 +321,7 @@ class Volumes:
         await self.update(name, change)
 
 
-async def _unpin(tx: Transaction, clone: int, base: tuple[int, int]) -> None:
+async def unpin(tx: Transaction, clone: int, base: tuple[int, int]) -> None:
     """Let the snapshot go that a deleted clone read through."""
     key = keys.prefix(base[0]) + keys.snapshot_key(base[1])
     value = await tx.get(key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from warp_core.interfaces.services import Report, Service, ServiceContext
 from warp_core.namespace.garbage import Garbage
+from warp_core.namespace.upkeep import Upkeep
 
 from warp_gc.config import Config
 
@@ -16,14 +17,16 @@ class Collection(Service):
     def __init__(self, config: Config) -> None:
         self._config = config
         self._garbage: Garbage | None = None
+        self._upkeep: Upkeep | None = None
         self.interval_s = float(config.interval)
 
     async def work(self, context: ServiceContext) -> Report:
         """Do one bounded pass."""
-        if self._garbage is None:
+        if self._garbage is None or self._upkeep is None:
             self._garbage = Garbage(context.namespace)
+            self._upkeep = Upkeep(context.namespace)
         garbage, containers = self._garbage, context.containers
-        counts = {"windows": await garbage.drain()}
+        counts = {"windows": await garbage.drain(), **await self._upkeep.work()}
         await garbage.advance()
         asked = await containers.recover(garbage.refers, budget=self._config.ask_budget)
         rows = 0
