@@ -175,7 +175,8 @@ class _Hunter:
         if item.cls.__name__ in self.caught:  # type: ignore[attr-defined]
             return True  # as if it had run
         with _hurried(item):
-            runtestprotocol(item, nextitem=nextitem)
+            # Which item runs next depends on this one's outcome, so everything is torn down behind each.
+            runtestprotocol(item, nextitem=None)
         return True
 
     @pytest.hookimpl(wrapper=True)
