@@ -405,3 +405,40 @@ async def test_epochs_grow_even_when_the_clock_goes_back(sim):
         await journal.flush()
 
     assert second > first
+
+
+async def test_nothing_is_acknowledged_before_the_generation_without_the_failed_copy(sim):
+    good, bad = sim.SimDisk("good"), sim.SimDisk("bad")
+    async with open_journal(good, bad) as journal:
+        gate, put = asyncio.Event(), good.put
+
+        async def slow_put(name, buffers, *, vital=False):
+            await gate.wait()
+            await put(name, buffers, vital=vital)
+
+        bad.down = StoreFailed("EIO")
+        good.put = slow_put
+        # The copy fails in the background, in something else than the write that is acknowledged.
+        making = asyncio.create_task(
+            journal._copies.each(lambda store: store.create("x", reserve=1))
+        )
+        await asyncio.sleep(0.01)
+        journal.append(fmt.Kind.COMMIT, b"x")
+        flush = asyncio.create_task(journal.flush())
+        await asyncio.sleep(0.01)
+        assert not flush.done()
+        gate.set()
+        await flush
+        await asyncio.gather(making, return_exceptions=True)
+
+
+async def test_when_every_copy_failed_in_the_background_nothing_is_acknowledged(sim):
+    disk = sim.SimDisk()
+    async with open_journal(disk) as journal:
+        disk.down = StoreFailed("EIO")
+        with pytest.raises(ReadOnly):
+            await journal._copies.each(lambda store: store.delete("c/x"))
+        disk.down = None
+        journal.append(fmt.Kind.COMMIT, b"x")
+        with pytest.raises(ReadOnly):
+            await journal.flush()

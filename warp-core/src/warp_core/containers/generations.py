@@ -10,12 +10,20 @@ generation that is found says which copies are whole; the others are stale. See
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from warp_core.errors import Corrupt, NewerFormat, NotFound, WarpError
+from warp_core.errors import (
+    Corrupt,
+    NewerFormat,
+    NoSpace,
+    NotFound,
+    ReadOnly,
+    StoreFailed,
+    WarpError,
+)
 from warp_core.interfaces.stores import BlobStore
 
 STATE_BLOB = "journal/state"
@@ -99,34 +107,108 @@ async def find_copies(stores: Sequence[BlobStore]) -> list[Copy]:
     return copies
 
 
-async def write_generation(
-    copies: Sequence[Copy], generation: int, *, sealed_below: int
-) -> list[Copy]:
-    """Write a generation that names the living copies, to each of them; return those that now hold
-    it.
+class Copies:
+    """The copies of a journal: does things to all that live, and leaves behind those that fail."""
 
-    A copy that fails is marked dead and the rest is written again, until all that are named hold
-    it.
-    """
-    while True:
-        living = [copy for copy in copies if copy.alive]
-        names = [copy.id for copy in living]
-        states = [State(STATE_VERSION, generation, names, sealed_below) for copy in living]
-        results = await asyncio.gather(
-            *(
-                copy.store.put(STATE_BLOB, [msgspec.msgpack.encode(state)], vital=True)
-                for copy, state in zip(living, states, strict=True)
-            ),
-            return_exceptions=True,
-        )
-        failed = False
-        for copy, state, result in zip(living, states, results, strict=True):
-            if isinstance(result, WarpError):
+    def __init__(self, stores: Sequence[BlobStore]) -> None:
+        self.all = [Copy(store) for store in stores]
+        self.generation = 0
+        self.sealed_below = 0  # what the next generation says
+        self._changing = asyncio.Lock()
+
+    async def find(self) -> None:
+        """Read what the stores know of one another.
+
+        Raises:
+            NewerFormat: Written by a later release.
+            StoreFailed: No store can be read.
+        """
+        self.all = await find_copies([copy.store for copy in self.all])
+        if not self.living:
+            raise StoreFailed(f"no copy of the journal can be read: {self.reasons}")
+        self.generation = max((copy.state.generation for copy in self.all if copy.state), default=0)
+
+    @property
+    def living(self) -> list[Copy]:
+        """The copies that are written to."""
+        return [copy for copy in self.all if copy.alive]
+
+    @property
+    def stores(self) -> list[BlobStore]:
+        """The stores of the living copies."""
+        return [copy.store for copy in self.all if copy.alive]
+
+    @property
+    def reasons(self) -> str:
+        """Why copies are not alive."""
+        return "; ".join(f"{copy.name}: {copy.reason}" for copy in self.all if copy.reason)
+
+    async def each(
+        self, call: Callable[[BlobStore], Awaitable[None]], *, room: bool = False
+    ) -> None:
+        """Do the same to every living copy, at once. When it returns, those that failed are left behind durably.
+
+        Args:
+            room: The call asks for space: then `NoSpace` is no failure of a copy, but raised.
+
+        Raises:
+            ReadOnly: No copy is left.
+            NoSpace: With `room`, a store is full; others may have done it.
+        """
+        living = self.living
+        if len(living) == 1:
+            results: list[BaseException | None] = [None]
+            try:
+                await call(living[0].store)
+            except WarpError as error:
+                results = [error]
+        else:
+            results = await asyncio.gather(
+                *(call(copy.store) for copy in living), return_exceptions=True
+            )
+        full: NoSpace | None = None
+        failed = not living
+        for copy, result in zip(living, results, strict=True):
+            if room and isinstance(result, NoSpace):
+                full = result
+            elif isinstance(result, WarpError):
                 copy.alive, copy.reason, failed = False, str(result), True
-            elif isinstance(result, BaseException):
+            elif result is not None:
                 raise result
-            else:
-                copy.state = state
-        if not failed:
-            return living
-        generation += 1
+        if failed:
+            await self.change()
+        elif self._changing.locked():
+            # Another call has left a copy behind: nothing may be acknowledged before that is durable.
+            async with self._changing:
+                pass
+        if full is not None:
+            raise full
+
+    async def change(self) -> None:
+        """Begin a generation of the living copies, durably on each of them.
+
+        Raises:
+            ReadOnly: No copy is left.
+        """
+        async with self._changing:
+            self.generation += 1
+            while living := self.living:
+                names = [copy.id for copy in living]
+                state = State(STATE_VERSION, self.generation, names, self.sealed_below)
+                packed = msgspec.msgpack.encode(state)
+                results = await asyncio.gather(
+                    *(copy.store.put(STATE_BLOB, [packed], vital=True) for copy in living),
+                    return_exceptions=True,
+                )
+                failed = False
+                for copy, result in zip(living, results, strict=True):
+                    if isinstance(result, WarpError):
+                        copy.alive, copy.reason, failed = False, str(result), True
+                    elif result is not None:
+                        raise result
+                    else:
+                        copy.state = state
+                if not failed:
+                    return
+                self.generation += 1  # the last one named a copy that does not hold it
+        raise ReadOnly(f"no copy of the journal can be written: {self.reasons}")

@@ -17,16 +17,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
 from warp_core.containers import format as fmt
 from warp_core.containers import segments as seg
-from warp_core.containers.generations import Copy, find_copies, write_generation
+from warp_core.containers.generations import Copies, Copy
 from warp_core.containers.past import Past
 from warp_core.containers.segments import START, Entry, Gap, Mark, Position, Segment
 from warp_core.errors import (
@@ -35,7 +36,6 @@ from warp_core.errors import (
     NoSpace,
     NotFound,
     ReadOnly,
-    StoreFailed,
     TooLarge,
     Unavailable,
     WarpError,
@@ -96,14 +96,12 @@ class Journal:
         """
         if not stores:
             raise ReadOnly("a journal needs at least one store")
-        self._stores = list(stores)
+        self._copies = Copies(stores)
         self._epoch = epoch
         self._counter = 0
         self._segment_size = segment_size
         self._wall_ns = wall_ns
         self.on_sealed = on_sealed
-        self.copies: list[Copy] = []
-        self.generation = 0
         self.sequence = 0
         self.durable = 0
         self.batch = 0
@@ -140,31 +138,27 @@ class Journal:
             Corrupt: No copy can be read.
             NewerFormat: Written by a later release.
         """
-        self.copies = await find_copies(self._stores)
-        if not any(copy.alive for copy in self.copies):
-            raise StoreFailed(f"no copy of the journal can be read: {self._reasons()}")
-        states = [copy.state for copy in self.copies if copy.state is not None]
-        self.generation = max((state.generation for state in states), default=0)
+        copies = self._copies
+        await copies.find()
         # A stale copy may still have open segments that the others have sealed, or deleted.
-        sealed_below = min(
-            (copy.state.sealed_below for copy in self.copies if copy.state), default=0
-        )
-        self._past = Past(self.copies)
+        states = [copy.state for copy in copies.all if copy.state]
+        sealed_below = min((state.sealed_below for state in states), default=0)
+        self._past = Past(copies.all)
         empty = await self._past.recover(sealed_below=sealed_below, created_ns=self._wall_ns())
         self._segments.update(self._past.opened)
         # Old segments may be deleted by now: the state remembers the epoch of the last run too.
-        used = [copy.state.sealed_below for copy in self.copies if copy.state]
-        last = max(map(fmt.epoch_of, [self._past.greatest, *used]))
+        used = [self._past.greatest, *(state.sealed_below for state in states)]
+        last = max(map(fmt.epoch_of, used))
         if self._epoch is None:
             self._epoch = fmt.next_epoch(last, self._wall_ns() / 1e9)
         elif self._epoch <= last:
             raise Corrupt(f"epoch {self._epoch} is not new: the journal has seen {last}")
         first = fmt.container_id(fmt.Lane.JOURNAL, self._epoch, 0)
         self._previous = self._past.newest
+        copies.sealed_below = first
+        await copies.change()
         for segment in empty:
-            await self._delete(segment)
-        self.generation += 1
-        await self._write_generation(first)
+            await self._delete(segment.blob)
         self._writer = asyncio.create_task(self._write_batches(), name="journal writer")
         try:
             await self._make_spare()
@@ -194,8 +188,10 @@ class Journal:
                 for segment in (self._segment, self._spare):
                     if segment is not None and not segment.sealed:
                         await self._finish(segment)
-                below = fmt.container_id(fmt.Lane.JOURNAL, self._epoch or 0, self._counter)
-                await self._write_generation(below)
+                self._copies.sealed_below = fmt.container_id(
+                    fmt.Lane.JOURNAL, self._epoch or 0, self._counter
+                )
+                await self._copies.change()
         self.failed = self.failed or Unavailable("the journal is closed")
 
     # Writing --------------------------------------------------------------------------------------
@@ -366,10 +362,15 @@ class Journal:
                 await self._wake
             batch = self._writing = queue.popleft()
             try:
-                await self._write(batch)
+                await self._copies.each(
+                    partial(_write, batch.segment.blob, offset=batch.offset, buffers=batch.buffers)
+                )
             except WarpError as error:
                 self._fail(batch, error)
                 return
+            except Exception as error:
+                self._fail(batch, ReadOnly(f"the journal failed: {error!r}"))
+                raise
             self._writing = None
             self.durable = batch.sequence
             self.queued -= batch.size
@@ -386,61 +387,6 @@ class Journal:
                 self._let_in()
             if segment is not self._segment and (not queue or queue[0].segment is not segment):
                 self._background(self._finish(segment))
-
-    async def _write(self, batch: _Batch) -> None:
-        """Write one batch to every living copy; those that fail are left behind by a new
-        generation.
-
-        Raises:
-            ReadOnly: None is left.
-        """
-        blob = batch.segment.blob
-        living = [copy for copy in self.copies if copy.alive]
-        if len(living) == 1:
-            try:
-                await living[0].store.write(
-                    blob, offset=batch.offset, buffers=batch.buffers, sync=True
-                )
-            except WarpError as error:
-                living[0].alive, living[0].reason = False, str(error)
-                raise ReadOnly(
-                    f"no copy of the journal can be written: {self._reasons()}"
-                ) from error
-            return
-        results = await asyncio.gather(
-            *(
-                copy.store.write(blob, offset=batch.offset, buffers=batch.buffers, sync=True)
-                for copy in living
-            ),
-            return_exceptions=True,
-        )
-        await self._leave_behind(living, results)
-
-    async def _leave_behind(
-        self, living: Sequence[Copy], results: Sequence[BaseException | None]
-    ) -> None:
-        """Mark copies dead that failed, and say so on the others before anything else is
-        acknowledged.
-        """
-        failed = False
-        for copy, result in zip(living, results, strict=True):
-            if isinstance(result, WarpError):
-                copy.alive, copy.reason, failed = False, str(result), True
-            elif result is not None:
-                raise result
-        if failed:
-            self.generation += 1
-            below = min(
-                (s.container for s in self._segments.values() if not s.sealed),
-                default=fmt.container_id(fmt.Lane.JOURNAL, self._epoch or 0, 0),
-            )
-            await self._write_generation(below)
-
-    async def _write_generation(self, sealed_below: int) -> None:
-        living = await write_generation(self.copies, self.generation, sealed_below=sealed_below)
-        if not living:
-            raise ReadOnly(f"no copy of the journal can be written: {self._reasons()}")
-        self.generation = living[0].state.generation if living[0].state else self.generation
 
     def _fail(self, batch: _Batch, error: WarpError) -> None:
         """Stop for good: nothing more is written in this run."""
@@ -460,9 +406,6 @@ class Journal:
         for future in waiting:
             if not future.done():
                 future.set_result(None)
-
-    def _reasons(self) -> str:
-        return "; ".join(f"{copy.name}: {copy.reason}" for copy in self.copies if copy.reason)
 
     # Segments -------------------------------------------------------------------------------------
 
@@ -512,7 +455,7 @@ class Journal:
             return
         small, self._spare, self.tight = self._spare, spare, None
         if small is not None:
-            await self._delete(small)
+            await self._delete(small.blob)
 
     async def _create(self, size: int, *, recycle: bool = False, vital: bool = False) -> Segment:
         """Create a segment on every living copy.
@@ -525,69 +468,63 @@ class Journal:
         container = fmt.container_id(fmt.Lane.JOURNAL, self._epoch, self._counter)
         self._counter += 1
         blob = fmt.blob_name(container)
-        living = [copy for copy in self.copies if copy.alive]
-        page = fmt.pack_page(fmt.Page(container, copies=len(living), created_ns=self._wall_ns()))
+        page = fmt.pack_page(
+            fmt.Page(container, copies=len(self._copies.living), created_ns=self._wall_ns())
+        )
 
         async def create(store: BlobStore) -> None:
             await store.create(blob, reserve=size, recycle=recycle, vital=vital)
             await store.write(blob, offset=0, buffers=[page], sync=True)
 
-        results = await asyncio.gather(
-            *(create(copy.store) for copy in living), return_exceptions=True
-        )
-        full = next((result for result in results if isinstance(result, NoSpace)), None)
-        if full is not None:
-            await self._delete(Segment(container, []))
-            raise full
-        await self._leave_behind(living, results)
-        return Segment(container, [copy.store for copy in living if copy.alive], size=size)
+        try:
+            await self._copies.each(create, room=True)
+        except NoSpace:
+            await self._delete(blob)
+            raise
+        return Segment(container, self._copies.stores, size=size)
 
     async def _finish(self, segment: Segment) -> None:
         """Seal a segment that nothing will be appended to, or delete it if it holds nothing."""
         end = self._offset if segment is self._segment else segment.size
         if segment is self._spare or end <= fmt.PAGE:
             self._segments.pop(segment.container, None)
-            await self._delete(segment)
+            await self._delete(segment.blob)
             return
-        living = [copy for copy in self.copies if copy.alive]
-        results = await asyncio.gather(
-            *(
-                seg.seal(
-                    copy.store,
-                    segment.container,
-                    size=end,
-                    copies=len(living),
-                    created_ns=self._wall_ns(),
-                    keep=not segment.payload,
-                )
-                for copy in living
-            ),
-            return_exceptions=True,
+        await self._copies.each(
+            partial(
+                seg.seal,
+                container=segment.container,
+                size=end,
+                copies=len(self._copies.living),
+                created_ns=self._wall_ns(),
+                keep=not segment.payload,
+            )
         )
-        await self._leave_behind(living, results)
-        segment.stores = [copy.store for copy in living if copy.alive]
+        segment.stores = self._copies.stores
         segment.size, segment.sealed = end, True
         if self.on_sealed is not None:
             self.on_sealed(segment)
         await self._drop_released()
 
-    async def _delete(self, segment: Segment) -> None:
-        """Delete a segment's blobs from the living copies."""
-        living = [copy for copy in self.copies if copy.alive]
+    async def _delete(self, blob: str) -> None:
+        """Delete a blob from the living copies."""
 
         async def delete(store: BlobStore) -> None:
+            with suppress(NotFound):
+                await store.delete(blob)
+
+        await self._copies.each(delete)
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that nobody waits for; when no copy survives it, the journal stops."""
+
+        async def guarded() -> None:
             try:
-                await store.delete(segment.blob)
-            except NotFound:
-                return
+                await work
+            except WarpError as error:
+                self.failed = self.failed or error
 
-        results = await asyncio.gather(
-            *(delete(copy.store) for copy in living), return_exceptions=True
-        )
-        await self._leave_behind(living, results)
-
-    def _background(self, work: object) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[call-overload]
+        task = asyncio.create_task(guarded(), name="journal segments")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -631,7 +568,17 @@ class Journal:
     async def _drop_released(self) -> None:
         for segment in [segment for segment in self._segments.values() if self._droppable(segment)]:
             self._segments.pop(segment.container, None)
-            await self._delete(segment)
+            await self._delete(segment.blob)
+
+    @property
+    def copies(self) -> list[Copy]:
+        """The copies, in the order of the stores; `alive` and `reason` say how they are."""
+        return self._copies.all
+
+    @property
+    def generation(self) -> int:
+        """Grows whenever the set of whole copies changes."""
+        return self._copies.generation
 
     # Reading --------------------------------------------------------------------------------------
 
@@ -672,3 +619,7 @@ class Journal:
     def inspect(self) -> AsyncIterator[str]:
         """Read every segment of earlier runs on every copy and say, in a sentence each, what is not as it should be."""
         return self._past.inspect()
+
+
+async def _write(blob: str, store: BlobStore, *, offset: int, buffers: Sequence[Buffer]) -> None:
+    await store.write(blob, offset=offset, buffers=buffers, sync=True)
