@@ -91,8 +91,7 @@ class Journal:
 
         Args:
             epoch: Of this run; without one the journal makes one that it has not used.
-            on_sealed: Told of each segment that will not grow any more, those of earlier runs
-            included.
+            on_sealed: Told of each segment of this run that will not grow any more.
         """
         if not stores:
             raise ReadOnly("a journal needs at least one store")
