@@ -12,8 +12,14 @@ from warp_core.namespace.filelog import FileLog
 from warp_core.namespace.files import NamespaceFiles
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.opens import Opens
+from warp_fixed.chunker import Fixed
 from warp_meta_memory.engine import Memory as MemoryMeta
 from warp_store_memory.store import Memory as MemoryBlobs
+
+
+def codec(name):
+    assert name.startswith("fixed:")
+    return Fixed(8 * 1024 * 1024)
 
 
 class Stage:
@@ -42,7 +48,7 @@ class Stage:
     async def _begin(self):
         self.journal = Journal([self.blobs], segment_size=8 * 1024 * 1024)
         await self.journal.__aenter__()
-        self.containers = Containers([StoreSlot("m", self.blobs)], codec=None, journal=self.journal)
+        self.containers = Containers([StoreSlot("m", self.blobs)], codec=codec, journal=self.journal)
         await self.containers.__aenter__()
         self.opens = Opens(asyncio.get_running_loop().time, recall_s=0.05)
         self.namespace = Namespace(self.meta, self.containers, opens=self.opens)

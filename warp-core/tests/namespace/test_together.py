@@ -314,3 +314,27 @@ async def _version(stage):
         return view.version
     finally:
         view.close()
+
+
+@pytest.mark.parametrize("settle", [True, False])
+async def test_a_copy_of_a_file_written_in_place_keeps_its_content(stage, settle):
+    await put(stage, b"a", b"x" * 3000)
+    file = await edit(stage, b"a")
+    await file.write(100, b"edited")
+    if settle:
+        await file.close()
+        file = await edit(stage, b"a")
+
+    await stage.objects.copy(V, b"a", V, b"b")
+    await file.write(0, b"later")
+    await file.write(100, b"LATER!")
+    await file.close()
+
+    expected = b"x" * 100 + b"edited" + b"x" * 2894
+    assert await get(stage, b"b") == expected
+    await stage.objects.delete(V, b"a")
+    assert await get(stage, b"b") == expected
+    copy = await edit(stage, b"b")
+    await copy.write(0, b"mine")
+    await copy.close()
+    assert await get(stage, b"b") == b"mine" + expected[4:]

@@ -297,7 +297,7 @@ class BlocksKit(Kit, kit=True):
 
         async def listen() -> None:
             async for size in disk.resizes():
-                told.append(size)
+                told.append(size)  # noqa: PERF401 - looked at while more may come
 
         listener = asyncio.create_task(listen())
         await asyncio.sleep(0)

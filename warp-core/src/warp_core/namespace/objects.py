@@ -465,10 +465,12 @@ class NamespaceObjects(Objects):
         source = await self._volumes.get(source_volume)
         number = await self._ids.take()
         made: list[Revision] = []
+        asked: set[int] = set()
 
         async def body(change: Change) -> Name:
             stored = await self._source_rows(change, source)
             found = await self._source(stored, source_key, source_version)
+            self._ask(source, found, asked)
             original = await self._source_revision(stored, found)
             if original.windowed or original.base:
                 raise _InPlace
@@ -521,6 +523,19 @@ class NamespaceObjects(Objects):
         if source.number == change.rows.volume.number and not source.snapshot:
             return change.rows
         return source.rows(change.rows.engine)
+
+    def _ask(self, source: Volume, name: Name, asked: set[int]) -> None:
+        """Have what holders of a source keep back written, before it is copied: once, then begin again.
+
+        Raises:
+            Held
+        """
+        opens = self._namespace.opens
+        if opens is None or source.snapshot or name.inode in asked:
+            return
+        if opens.holders(source.number, name.inode):
+            asked.add(name.inode)
+            raise Held(source.number, name.inode)
 
     async def _source(self, stored: Rows, key: bytes, version: str) -> Name:
         name, current = await find_version(stored, key, version)
@@ -706,10 +721,12 @@ class NamespaceObjects(Objects):
     ) -> PartInfo:
         """See `Objects.copy_part`."""
         source = await self._volumes.get(source_volume)
+        asked: set[int] = set()
 
         async def find(change: Change) -> tuple[int, Name, Revision]:
             stored = await self._source_rows(change, source)
             name = await self._source(stored, source_key, source_version)
+            self._ask(source, name, asked)
             revision = await self._source_revision(stored, name)
             home = await self._namespace.home_of(stored, source, keys.revision_key(name.revision))
             return home, name, revision
