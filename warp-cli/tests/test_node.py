@@ -181,8 +181,9 @@ def test_after_a_kill_the_commands_and_the_next_server_go_on(tmp_path: Path) -> 
         (["redundancy=raid5"], '"replica:N"'),
         (["filters=zsdt"], 'did you mean "zstd"?'),
         (["filters=fixed:8MiB"], "is a chunker"),
-        (["colour=red"], 'no setting "colour": allowed: versioning, redundancy'),
+        (["colour=red"], 'no setting "colour": allowed: policy, versioning, redundancy'),
         (["verify"], "KEY=VALUE"),
+        (["policy=gold"], "allowed: default, as configured"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_with_what_is_allowed(
@@ -357,3 +358,16 @@ def test_disks(tmp_path: Path) -> None:
         told = warp("disk", *wrong, cwd=tmp_path)
         assert told.returncode == 1
         assert "Traceback" not in told.stderr
+
+
+def test_a_volume_takes_a_named_policy(tmp_path: Path) -> None:
+    warp("init", cwd=tmp_path)
+    file = tmp_path / "warp.toml"
+    file.write_text(
+        file.read_text() + '\n[policy.small]\nfilters = ["zstd:19"]\nverify = "scrub"\n'
+    )
+    answer("volume", "create", "logs", "policy=small", cwd=tmp_path)
+
+    policy = answer("volume", "show", "logs", cwd=tmp_path)["policy"]
+    assert policy["filters"] == {"value": "zstd:19", "origin": "volume"}
+    assert policy["verify"]["value"] == "scrub"

@@ -20,19 +20,10 @@ from warp_core.errors import (
 )
 from warp_core.interfaces.consistency import Commit, KeyCheck, MetaStore, Write
 from warp_core.interfaces.stores import BlobStore
-from warp_core.layers import (
-    FaultyMeta,
-    FaultyStore,
-    MetaLayer,
-    MeteredMeta,
-    MeteredStore,
-    Pace,
-    Rule,
-    Script,
-    SlowMeta,
-    SlowStore,
-    StoreLayer,
-)
+from warp_core.layers.faulty import FaultyMeta, FaultyStore, Rule, Script
+from warp_core.layers.forward import MetaLayer, StoreLayer
+from warp_core.layers.metered import MeteredMeta, MeteredStore
+from warp_core.layers.slow import Pace, SlowMeta, SlowStore
 from warp_core.metrics import Metrics, snapshot
 from warp_core.plugins import Plugins
 

@@ -46,7 +46,7 @@ async def server(tmp_path: Path) -> AsyncIterator[tuple[Path, list[str]]]:
     path, subject = deep / "control.sock", ["start"]
     path.write_text("left behind")
     verbs: dict[str, Verb[list[str]]] = {"add": Verb(Add, add), "hang": Verb(Add, hang)}
-    async with ControlServer(path, verbs, subject):
+    async with ControlServer(path, lambda: verbs, subject):
         yield path, subject
     assert not path.exists()
 

@@ -92,7 +92,7 @@ def set_(
         list[str],
         typer.Argument(
             metavar="KEY=VALUE...",
-            help="redundancy, chunker, filters, verify, versioning; KEY= goes back to the default.",
+            help="policy, redundancy, chunker, filters, verify, versioning; KEY= goes back to the default.",
         ),
     ],
     config: ConfigOption = None,

@@ -7,7 +7,6 @@ Each is a subclass of what it stands for, so that code which uses an option need
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -84,6 +83,8 @@ class Address(str):
             if len(value) == len("unix:") or len(value.encode()) > 104:  # sun_path: 108 bytes
                 raise ValueError("not a socket path")
             return cls(value)
+        import ipaddress  # costs more than the rest of this module, and defaults are not parsed
+
         host, colon, port = value.rpartition(":")
         if not colon or not host or not port.isdecimal() or int(port) > 65535:
             raise ValueError("not an address")
@@ -115,8 +116,10 @@ class Address(str):
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach it."""
-        if self.path or self.host == "localhost":
+        if self.path or self.host in ("localhost", "127.0.0.1", "::1"):
             return True
+        import ipaddress
+
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:

@@ -23,7 +23,7 @@ from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.objects import NamespaceObjects
 from warp_core.namespace.opens import Opens
 from warp_core.namespace.snapshots import Snapshots
-from warp_core.node.control import ControlServer
+from warp_core.node.control import ControlServer, Verb
 from warp_core.node.data import Data, data_policy, open_data
 from warp_core.node.data_directory import CONTROL
 from warp_core.node.root_key import root_key
@@ -90,14 +90,18 @@ async def open_node(
             root[0],
         )
         if serve:
+            await stack.enter_async_context(_resumed(node))
             await stack.enter_async_context(_services(node))
             await stack.enter_async_context(_protocols(node))
-            # Imported here: a server is ready before anybody asks it something.
-            from warp_core.node.verbs import VERBS
-
-            control = ControlServer(settings.data / CONTROL, VERBS, node)
+            control = ControlServer(settings.data / CONTROL, _verbs, node)
             await stack.enter_async_context(control)
         yield node
+
+
+def _verbs() -> Mapping[str, Verb[Node]]:
+    from warp_core.node.verbs import VERBS
+
+    return VERBS
 
 
 @asynccontextmanager
@@ -124,6 +128,26 @@ async def _checkpoints(inodes: Inodes, files: NamespaceFiles) -> AsyncIterator[N
             await inodes.checkpoint()
         except WarpError as error:
             log.warning("files are brought up to date at the next start", error=str(error))
+
+
+@asynccontextmanager
+async def _resumed(node: Node) -> AsyncIterator[None]:
+    """Go on with what an earlier run was freeing: snapshots that were deleted and not cleaned."""
+
+    async def clean() -> None:
+        for volume in await node.namespace.volumes.all():
+            try:
+                while not await node.snapshots.clean(volume.row.name):
+                    await asyncio.sleep(0)
+            except WarpError as error:
+                log.warning("snapshots wait", volume=volume.row.name, error=str(error))
+
+    task = asyncio.create_task(clean(), name="deleted snapshots")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @asynccontextmanager

@@ -57,9 +57,12 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class ControlServer(Generic[N]):
-    """Answers requests about `subject`; entered while the data directory is locked."""
+    """Answers requests about `subject`; entered while the data directory is locked.
 
-    def __init__(self, path: Path, verbs: Mapping[str, Verb[N]], subject: N) -> None:
+    `verbs` is called with the first request: what answers requests need not be there to start.
+    """
+
+    def __init__(self, path: Path, verbs: Callable[[], Mapping[str, Verb[N]]], subject: N) -> None:
         self._path = path
         self._verbs = verbs
         self._subject = subject
@@ -135,7 +138,7 @@ class ControlServer(Generic[N]):
             request = msgspec.json.decode(line, type=Request)
             id = request.id
             result = await perform(
-                self._verbs,
+                self._verbs(),
                 self._subject,
                 request.verb,
                 request.arguments,

@@ -15,7 +15,7 @@ from warp_core.contexts import MetaContext, StoreContext
 from warp_core.errors import Unavailable
 from warp_core.interfaces.consistency import MetaStore
 from warp_core.interfaces.stores import BlobStore
-from warp_core.layers import MeteredStore
+from warp_core.layers.metered import MeteredStore
 from warp_core.metrics import Metrics
 from warp_core.node.data_directory import DataDirectory
 from warp_core.node.superblocks import identify

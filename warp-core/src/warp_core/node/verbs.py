@@ -21,6 +21,7 @@ from warp_core.namespace.rows import VolumeRow
 from warp_core.namespace.tree import Volume
 from warp_core.node.assembly import Node
 from warp_core.node.control import Progress, Verb
+from warp_core.node.data import data_policy
 from warp_core.plugins import State
 from warp_core.views.blocks import DiskInfo
 
@@ -271,12 +272,19 @@ def _judged(node: Node, settings: Mapping[str, str]) -> tuple[dict[str, str], An
     policy: dict[str, str] = {}
     versioning = ""
     for key, value in settings.items():
-        if key == "versioning":
+        if key == "policy":
+            named = node.data.settings.policies.get(value)
+            if named is None:
+                known = ", ".join(node.data.settings.policies)
+                raise InvalidArgument(f'policy = "{value}": allowed: {known}, as configured')
+            policy |= {each: _text(getattr(data_policy(named), each)) for each in POLICY}
+        elif key == "versioning":
             if value not in ("on", "off", "suspended"):
                 raise InvalidArgument(f'versioning = "{value}": allowed: on, suspended, off')
             versioning = value
         elif key not in POLICY:
-            raise InvalidArgument(f'no setting "{key}": allowed: versioning, {", ".join(POLICY)}')
+            allowed = ", ".join(("policy", "versioning", *POLICY))
+            raise InvalidArgument(f'no setting "{key}": allowed: {allowed}')
         elif value:
             _judge(node, key, value)
             policy[key] = value
