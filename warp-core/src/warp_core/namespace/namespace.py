@@ -81,11 +81,11 @@ class Namespace:
         """
         try:
             return await self._attempt(name, body, NOBODY)
-        except Held:
-            pass
+        except Held as held:
+            first = held
         except TooDeep as deep:
             return await self._scaffolded(name, body, deep)
-        return await self._recalling(name, body)
+        return await self._recalling(name, body, first)
 
     async def _scaffolded(
         self, name: str, body: Callable[[Change], Awaitable[T]], deep: TooDeep
@@ -105,14 +105,14 @@ class Namespace:
             for key, number in scaffolds:
                 await self.tidy(name, key, number)
 
-    async def _recalling(self, name: str, body: Callable[[Change], Awaitable[T]]) -> T:
+    async def _recalling(
+        self, name: str, body: Callable[[Change], Awaitable[T]], held: Held | None = None
+    ) -> T:
         """Run a body; where somebody holds what it changes, take that back and keep it while the body runs again."""
         allowed: set[int] = set()
         async with AsyncExitStack() as recalled:
             while True:
-                try:
-                    return await self._attempt(name, body, allowed)
-                except Held as held:
+                if held is not None:
                     assert self.opens is not None
                     await recalled.enter_async_context(
                         self.opens.changing(held.volume, held.inode, FOR_NAMES)
@@ -120,6 +120,10 @@ class Namespace:
                     if self.apart is not None:
                         await self.apart.settle(held.volume, held.inode)
                     allowed.add(held.inode)
+                try:
+                    return await self._attempt(name, body, allowed)
+                except Held as another:
+                    held = another
 
     async def _scaffold(self, name: str, deep: TooDeep, number: int) -> None:
         """Make the directories of a deep key in several transactions; what a crash leaves of them is found by its Y row."""
