@@ -226,6 +226,15 @@ def test_unwritable_data_and_newer_data_are_refused_with_one_sentence(tmp_path: 
     assert len(told.stderr.splitlines()) == 1
     assert "choose another with --data" in told.stderr
 
+    told = warp("volume", "list", "--data", "/proc/1/nowhere", cwd=tmp_path)
+    assert told.returncode == 1
+    (tmp_path / "warp.toml").write_text("[protocols.s3]\n[[store]]\npath = '/proc/nowhere/x'\n")
+    told = started("serve", cwd=tmp_path)
+    assert told.returncode == 1
+    assert len(told.stderr.splitlines()) == 1, told.stderr
+    assert "store[0]" in told.stderr
+    (tmp_path / "warp.toml").unlink()
+
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "node.json").write_text('{"format": 99, "release": "2031.1"}')
     told = started("serve", "--data", "new", cwd=tmp_path)

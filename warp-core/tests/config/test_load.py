@@ -470,3 +470,11 @@ def test_a_secret_is_not_repeated_in_an_error() -> None:
 
     assert "warp.toml:3: auth.pepper" in str(raised.value)
     assert "hunter2" not in str(raised.value)
+
+
+def test_a_server_without_any_protocol_is_refused() -> None:
+    catalog = Installed()
+    catalog.registries["protocols"]._entries.clear()
+
+    with pytest.raises(ConfigError, match="no protocol is installed that loads"):
+        load(None, catalog=catalog, environ={})

@@ -177,6 +177,12 @@ class _Loading:
             for name in self.catalog.names("protocols"):
                 if name not in named and self._by_default("protocols", name):
                     named[name] = {}
+            if not named:
+                self.source.problem(
+                    ("protocols",),
+                    "no protocol is installed that loads, so nothing would be served",
+                    allowed="see `warp plugin list`",
+                )
         parts = [
             self._part("protocols", name, ("protocols", name), table)
             for name, table in named.items()

@@ -137,8 +137,10 @@ async def _resumed(node: Node) -> AsyncIterator[None]:
     async def clean() -> None:
         for volume in await node.namespace.volumes.all():
             try:
-                while not await node.snapshots.clean(volume.row.name):
-                    await asyncio.sleep(0)
+                done = False
+                while not done:
+                    done = await node.snapshots.clean(volume.row.name)
+                    await asyncio.sleep(0)  # requests go first
             except WarpError as error:
                 log.warning("snapshots wait", volume=volume.row.name, error=str(error))
 

@@ -12,13 +12,13 @@ from warp_core.config.codecs import build_codec
 from warp_core.containers import Containers, DataPolicy, StoreSlot
 from warp_core.containers.journal import Journal
 from warp_core.contexts import MetaContext, StoreContext
-from warp_core.errors import Unavailable
+from warp_core.errors import StoreFailed, Unavailable
 from warp_core.interfaces.consistency import MetaStore
 from warp_core.interfaces.stores import BlobStore
 from warp_core.layers.metered import MeteredStore
 from warp_core.metrics import Metrics
 from warp_core.node.data_directory import DataDirectory
-from warp_core.node.superblocks import identify
+from warp_core.node.superblocks import identify, place
 from warp_core.plugins import Plugins
 
 
@@ -49,11 +49,17 @@ async def open_data(
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(DataDirectory(settings.data))
-        opened = []
+        opened: list[tuple[Part, BlobStore]] = []
         for index, part in enumerate(settings.stores):
             entry = plugins.registries["stores"].get(part.name)
             bare = entry.build(part.config, StoreContext(settings.data, metrics))
-            opened.append((part, await stack.enter_async_context(_metered(bare, metrics, index))))
+            try:
+                store = await stack.enter_async_context(MeteredStore(bare, metrics, str(index)))
+            except OSError as error:
+                raise StoreFailed(
+                    f"{part.key} ({place(part)}) cannot be opened ({error}): mend it, or name another"
+                ) from error
+            opened.append((part, store))
         slots = await identify(directory, opened, replace=replace_stores)
         copies = metadata_stores(directory, slots, settings.metadata_copies)
         directory.keep_metadata_on(
@@ -119,7 +125,3 @@ def data_policy(policy: Policy) -> DataPolicy:
         filters=tuple(map(str, policy.filters)),
         verify=policy.verify,
     )
-
-
-def _metered(store: BlobStore, metrics: Metrics, index: int) -> BlobStore:
-    return MeteredStore(store, metrics, str(index))
