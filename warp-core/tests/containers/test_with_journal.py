@@ -12,7 +12,7 @@ from warp_conformance.reference.stores import Medium
 from warp_core.containers import Chunk, Containers, DataPolicy, Kind, Owner
 from warp_core.containers.format import lane_of
 from warp_core.containers.journal import Journal
-from warp_core.containers.segments import Position
+from warp_core.containers.segments import Entry, Position
 from warp_core.errors import Corrupt
 
 SEGMENT = 64 * 1024
@@ -226,3 +226,32 @@ async def test_segments_of_nothing_but_commits_do_not_pile_up() -> None:
                 pass
 
     assert len(segments(medium)) <= 3
+
+
+async def test_the_segment_that_a_replay_begins_in_is_kept_even_if_it_begins_at_its_end() -> None:
+    medium = Medium()
+    store = Disk(medium)
+    journal = Journal([store], segment_size=SEGMENT)
+    await journal.__aenter__()
+    containers = rig.make(store, journal=journal)
+    await containers.__aenter__()
+    chunks = await fill(containers, 60)
+    first = [chunk for chunk in chunks if chunk.container == chunks[0].container]
+    end = Position(first[-1].container, first[-1].offset + (first[-1].stored + 7 & -8))
+    assert chunks[-1].container > first[-1].container
+    await rig.quiet()
+
+    async with node(medium) as (second, log):
+        log.release(end)
+        second.release_journal(second.journal_end())
+        assert await second.recover(rig.yes, budget=EVERYTHING)
+        await second.reclaim(first[1:])
+        await second.collect(budget=EVERYTHING)
+        assert bytes(await second.read(chunks[0])) == noise(3000, 0)
+
+    async with Journal([Disk(medium)], segment_size=SEGMENT) as third:
+        assert await third.reaches(end)
+        later = [entry async for entry in third.replay(end) if isinstance(entry, Entry)]
+        assert [entry.chunk for entry in later if entry.kind == Kind.PAYLOAD] == chunks[
+            len(first) :
+        ]

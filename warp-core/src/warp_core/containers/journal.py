@@ -546,7 +546,8 @@ class Journal:
             return container >= min(self._newest, self._released.container)
         if container >= self._newest:
             return True
-        return not segment.sealed or Position(container, segment.size) > self._released
+        # The segment in which a replay begins is read by it, even if it begins at its end.
+        return not segment.sealed or Position(container, segment.size) >= self._released
 
     @property
     def _newest(self) -> int:
