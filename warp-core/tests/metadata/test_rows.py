@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +25,10 @@ class Base:
     def scan(self, start, end, limit, reverse):
         keys = sorted((key for key in self.rows if start <= key < end), reverse=reverse)
         return [Row(key, *self.rows[key]) for key in keys[:limit]]
+
+    def columns(self, start, end, limit):
+        rows = self.scan(start, end, limit, False)
+        return [row.key for row in rows], [row.value for row in rows]
 
     def take(self, rows):
         """Begin a checkpoint, or end it when no view holds it back."""
@@ -200,6 +206,11 @@ def test_any_sequence_agrees_with_keeping_everything(steps, based):
             assert [tuple(r) for r in rows.scan(b"b", b"e", at, 2, False)] == [
                 row for row in want if b"b" <= row[0] < b"e"
             ][:2]
+            for limit in (1, 2, 1000):
+                columns = [row[:2] for row in want if b"b" <= row[0] < b"f"][:limit]
+                with mock.patch("warp_core.metadata.rows.SCAN_STEP_MIN", 1):
+                    found = rows.columns(b"b", b"f", at, limit)
+                assert list(zip(*found, strict=True)) == columns
             for key in (b"a", b"d"):
                 assert rows.get(key, at) == next((row[1:] for row in want if row[0] == key), None)
 

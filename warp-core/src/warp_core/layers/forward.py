@@ -214,5 +214,10 @@ class _ViewLayer(View):
             "scan", lambda: self.inner.scan(start, end, limit=limit, reverse=reverse)
         )
 
+    async def columns(
+        self, start: bytes, end: bytes, *, limit: int = SCAN_MAX
+    ) -> tuple[list[bytes], list[bytes]]:
+        return await self.layer._call("scan", lambda: self.inner.columns(start, end, limit=limit))
+
     def close(self) -> None:
         self.inner.close()

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import OrderedDict, deque
+from itertools import islice
 from struct import Struct
 from typing import Protocol
 
@@ -63,6 +64,9 @@ class Base(Protocol):
 
     def scan(self, start: bytes, end: bytes, limit: int, reverse: bool) -> list[Row]:
         """Return up to `limit` rows of [start, end)."""
+
+    def columns(self, start: bytes, end: bytes, limit: int) -> tuple[list[bytes], list[bytes]]:
+        """Return keys and values of up to `limit` rows of [start, end), ascending."""
 
 
 class Rows:
@@ -191,6 +195,46 @@ class Rows:
                 end = low
             else:
                 start = high
+
+    def columns(
+        self, start: bytes, end: bytes, at: int, limit: int
+    ) -> tuple[list[bytes], list[bytes]]:
+        """Return keys and values of up to `limit` rows of [start, end) as of version `at`.
+
+        It reads the base and both layers a page at a time, up to where the shortest page ends, and lays them over one another.
+
+        Raises:
+            Expired: The view was given up.
+        """
+        if at < self.expired_below:
+            raise Expired(f"view of version {at} is too old")
+        limit = min(limit, SCAN_MAX)
+        found: list[bytes] = []
+        values: list[bytes] = []
+        while len(found) < limit and start < end:
+            wanted = max(limit - len(found), SCAN_STEP_MIN)
+            below: tuple[list[bytes], list[bytes]] = ([], [])
+            high = end
+            if self.base is not None:
+                below = self.base.columns(start, end, wanted)
+                if len(below[0]) == wanted:
+                    high = below[0][-1] + b"\0"
+            layers: list[tuple[dict[bytes, Node], list[bytes]]] = []
+            for newest, keys in (
+                (self._frozen, self._frozen_ordered()),
+                (self._newest, self._ordered()),
+            ):
+                page = list(islice(keys.irange(start, high, (True, False)), wanted)) if keys else []
+                if page:
+                    layers.append((newest, page))
+                    if len(page) == wanted:
+                        high = page[-1] + b"\0"
+            if layers:
+                below = _laid_over(below, layers, high, at)
+            found += below[0]
+            values += below[1]
+            start = high
+        return found[:limit], values[:limit]
 
     def _recent(
         self, start: bytes, end: bytes, at: int, limit: int, reverse: bool
@@ -442,11 +486,47 @@ class RowsView(View):
         """See `View.scan`."""
         return self._rows.scan(start, end, self.version, limit, reverse)
 
+    async def columns(
+        self, start: bytes, end: bytes, *, limit: int = SCAN_MAX
+    ) -> tuple[list[bytes], list[bytes]]:
+        """See `View.columns`."""
+        return self._rows.columns(start, end, self.version, limit)
+
     def close(self) -> None:
         """See `View.close`."""
         if self._open:
             self._open = False
             self._rows.close_view(self.version)
+
+
+def _laid_over(
+    below: tuple[list[bytes], list[bytes]],
+    layers: list[tuple[dict[bytes, Node], list[bytes]]],
+    high: bytes,
+    at: int,
+) -> tuple[list[bytes], list[bytes]]:
+    """Lay what version `at` sees of layers, the oldest first, over rows of the base: of all keys below `high`."""
+    cut = bisect_left(below[0], high)
+    merged: dict[bytes, bytes | None] = dict(zip(below[0][:cut], below[1][:cut], strict=True))
+    for newest, page in layers:
+        if page[-1] >= high:
+            page = page[: bisect_left(page, high)]
+        nodes = [newest[key] for key in page]
+        if max([node[0] for node in nodes], default=0) <= at:
+            merged.update(zip(page, [node[1] for node in nodes], strict=True))
+            continue
+        for key, head in zip(page, nodes, strict=True):
+            node: Node | None = head
+            while node is not None and node[0] > at:
+                node = node[2]
+            if node is not None:
+                merged[key] = node[1]
+    keys = sorted(merged)
+    values = [merged[key] for key in keys]
+    if None not in values:
+        return keys, values  # type: ignore[return-value]
+    live = [(key, value) for key, value in zip(keys, values, strict=True) if value is not None]
+    return [key for key, _ in live], [value for _, value in live]
 
 
 def _cut(head: Node, upto: int) -> Node:

@@ -139,7 +139,7 @@ def describe(
         latest=latest,
         owner=name.owner,
         storage_class=storage_class,
-        checksum_algorithms=name.algorithms,
+        checksum_algorithms=name.checksum_algorithms,
         checksum_type=revision.checksum_type,
         attributes=Attributes(
             headers=revision.headers,
@@ -165,7 +165,7 @@ def summarize(key: bytes, name: Name, *, latest: bool = True) -> ObjectInfo:
         marker=name.kind == MARKER,
         owner=name.owner,
         storage_class=name.storage_class or STANDARD,
-        checksum_algorithms=name.algorithms,
+        checksum_algorithms=name.checksum_algorithms,
         checksum_type=name.checksum_type,
     )
 

@@ -6,13 +6,14 @@ level. Rows are read a page at a time and decoded together.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+import re
+from collections.abc import Awaitable
 from typing import Final, Protocol
 
-from warp_core.interfaces.consistency import SCAN_MAX, Row, View
+from warp_core.interfaces.consistency import SCAN_MAX, View
 from warp_core.namespace import keys
-from warp_core.namespace.changes import Apart, extend, parse_version_id, resolve, version_id
-from warp_core.namespace.described import STANDARD, summarize
+from warp_core.namespace.changes import Apart, extend, parse_version_id, resolve
+from warp_core.namespace.described import summarize
 from warp_core.namespace.lookup import sequence_of
 from warp_core.namespace.rows import (
     CONTINUED,
@@ -25,48 +26,62 @@ from warp_core.namespace.rows import (
     decode_names,
 )
 from warp_core.namespace.tree import Cursor, Rows, ViewSource, Volume
-from warp_core.views.objects import Attributes, Listing, ObjectInfo, VersionListing
+from warp_core.views.objects import Entries, Listing, ObjectInfo, VersionListing
 
-NO_ATTRIBUTES: Final = Attributes()
-NO_CHECKSUMS: Final[dict[str, str]] = {}  # shared: nobody changes what a listing says
 NODES: Final = (IMPLIED, DIRECTORY, CONTINUED)
+_NOT_FILE: Final = re.compile(rb"[^%c]" % FILE)
 
 
 class _Frame:
-    """One directory of a walk: what it adds to keys, and the entries not yet walked."""
+    """One directory of a walk: what it adds to keys, and the entries not yet walked.
 
-    __slots__ = ("components", "end", "index", "more", "names", "node", "prefix", "start")
+    `kinds` has a byte for each of them, so that where files end is found without looking at each.
+    """
+
+    __slots__ = ("components", "end", "index", "kinds", "more", "names", "node", "prefix", "start")
 
     def __init__(self, node: int, prefix: bytes, start: bytes, end: bytes) -> None:
         self.node = node
         self.prefix = prefix
         self.start = start
         self.end = end
-        self.components: list[bytes] = []  # escaped, without their end
+        self.components: list[bytes] = []  # as they add to keys
         self.names: list[Name] = []
+        self.kinds = b""
         self.index = 0
         self.more = True
 
-    async def fetch(self, scan: Scan, lead: bytes, limit: int) -> None:
-        """Read the next page; keys of `scan` begin with `lead`."""
+    async def fetch(self, read: Pages, lead: bytes, limit: int) -> None:
+        """Read the next page; keys of `read` begin with `lead`."""
         limit = min(limit, SCAN_MAX)
-        found = await scan(lead + self.start, lead + self.end, limit=limit)
+        found, values = await read(lead + self.start, lead + self.end, limit=limit)
         at = len(lead) + keys.NAME_AT
-        self.components = [row[0][at:-2] for row in found]
-        self.names = decode_names([row[1] for row in found])
+        self.components = [key[at:-2] for key in found]
+        if b"\0" in b"".join(self.components):
+            self.components = [keys.unescape(each) for each in self.components]
+        self.names = decode_names(values)
+        self.kinds = bytes([name.kind for name in self.names])
         self.index = 0
         self.more = len(found) == limit
         if self.more:
-            self.start = found[-1][0][len(lead) :] + b"\0"
+            self.start = found[-1][len(lead) :] + b"\0"
 
 
-class Scan(Protocol):
-    """`scan` of a view, or of a volume's rows."""
+class Pages(Protocol):
+    """`columns` of a view, or of a volume's rows."""
 
     def __call__(
         self, start: bytes, end: bytes, *, limit: int
-    ) -> Awaitable[Sequence[tuple[bytes, bytes] | Row]]:
-        """Return up to `limit` rows of [start, end)."""
+    ) -> Awaitable[tuple[list[bytes], list[bytes]]]:
+        """Return keys and values of up to `limit` rows of [start, end)."""
+
+
+def _columns_of(stored: Rows) -> Pages:
+    async def columns(start: bytes, end: bytes, *, limit: int) -> tuple[list[bytes], list[bytes]]:
+        rows = await stored.scan(start, end, limit=limit)
+        return [key for key, _ in rows], [value for _, value in rows]
+
+    return columns
 
 
 class _Bounds:
@@ -153,9 +168,9 @@ async def list_names(
 ) -> Listing:
     """Return a page of current objects; see `Objects.list`."""
     stored = volume.rows(ViewSource(view))
-    scan: Scan = view.scan if volume.plain else stored.scan
+    read: Pages = view.columns if volume.plain else _columns_of(stored)
     lead = volume.prefix if volume.plain else b""
-    entries: list[ObjectInfo] = []
+    entries = Entries(summarize)
     prefixes: list[bytes] = []
     bounds = await _enter(stored, prefix, b"D") if limit > 0 else None
     if bounds is None:
@@ -170,19 +185,18 @@ async def list_names(
             if not frame.more:
                 stack.pop()
                 continue
-            await frame.fetch(scan, lead, left + 1)
+            await frame.fetch(read, lead, left + 1)
             if not frame.names:
                 continue
         # A name of a file holds no slash, so only what is before it can be rolled up.
         if left and (not delimiter or (delimiter == b"/" and b"/" not in frame.prefix[length:])):
-            run = _run_of_files(frame, left)
-            if run:
-                entries += run
-                left -= len(run)
-                last = run[-1].key
+            taken = _take_files(frame, entries, left)
+            if taken:
+                left -= taken
+                last = entries.keys[-1]
                 continue
-        name, component = frame.names[frame.index], frame.components[frame.index]
-        key = frame.prefix + keys.unescape(component)
+        name = frame.names[frame.index]
+        key = frame.prefix + frame.components[frame.index]
         kind = name.kind
         frame.index += 1
         if kind in NODES:
@@ -209,38 +223,27 @@ async def list_names(
             continue
         if not name.revision and apart is not None:
             name = await apart.summary(stored, name)
-        entries.append(summarize(key, name))
+        entries.keys.append(key)
+        entries.summaries.append(name)
         last = key
     return Listing(entries, prefixes)
 
 
-def _run_of_files(frame: _Frame, limit: int) -> list[ObjectInfo]:
-    """Consume the objects that come next in a frame, up to something else, and describe them: the path of most listings."""
-    names, index, base = frame.names, frame.index, frame.prefix
-    end = min(len(names), index + limit)
-    stop = index
-    while stop < end and names[stop].kind == FILE and names[stop].revision:
-        stop += 1
+def _take_files(frame: _Frame, entries: Entries, limit: int) -> int:
+    """Move the objects that come next in a frame to the entries, up to something else; return how many: the path of most listings."""
+    start = frame.index
+    other = _NOT_FILE.search(frame.kinds, start)
+    stop = min(other.start() if other else len(frame.kinds), start + limit)
+    names = frame.names[start:stop]
+    revisions = [name.revision for name in names]
+    if 0 in revisions:  # its inode knows the rest
+        del names[revisions.index(0) :]
+        stop = start + len(names)
+    base, components = frame.prefix, frame.components[start:stop]
+    entries.keys += [base + component for component in components] if base else components
+    entries.summaries += names
     frame.index = stop
-    return [
-        ObjectInfo(
-            base + (keys.unescape(component) if b"\0" in component else component),
-            name.size,
-            name.etag,
-            name.modified_ns,
-            version_id(name) if name.nonce else "null",
-            True,
-            False,
-            name.owner,
-            name.storage_class or STANDARD,
-            name.algorithms,
-            name.checksum_type,
-            NO_ATTRIBUTES,
-            NO_CHECKSUMS,
-            (),
-        )
-        for component, name in zip(frame.components[index:stop], names[index:stop], strict=True)
-    ]
+    return stop - start
 
 
 async def _has_keys(stored: Rows, node: int) -> bool:

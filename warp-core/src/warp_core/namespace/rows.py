@@ -72,7 +72,7 @@ class Name(msgspec.Struct, frozen=True, array_like=True, gc=False):
     modified_ns: int = 0
     owner: str = ""
     storage_class: str = ""  # empty: STANDARD
-    algorithms: tuple[str, ...] = ()
+    checksum_algorithms: tuple[str, ...] = ()
     checksum_type: str = ""
 
 

@@ -5,9 +5,9 @@ Who may do what is judged by the caller (the protocol asks its authorizer); rete
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 import msgspec
 
@@ -84,6 +84,73 @@ class ObjectInfo(msgspec.Struct, frozen=True, gc=False):
     attributes: Attributes = Attributes()
     checksums: dict[str, str] = {}
     parts: tuple[PartInfo, ...] = ()
+
+
+class Summary(Protocol):
+    """What a listing tells of an object besides its key; `ObjectInfo` is one. An empty storage class is STANDARD."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    @property
+    def etag(self) -> str:
+        """Without quotes."""
+
+    @property
+    def modified_ns(self) -> int:
+        """Nanoseconds since 1970."""
+
+    @property
+    def owner(self) -> str:
+        """Name of a principal."""
+
+    @property
+    def storage_class(self) -> str:
+        """As S3 names it."""
+
+    @property
+    def checksum_algorithms(self) -> tuple[str, ...]:
+        """Such as "CRC64NVME"."""
+
+    @property
+    def checksum_type(self) -> str:
+        """FULL_OBJECT or COMPOSITE."""
+
+
+class Entries(Sequence[ObjectInfo]):
+    """Entries of a listing as two columns: a page of 1,000 is written out without an `ObjectInfo` for each."""
+
+    __slots__ = ("_describe", "keys", "summaries")
+
+    def __init__(self, describe: Callable[[bytes, Any], ObjectInfo]) -> None:
+        self._describe = describe
+        self.keys: list[bytes] = []
+        self.summaries: list[Any] = []
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @overload
+    def __getitem__(self, index: int) -> ObjectInfo: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ObjectInfo]: ...
+    def __getitem__(self, index: int | slice) -> ObjectInfo | list[ObjectInfo]:
+        if isinstance(index, slice):
+            return list(map(self._describe, self.keys[index], self.summaries[index]))
+        return self._describe(self.keys[index], self.summaries[index])
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def columns(entries: Sequence[ObjectInfo]) -> tuple[Sequence[bytes], Sequence[Summary]]:
+    """Return keys and summaries of a listing's entries."""
+    if isinstance(entries, Entries):
+        return entries.keys, entries.summaries
+    return [entry.key for entry in entries], entries
 
 
 @dataclass(frozen=True, slots=True)

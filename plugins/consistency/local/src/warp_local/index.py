@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 INDEX_VERSION = 1
 FOLDER = "meta"
+FIRST_STEP = 32  # rows of a range read before it is known whether more belong to it
 CACHE_ROWS = 16_384  # rows of the index kept decoded
 CACHED_VALUE_MAX = 1024  # bytes: larger values are not kept, so the cache stays below some 20 MiB
 PUT_STEP = 256  # rows handed to LMDB at once: between steps the loop's thread may run
@@ -167,15 +169,28 @@ class Index:
             while rows and rows[-1][0] < start:
                 rows.pop()
             return rows
+        return [
+            _new(Row, (key, packed[8:], version(packed)[0]))
+            for key, packed in self._ascending(start, end, limit)
+        ]
+
+    def columns(self, start: bytes, end: bytes, limit: int) -> tuple[list[bytes], list[bytes]]:
+        """Return keys and values of up to `limit` rows of [start, end)."""
+        pairs = self._ascending(start, end, limit)
+        return [pair[0] for pair in pairs], [pair[1][8:] for pair in pairs]
+
+    def _ascending(self, start: bytes, end: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Return rows as they are stored; few ranges have many, so a first step looks how this one is."""
+        cursor = self._cursor
         if not (cursor.set_range(start) if start else cursor.first()):
             return []
-        rows = [
-            _new(Row, (key, packed[8:], version(packed)[0]))
-            for key, packed in islice(cursor.iternext(), limit)
-        ]
-        while rows and rows[-1][0] >= end:
-            rows.pop()
-        return rows
+        rows = cursor.iternext()
+        pairs = list(islice(rows, min(limit, FIRST_STEP)))
+        if len(pairs) == FIRST_STEP < limit and pairs[-1][0] < end:
+            pairs += islice(rows, limit - FIRST_STEP)
+        if pairs and pairs[-1][0] >= end:
+            del pairs[bisect_left(pairs, (end,)) :]
+        return pairs
 
     def requests(self) -> Iterator[tuple[bytes, int]]:
         """Yield the remembered request ids and their versions, oldest first."""

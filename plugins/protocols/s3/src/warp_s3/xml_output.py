@@ -14,9 +14,11 @@ from warp_core.views.objects import (
     Listing,
     ObjectInfo,
     PartInfo,
+    Summary,
     UploadInfo,
     VersionListing,
     VolumeInfo,
+    columns,
 )
 
 DECLARATION: Final = '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -25,6 +27,8 @@ NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
 _SPECIAL: Final = re.compile('[&<>"\x00-\x08\x0b-\x1f\x7f\ufffe\uffff\ud800-\udfff]')
 _ENTITIES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
 _PLAIN_KEY: Final = re.compile(rb"[A-Za-z0-9_.~/-]*")
+_PLAIN_KEYS: Final = re.compile(rb"[A-Za-z0-9_.~/\n-]*")
+_HARMLESS_KEYS: Final = re.compile(rb"[\t\n !#-%'-;=?-~]*")
 
 
 def escape(text: str) -> str:
@@ -53,6 +57,17 @@ def url_key(key: bytes) -> str:
     if _PLAIN_KEY.fullmatch(key) is not None:
         return key.decode("ascii")
     return quote_from_bytes(key, safe="/-_.~")
+
+
+def write_keys(keys: Sequence[bytes], encoding_type: str) -> Sequence[str]:
+    """Write keys as `key_writer` would, most of them at once: few pages have a key with anything to escape."""
+    joined = b"\n".join(keys)
+    pattern = _PLAIN_KEYS if encoding_type else _HARMLESS_KEYS
+    if pattern.fullmatch(joined) is not None:
+        texts = joined.decode("ascii").split("\n")
+        if len(texts) == len(keys):
+            return texts
+    return list(map(key_writer(encoding_type), keys))
 
 
 def key_writer(encoding_type: str) -> Callable[[bytes], str]:
@@ -179,7 +194,7 @@ def objects_v1(
     return document(
         "ListBucketResult",
         head
-        + _contents(listing.entries, write, owners)
+        + _contents(listing.entries, encoding_type, owners)
         + _common_prefixes(listing.prefixes, write),
     )
 
@@ -215,7 +230,7 @@ def objects_v2(
     return document(
         "ListBucketResult",
         head
-        + _contents(listing.entries, write, owners)
+        + _contents(listing.entries, encoding_type, owners)
         + _common_prefixes(listing.prefixes, write),
     )
 
@@ -457,22 +472,31 @@ def _owner(element: str, owner: str, display: str) -> str:
 
 
 def _contents(
-    entries: Sequence[ObjectInfo],
-    write: Callable[[bytes], str],
-    owners: Callable[[str], str] | None,
+    entries: Sequence[ObjectInfo], encoding_type: str, owners: Callable[[str], str] | None
 ) -> str:
-    return "".join(
-        [
-            f"<Contents><Key>{write(info.key)}</Key>"
-            f"<LastModified>{_iso(info.modified_ns // 1_000_000_000)}</LastModified>"
-            f"<ETag>&quot;{info.etag}&quot;</ETag>"
-            f"{_algorithms(info) if info.checksum_algorithms else ''}"
-            f"<Size>{info.size}</Size>"
-            f"{owners(info.owner) if owners is not None else ''}"
-            f"<StorageClass>{info.storage_class}</StorageClass></Contents>"
-            for info in entries
-        ]
-    )
+    keys, summaries = columns(entries)
+    # Neighbours mostly have these alike, and often their second.
+    second, time = -1, ""
+    alike: tuple[object, ...] = ()
+    checksum = end = ""
+    rows: list[str] = []
+    add = rows.append
+    for key, info in zip(write_keys(keys, encoding_type), summaries, strict=True):
+        its_second = info.modified_ns // 1_000_000_000
+        if its_second != second:
+            second, time = its_second, _iso(its_second)
+        its = info.checksum_algorithms, info.checksum_type, info.owner, info.storage_class
+        if its != alike:
+            alike = its
+            checksum = _algorithms(info)
+            owner = owners(info.owner) if owners is not None else ""
+            storage_class = info.storage_class or "STANDARD"
+            end = f"</Size>{owner}<StorageClass>{storage_class}</StorageClass></Contents>"
+        add(
+            f"<Contents><Key>{key}</Key><LastModified>{time}</LastModified>"
+            f"<ETag>&quot;{info.etag}&quot;</ETag>{checksum}<Size>{info.size}{end}"
+        )
+    return "".join(rows)
 
 
 def _common_prefixes(prefixes: Sequence[bytes], write: Callable[[bytes], str]) -> str:
@@ -502,7 +526,9 @@ def _last_upload(rows: Sequence[UploadInfo], prefixes: Sequence[bytes]) -> tuple
     return key, upload
 
 
-def _algorithms(info: ObjectInfo) -> str:
+def _algorithms(info: Summary) -> str:
+    if not info.checksum_algorithms:
+        return ""
     names = "".join(
         [f"<ChecksumAlgorithm>{name}</ChecksumAlgorithm>" for name in info.checksum_algorithms]
     )
