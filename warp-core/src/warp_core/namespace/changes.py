@@ -678,7 +678,7 @@ class Change:
             other._freed = []
             other.finish()
         if any(self._usage):
-            self.rows.merge(keys.USAGE, add=tuple(self._usage))
+            self.rows.merge(keys.usage_key(self.epoch), add=tuple(self._usage))
         for directory in self._touched:
             self.rows.merge(keys.times_key(directory), maximum=(self.now_ns,))
         for index, event in enumerate(self._events):

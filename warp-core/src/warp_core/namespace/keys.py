@@ -342,7 +342,14 @@ def parts_of(upload: int, *, after: int = -1) -> tuple[bytes, bytes]:
     return base + min(after + 1, 0xFFFF).to_bytes(2, "big"), b"P" + _U64.pack(upload + 1)
 
 
-USAGE: Final = b"Q"  # counters, changed by merges
+def usage_key(epoch: int) -> bytes:
+    """Q: what the changes made in an epoch of the volume added to it, by merges."""
+    return b"Q" + _U64.pack(epoch)
+
+
+def usage_until(snapshot: int) -> tuple[bytes, bytes]:
+    """Return the range of Q rows that make what a volume held at a snapshot; 0: what it holds now."""
+    return b"Q", b"Q" + _U64.pack(snapshot) if snapshot else b"R"
 
 
 def times_key(directory: int) -> bytes:

@@ -210,14 +210,25 @@ class Namespace:
         return volume
 
     async def usage(self, name: str) -> Usage:
-        """Return what a volume holds."""
+        """Return what a volume, or a snapshot of it, holds; of a clone with what it began with."""
         volume = await self.volumes.get(name)
         view = self.store.view()
         try:
-            found = await view.get(volume.prefix + keys.USAGE)
+            total = Usage()
+            for number, snapshot in ((volume.number, volume.snapshot), *volume.bases):
+                prefix = keys.prefix(number)
+                start, end = keys.usage_until(snapshot)
+                start, end = prefix + start, prefix + end
+                while page := await view.scan(start, end):
+                    for row in page:
+                        found = decode_usage(row.value)
+                        if snapshot:  # uploads are nobody's but the live volume's
+                            found = found._replace(uploads=0, part_bytes=0)
+                        total = total.plus(found)
+                    start = page[-1].key + b"\0"
+            return total
         finally:
             view.close()
-        return decode_usage(found[0] if found else None)
 
     async def home_of(self, stored: Rows, volume: Volume, key: bytes) -> int:
         """Return the number of the volume under whose prefix a row lies that `volume` shows: its own, or that of a base."""

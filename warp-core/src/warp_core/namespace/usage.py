@@ -17,6 +17,10 @@ class Usage(NamedTuple):
     uploads: int = 0
     part_bytes: int = 0
 
+    def plus(self, other: Usage) -> Usage:
+        """Return the sum, field by field."""
+        return Usage(*map(int.__add__, self, other))
+
 
 def decode_usage(value: bytes | None) -> Usage:
     """Read the counter row; an absent one is all zeros."""
