@@ -426,7 +426,7 @@ class Inodes:
     async def recover(self) -> int:
         """Apply the records that the last run left, and remove files without a name; returns how many records there were."""
         names: dict[int, str] = {}
-        for volume in await self.namespace.volumes.all(deleted=True):
+        for volume in await self.namespace.volumes.all():  # of deleted ones, upkeep drops all rows
             names[volume.number] = volume.row.name
         count = 0
         taken: set[tuple[int, int]] = set()
