@@ -337,7 +337,7 @@ def rot(disk, blob, offset, length=1):
 
 async def crash(journal):
     """End a journal's tasks without letting it write anything."""
-    for task in [journal._writer, journal._spare_task, *journal._tasks]:
+    for task in [journal._writer, *journal._maker.tasks]:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

@@ -58,7 +58,7 @@ async def work(sim, disks, workload, cut_at):
     task = asyncio.create_task(client())
     watcher = asyncio.create_task(dark.wait())
     await asyncio.wait([task, watcher], return_when=asyncio.FIRST_COMPLETED)
-    for each in (task, watcher, journal._writer, journal._spare_task, *journal._tasks):
+    for each in (task, watcher, journal._writer, *journal._maker.tasks):
         if each is not None:
             each.cancel()
             await asyncio.gather(each, return_exceptions=True)

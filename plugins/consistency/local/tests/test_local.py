@@ -55,7 +55,7 @@ async def start(stores, **options):
 async def crash(local, *, forget=True):
     """End an engine as if the process was killed; with `forget`, as if the power was cut."""
     journal = local._journal
-    tasks = [local._checkpointer, journal._writer, journal._spare_task, *journal._tasks]
+    tasks = [local._checkpointer, journal._writer, *journal._maker.tasks]
     for task in tasks:
         if task is not None:
             task.cancel()

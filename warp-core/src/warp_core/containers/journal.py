@@ -17,11 +17,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 
@@ -29,12 +29,12 @@ from warp_core.containers import format as fmt
 from warp_core.containers import segments as seg
 from warp_core.containers.generations import Copies, Copy
 from warp_core.containers.past import Past
+from warp_core.containers.segment_maker import SegmentMaker
 from warp_core.containers.segments import START, Entry, Gap, Mark, Position, Segment
 from warp_core.errors import (
     Busy,
     Corrupt,
     NoSpace,
-    NotFound,
     ReadOnly,
     TooLarge,
     Unavailable,
@@ -47,8 +47,6 @@ QUEUE_MAX = 16 * 1024 * 1024  # bytes queued; beyond it `append` refuses and `ro
 JOIN_MAX = 8 * 1024  # records up to here are joined: a copy is cheaper than three more buffers
 BUFFERS_MAX = 1000  # of one batch: the kernel takes 1024 at once
 SPARE_AT = 4  # the next segment is made when a quarter of the current one is used
-TIGHT_SIZE = 4 * 1024 * 1024  # of a segment that grows into a full store's reserve
-TIGHT_RETRY_S = 1.0  # how often a full store is asked again
 MARK_ROOM = 256  # bytes that a mark takes at most
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -97,7 +95,6 @@ class Journal:
             raise ReadOnly("a journal needs at least one store")
         self._copies = Copies(stores)
         self._epoch = epoch
-        self._counter = 0
         self._segment_size = segment_size
         self._wall_ns = wall_ns
         self.on_sealed = on_sealed
@@ -108,7 +105,6 @@ class Journal:
         self.batches_written = 0
         self.bytes_written = 0  # to each copy
         self.failed: WarpError | None = None
-        self.tight: NoSpace | None = None  # why no next segment could be made
         # Of this run, and those that the last one left open.
         self._segments: dict[int, Segment] = {}
         self._past = Past(())
@@ -118,15 +114,19 @@ class Journal:
         self._offset = 0
         self._previous = 0
         self._durable_at = START
-        self._spare: Segment | None = None
-        self._spare_task: asyncio.Task[None] | None = None
+        self._maker = SegmentMaker(
+            self._copies,
+            size=segment_size,
+            wall_ns=wall_ns,
+            pressed=lambda: self._segment is None or self._offset > self._capacity // 2,
+            failed=self._stop,
+        )
         self._queue: deque[_Batch] = deque()
         self._writing: _Batch | None = None
         self._flush_to = -1
         self._wake: asyncio.Future[None] | None = None
         self._room: list[asyncio.Future[None]] = []
         self._writer: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
 
     # Opening and closing --------------------------------------------------------------------------
 
@@ -152,17 +152,14 @@ class Journal:
             self._epoch = fmt.next_epoch(last, self._wall_ns() / 1e9)
         elif self._epoch <= last:
             raise Corrupt(f"epoch {self._epoch} is not new: the journal has seen {last}")
-        first = fmt.container_id(fmt.Lane.JOURNAL, self._epoch, 0)
+        self._maker.epoch = self._epoch
         self._previous = self._past.newest
-        copies.sealed_below = first
+        copies.sealed_below = self._maker.next_id
         await copies.change()
         for segment in empty:
-            await self._delete(segment.blob)
+            await self._maker.delete(segment.blob)
         self._writer = asyncio.create_task(self._write_batches(), name="journal writer")
-        try:
-            await self._make_spare()
-        except NoSpace as error:
-            self.tight = error
+        await self._maker.make()
         return self
 
     async def __aexit__(
@@ -175,21 +172,17 @@ class Journal:
         with suppress(WarpError):  # whoever waits for these records hears of it
             if self.failed is None:
                 await self.flush()
-        if self._spare_task is not None:
-            self._tasks.add(self._spare_task)
-        if self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._maker.settle()
         if self._writer is not None:
             self._writer.cancel()
             await asyncio.gather(self._writer, return_exceptions=True)
         if self.failed is None:
             with suppress(WarpError):  # then the next start does it
-                for segment in (self._segment, self._spare):
-                    if segment is not None and not segment.sealed:
-                        await self._finish(segment)
-                self._copies.sealed_below = fmt.container_id(
-                    fmt.Lane.JOURNAL, self._epoch or 0, self._counter
-                )
+                if self._segment is not None:
+                    await self._finish(self._segment, self._offset)
+                if self._maker.spare is not None:
+                    await self._maker.delete(self._maker.take().blob)
+                self._copies.sealed_below = self._maker.next_id
                 await self._copies.change()
         self.failed = self.failed or Unavailable("the journal is closed")
 
@@ -205,7 +198,7 @@ class Journal:
                 could be written any more.
         """
         if self.tight is not None:
-            self._try_again()
+            self._maker.try_again()
             if kind != fmt.Kind.COMMIT:
                 raise self.tight  # what is left is for commits: deletes need them
         length = len(payload)
@@ -257,7 +250,7 @@ class Journal:
         while (error := self._refusal(size)) is not None:
             if isinstance(error, NoSpace) and not tried:
                 tried = True
-                await self._make_spare_once()
+                await self._maker.wait()
                 continue
             if not isinstance(error, Busy):
                 raise error
@@ -267,7 +260,7 @@ class Journal:
                 self._room.append(future)
                 await future
             else:
-                await self._make_spare_once()
+                await self._maker.wait()
 
     def _refusal(self, size: int) -> WarpError | None:
         """Return why a record of `size` bytes cannot be appended now."""
@@ -279,7 +272,8 @@ class Journal:
             return Busy(f"{self.queued} bytes are queued > QUEUE_MAX {QUEUE_MAX}")
         if self._segment is not None and self._offset + size + MARK_ROOM <= self._capacity:
             return None
-        if self._spare is None or fmt.PAGE + size + MARK_ROOM > self._spare.size:
+        spare = self._maker.spare
+        if spare is None or fmt.PAGE + size + MARK_ROOM > spare.size:
             return self.tight or Busy("the next segment is being made")
         return None
 
@@ -295,19 +289,14 @@ class Journal:
                 segment.size = self._offset
                 written = self._writing is None or self._writing.segment is not segment
                 if written and not any(batch.segment is segment for batch in self._queue):
-                    self._background(self._finish(segment))  # else the writer does, when it is
-            segment, self._spare = self._spare, None
-            assert segment is not None
-            self._segment = segment
+                    # Else the writer does it, when it is.
+                    self._maker.background(self._finish(segment, segment.size))
+            segment = self._segment = self._maker.take()
             self._capacity, segment.size = segment.size, 0
             self._offset = fmt.PAGE
             self._segments[segment.container] = segment
-        if (
-            self._spare is None
-            and self._offset > self._capacity // SPARE_AT
-            and self._spare_task is None
-        ):
-            self._spare_task = asyncio.create_task(self._make_spare_quietly(), name="journal spare")
+        if self._maker.spare is None and self._offset > self._capacity // SPARE_AT:
+            self._maker.begin()
         self.batch += 1
         batch = _Batch(self.batch, segment, self._offset)
         now = self._wall_ns()
@@ -385,7 +374,7 @@ class Journal:
             if self._room:
                 self._let_in()
             if segment is not self._segment and (not queue or queue[0].segment is not segment):
-                self._background(self._finish(segment))
+                self._maker.background(self._finish(segment, segment.size))
 
     def _fail(self, batch: _Batch, error: WarpError) -> None:
         """Stop for good: nothing more is written in this run."""
@@ -408,124 +397,24 @@ class Journal:
 
     # Segments -------------------------------------------------------------------------------------
 
-    async def _make_spare_once(self) -> None:
-        """Wait for the next segment; one task makes it for all who wait."""
-        if self._spare_task is None:
-            self._spare_task = asyncio.create_task(self._make_spare_quietly(), name="journal spare")
-        await asyncio.wait([self._spare_task])
-
-    def _try_again(self) -> None:
-        """Look, now and then, whether a full store has space again."""
-        now = asyncio.get_running_loop().time()
-        if self._spare_task is None and now - self._tight_since_s > TIGHT_RETRY_S:
-            self._spare_task = asyncio.create_task(self._make_spare_quietly(), name="journal spare")
-
-    async def _make_spare_quietly(self) -> None:
-        try:
-            await self._make_spare()
-        except NoSpace as error:
-            self.tight = error
-        except WarpError as error:
-            self.failed = self.failed or error
-        finally:
-            self._spare_task = None
-
-    async def _make_spare(self) -> None:
-        """Create the next segment on every living copy.
-
-        Raises:
-            NoSpace: Not even a small one fits.
-            ReadOnly: No copy is left.
-        """
-        if self._spare is not None and self.tight is None:
-            return
-        try:
-            spare = await self._create(self._segment_size, recycle=True)
-        except NoSpace as error:
-            # Payloads are refused from now on; commits, which deletes need, may use the stores'
-            # reserve.
-            self.tight = error
-            self._tight_since_s = asyncio.get_running_loop().time()
-            if self._spare is None and (
-                self._segment is None or self._offset > self._capacity // 2
-            ):
-                size = min(TIGHT_SIZE, self._segment_size)
-                self._spare = await self._create(size, vital=True)
-            return
-        small, self._spare, self.tight = self._spare, spare, None
-        if small is not None:
-            await self._delete(small.blob)
-
-    async def _create(self, size: int, *, recycle: bool = False, vital: bool = False) -> Segment:
-        """Create a segment on every living copy.
-
-        Raises:
-            NoSpace: A store is too full.
-            ReadOnly: No copy is left.
-        """
-        assert self._epoch is not None
-        container = fmt.container_id(fmt.Lane.JOURNAL, self._epoch, self._counter)
-        self._counter += 1
-        blob = fmt.blob_name(container)
-        page = fmt.pack_page(
-            fmt.Page(container, copies=len(self._copies.living), created_ns=self._wall_ns())
-        )
-
-        async def create(store: BlobStore) -> None:
-            await store.create(blob, reserve=size, recycle=recycle, vital=vital)
-            await store.write(blob, offset=0, buffers=[page], sync=True)
-
-        try:
-            await self._copies.each(create, room=True)
-        except NoSpace:
-            await self._delete(blob)
-            raise
-        return Segment(container, self._copies.stores, size=size)
-
-    async def _finish(self, segment: Segment) -> None:
+    async def _finish(self, segment: Segment, end: int) -> None:
         """Seal a segment that nothing will be appended to, or delete it if it holds nothing."""
-        end = self._offset if segment is self._segment else segment.size
-        if segment is self._spare or end <= fmt.PAGE:
+        if end <= fmt.PAGE:
             self._segments.pop(segment.container, None)
-            await self._delete(segment.blob)
+            await self._maker.delete(segment.blob)
             return
-        await self._copies.each(
-            partial(
-                seg.seal,
-                container=segment.container,
-                size=end,
-                copies=len(self._copies.living),
-                created_ns=self._wall_ns(),
-                keep=not segment.payload,
-            )
-        )
-        segment.stores = self._copies.stores
-        segment.size, segment.sealed = end, True
+        await self._maker.seal(segment, end)
         if self.on_sealed is not None:
             self.on_sealed(segment)
         await self._drop_released()
 
-    async def _delete(self, blob: str) -> None:
-        """Delete a blob from the living copies."""
+    def _stop(self, error: WarpError) -> None:
+        self.failed = self.failed or error
 
-        async def delete(store: BlobStore) -> None:
-            with suppress(NotFound):
-                await store.delete(blob)
-
-        await self._copies.each(delete)
-
-    def _background(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something that nobody waits for; when no copy survives it, the journal stops."""
-
-        async def guarded() -> None:
-            try:
-                await work
-            except WarpError as error:
-                self.failed = self.failed or error
-
-        task = asyncio.create_task(guarded(), name="journal segments")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    @property
+    def tight(self) -> NoSpace | None:
+        """Why only commits are taken: a store has no room for the next segment."""
+        return self._maker.tight
 
     def release(self, before: Position) -> None:
         """Say that commit records before a position are not needed any more.
@@ -535,7 +424,7 @@ class Journal:
         if before > self._released:
             self._released = before
             if any(self._droppable(segment) for segment in self._segments.values()):
-                self._background(self._drop_released())
+                self._maker.background(self._drop_released())
 
     def needed(self, container: int) -> bool:
         """Tell whether a segment may hold commit records that are not released: it must not be
@@ -568,7 +457,7 @@ class Journal:
     async def _drop_released(self) -> None:
         for segment in [segment for segment in self._segments.values() if self._droppable(segment)]:
             self._segments.pop(segment.container, None)
-            await self._delete(segment.blob)
+            await self._maker.delete(segment.blob)
 
     @property
     def copies(self) -> list[Copy]:
