@@ -55,7 +55,7 @@ class LocalStage(Stage):
         """Cut the power."""
         self.inodes.abandon()
         journal, local = self.journal, self.local
-        tasks = [local._checkpointer, journal._writer, journal._spare_task, *journal._tasks]
+        tasks = [local._checkpointer, journal._writer, *journal._maker.tasks]
         for task in [task for task in tasks if task is not None]:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
