@@ -27,6 +27,9 @@ from warp_keys.keys import PASSWORD_MAX, Keys
 from warp_keys.rows import KEY as ROW
 from warp_keys.wrapping import FILE
 
+# Another plugin's engine holds the rows.
+pytestmark = pytest.mark.workspace
+
 ROOT = ("ROOTKEY", "root-secret")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,5 +16,6 @@ from warp_skeleton.transport import Skeleton
 
 class TestSkeleton(TransportKit):
     @pytest.fixture
-    def subject(self, tmp_path: Path) -> Transport:
-        return Skeleton(Config(), TransportContext("a", tmp_path, Metrics()))
+    async def subject(self, tmp_path: Path) -> AsyncIterator[Transport]:
+        async with Skeleton(Config(), TransportContext("node", tmp_path, Metrics())) as subject:
+            yield subject
