@@ -7,7 +7,6 @@ import tomllib
 from pathlib import Path
 
 import pytest
-
 from warp_core import hooks
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,7 +23,9 @@ def project(folder: Path) -> dict[str, object]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_of_a_page_lead_to_files(page: Path) -> None:
-    targets = [t for t in LINK.findall(page.read_text()) if "://" not in t and not t.startswith("#")]
+    targets = [
+        t for t in LINK.findall(page.read_text()) if "://" not in t and not t.startswith("#")
+    ]
     missing = [t for t in targets if not (page.parent / t.partition("#")[0]).exists()]
 
     assert not missing
@@ -61,7 +62,11 @@ def test_every_hook_has_its_place_in_the_hooks_page() -> None:
 
 def test_every_decision_is_listed() -> None:
     index = (ROOT / "docs" / "README.md").read_text()
-    pages = [p for folder in ("decisions", "formats", "guides") for p in (ROOT / "docs" / folder).glob("*.md")]
+    pages = [
+        p
+        for folder in ("decisions", "formats", "guides")
+        for p in (ROOT / "docs" / folder).glob("*.md")
+    ]
 
     assert pages
     assert not [str(p.relative_to(ROOT)) for p in pages if f"{p.parent.name}/{p.name}" not in index]
