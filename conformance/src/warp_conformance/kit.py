@@ -7,13 +7,16 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import given as hypothesis_given
 from hypothesis.strategies import SearchStrategy
 from warp_core.errors import Unsupported
+from warp_core.registry import Entry, NoConfig
 
 TIME_LIMIT_S = (
     30.0  # of one kit test: a subject that loses a wake-up fails instead of hanging the run
@@ -193,3 +196,9 @@ def _with_limit(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...,
             raise
 
     return limited
+
+
+def sample_of(entry: Entry[Any], folder: Path) -> msgspec.Struct:
+    """Return the configuration that an entry may be tried with: its sample, or all defaults where it names none."""
+    made = entry.sample(folder)
+    return entry.config() if isinstance(made, NoConfig) else made

@@ -18,7 +18,7 @@ from warp_core.errors import AlreadyExists, InvalidArgument, NotFound, Unauthent
 from warp_core.interfaces.auth import Authenticator
 from warp_core.registry import Entry
 
-from warp_conformance.kit import Kit, given, refused, requires
+from warp_conformance.kit import Kit, given, refused, requires, sample_of
 from warp_conformance.reference.consistency import Plain
 
 ROOT = ("ROOTKEY", "the-secret-of-the-root-key")
@@ -47,7 +47,7 @@ def adopt(entry: Entry[Authenticator]) -> Iterator[tuple[type[Kit], dict[str, An
     @pytest.fixture
     async def make(self: Kit, tmp_path: Path) -> AsyncIterator[Make]:
         async with Plain() as store:
-            config = entry.sample(tmp_path)
+            config = sample_of(entry, tmp_path)
             yield lambda: entry.build(config, AuthContext(tmp_path, store, ROOT))
 
     yield AuthKit, {"make": make}

@@ -18,7 +18,7 @@ from warp_core.interfaces.codecs import Chunker, Codec, Filter, Fingerprint, Str
 from warp_core.interfaces.stores import Buffer
 from warp_core.registry import Entry
 
-from warp_conformance.kit import Kit, given, requires
+from warp_conformance.kit import Kit, given, requires, sample_of
 
 FRAME_MAX = 64 * 1024
 OVERHEAD_MAX = 64  # bytes that an encrypting filter may add: nonce, tag, version
@@ -33,7 +33,7 @@ def adopt(entry: Entry[Codec]) -> Iterator[tuple[type[Kit], dict[str, Any]]]:
 
     @pytest.fixture
     def subject(self: Kit, tmp_path: Path) -> Codec:
-        return entry.build(entry.sample(tmp_path), CodecContext())
+        return entry.build(sample_of(entry, tmp_path), CodecContext())
 
     kits: dict[str, type[Kit]] = {
         "chunker": ChunkerKit,
@@ -42,7 +42,7 @@ def adopt(entry: Entry[Codec]) -> Iterator[tuple[type[Kit], dict[str, Any]]]:
         "striper": StriperKit,
     }
     with tempfile.TemporaryDirectory() as folder:
-        shape = entry.build(entry.sample(Path(folder)), CodecContext()).shape
+        shape = entry.build(sample_of(entry, Path(folder)), CodecContext()).shape
     yield kits[shape], {"subject": subject}
 
 

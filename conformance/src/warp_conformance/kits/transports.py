@@ -33,7 +33,7 @@ from warp_core.interfaces.transports import (
 from warp_core.metrics import Metrics
 from warp_core.registry import Entry
 
-from warp_conformance.kit import Kit, given, requires
+from warp_conformance.kit import Kit, given, requires, sample_of
 
 NODE = "sample"  # the node that `Entry.sample` of a transport configures
 BUFFERED_MAX = 32 * PAYLOAD_MAX  # accepted without a reader: more is no backpressure
@@ -57,7 +57,7 @@ def adopt(entry: Entry[Transport]) -> Iterator[tuple[type[Kit], dict[str, Any]]]
     async def node(folder: Path) -> AsyncIterator[Transport]:
         os.mkdir(folder)
         context = TransportContext(node=NODE, data=folder, metrics=Metrics())
-        async with entry.build(entry.sample(folder), context) as transport:
+        async with entry.build(sample_of(entry, folder), context) as transport:
             yield transport
 
     @pytest.fixture
