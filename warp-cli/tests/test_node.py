@@ -318,11 +318,22 @@ def test_a_second_signal_ends_the_drain(tmp_path: Path) -> None:
         with socket.create_connection((host, int(port)), timeout=5) as client:
             client.sendall(b"PUT /x/y HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n")
             process.send_signal(signal.SIGTERM)
-            time.sleep(0.3)
+            time.sleep(1)
             process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=15)
+            _, told = process.communicate(timeout=15)
 
-    assert process.returncode is not None
+    assert process.returncode == 1
+    assert "stopped without draining" in told
+
+
+def test_the_same_signal_twice_at_once_is_one(tmp_path: Path) -> None:
+    with serving(tmp_path) as process:
+        ready(process)
+        process.send_signal(signal.SIGTERM)
+        code, told = stopped(process)
+
+    assert code == 0
+    assert "stopped without draining" not in told
 
 
 def test_snapshots_and_clones_of_volumes(tmp_path: Path) -> None:

@@ -15,6 +15,12 @@ def as_json(what: Any) -> None:
     sys.stdout.write(data.decode() + "\n")
 
 
+def as_json_line(what: Any) -> None:
+    """Print one JSON document as one line, for output that goes on."""
+    sys.stdout.write(msgspec.json.encode(what, enc_hook=str).decode() + "\n")
+    sys.stdout.flush()
+
+
 def table(
     columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "", empty: str = ""
 ) -> None:

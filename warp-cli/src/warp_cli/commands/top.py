@@ -11,7 +11,7 @@ import typer
 
 from warp_cli.asking import running
 from warp_cli.failing import reported
-from warp_cli.output import as_json
+from warp_cli.output import as_json_line
 from warp_cli.progress import bytes_text
 from warp_cli.typing import ConfigOption, DataOption, JsonOption, single
 
@@ -40,7 +40,7 @@ def top(
                 for _ in _looks(count):
                     before = _look(control)
                     time.sleep(interval)
-                    as_json(_rates(before, _look(control)))
+                    as_json_line(_rates(before, _look(control)))
                 return
             _live(control, interval, count)
 

@@ -21,6 +21,9 @@ from warp_core.plugins import Plugins, State
 # loop wants it; the default of 5 ms would be the latency of every request beside a checksum.
 SWITCH_INTERVAL_S = 0.0005
 
+# A launcher that passes on the signal which the whole process group got makes two of one.
+ECHO_S = 0.5
+
 Greet = Callable[[Settings, Mapping[str, str], str], None]
 
 log = logs.get("warp_core.node")
@@ -59,10 +62,15 @@ async def _serve(
     assert task is not None, "asyncio.run runs a task"
     loop = asyncio.get_running_loop()
 
+    first_s = 0.0
+
     def asked(number: signal.Signals) -> None:
-        if stop.is_set():
-            task.cancel()  # asked twice: do not wait for requests in flight
-        stop.set()
+        nonlocal first_s
+        if not stop.is_set():
+            first_s = loop.time()
+            stop.set()
+        elif loop.time() - first_s > ECHO_S:
+            task.cancel()  # asked again: do not wait for requests in flight
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked, number)
