@@ -161,6 +161,12 @@ class ReadOnly(WarpError):
     errno = _errno.EROFS
 
 
+class WritesStopped(ReadOnly):
+    """This node's log failed, so it acknowledges no more changes until it is restarted; reads go on."""
+
+    retryable = True
+
+
 # Who else is there --------------------------------------------------------------------------------
 
 

@@ -48,7 +48,9 @@ class Stage:
     async def _begin(self):
         self.journal = Journal([self.blobs], segment_size=8 * 1024 * 1024)
         await self.journal.__aenter__()
-        self.containers = Containers([StoreSlot("m", self.blobs)], codec=codec, journal=self.journal)
+        self.containers = Containers(
+            [StoreSlot("m", self.blobs)], codec=codec, journal=self.journal
+        )
         await self.containers.__aenter__()
         self.opens = Opens(asyncio.get_running_loop().time, recall_s=0.05)
         self.namespace = Namespace(self.meta, self.containers, opens=self.opens)

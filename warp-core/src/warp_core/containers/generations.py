@@ -20,9 +20,9 @@ from warp_core.errors import (
     NewerFormat,
     NoSpace,
     NotFound,
-    ReadOnly,
     StoreFailed,
     WarpError,
+    WritesStopped,
 )
 from warp_core.interfaces.stores import BlobStore
 
@@ -152,7 +152,7 @@ class Copies:
             room: The call asks for space: then `NoSpace` is no failure of a copy, but raised.
 
         Raises:
-            ReadOnly: No copy is left.
+            WritesStopped: No copy is left.
             NoSpace: With `room`, a store is full; others may have done it.
         """
         living = self.living
@@ -188,7 +188,7 @@ class Copies:
         """Begin a generation of the living copies, durably on each of them.
 
         Raises:
-            ReadOnly: No copy is left.
+            WritesStopped: No copy is left.
         """
         async with self._changing:
             self.generation += 1
@@ -211,4 +211,4 @@ class Copies:
                 if not failed:
                     return
                 self.generation += 1  # the last one named a copy that does not hold it
-        raise ReadOnly(f"no copy of the journal can be written: {self.reasons}")
+        raise WritesStopped(f"no copy of the journal can be written: {self.reasons}")

@@ -35,10 +35,10 @@ from warp_core.errors import (
     Busy,
     Corrupt,
     NoSpace,
-    ReadOnly,
     TooLarge,
     Unavailable,
     WarpError,
+    WritesStopped,
 )
 from warp_core.interfaces.stores import BlobStore, Buffer
 
@@ -92,7 +92,7 @@ class Journal:
             on_sealed: Told of each segment of this run that will not grow any more.
         """
         if not stores:
-            raise ReadOnly("a journal needs at least one store")
+            raise Unavailable("a journal needs at least one store")
         self._copies = Copies(stores)
         self._epoch = epoch
         self._segment_size = segment_size
@@ -194,7 +194,7 @@ class Journal:
 
         Raises:
             Busy: More than QUEUE_MAX is queued, or the next segment is being made: await `room`
-                first. NoSpace: The stores are full. TooLarge: Beyond RECORD_MAX. ReadOnly: No copy
+                first. NoSpace: The stores are full. TooLarge: Beyond RECORD_MAX. WritesStopped: No copy
                 could be written any more.
         """
         if self.tight is not None:
@@ -243,7 +243,7 @@ class Journal:
         Raises:
             NoSpace: The stores are full.
             TooLarge: Beyond RECORD_MAX.
-            ReadOnly: No copy could be written any more.
+            WritesStopped: No copy could be written any more.
         """
         size = fmt.align(fmt.stored_size(length))
         tried = False
@@ -316,7 +316,7 @@ class Journal:
         """Return when everything appended so far is durable on every copy.
 
         Raises:
-            ReadOnly: No copy could be written: what was appended may or may not be found after a
+            WritesStopped: No copy could be written: what was appended may or may not be found after a
                 restart.
         """
         if self._queue:
@@ -357,7 +357,7 @@ class Journal:
                 self._fail(batch, error)
                 return
             except Exception as error:
-                self._fail(batch, ReadOnly(f"the journal failed: {error!r}"))
+                self._fail(batch, WritesStopped(f"the journal failed: {error!r}"))
                 raise
             self._writing = None
             self.durable = batch.sequence

@@ -188,7 +188,11 @@ def check_blob_name(name: str) -> None:
     Raises:
         InvalidArgument: Too long, another character, or a component that is empty, "." or "..".
     """
-    if len(name) > BLOB_NAME_MAX or not _NAME.match(name) or any(part in (".", "..") for part in name.split("/")):
+    if (
+        len(name) > BLOB_NAME_MAX
+        or not _NAME.match(name)
+        or any(part in (".", "..") for part in name.split("/"))
+    ):
         raise InvalidArgument(
             f'blob name "{name[:BLOB_NAME_MAX]}" is not 1 to {BLOB_NAME_MAX} characters of a-z 0-9 . _ - in folders'
         )

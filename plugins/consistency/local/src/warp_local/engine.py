@@ -30,10 +30,10 @@ from warp_core.errors import (
     Conflict,
     Corrupt,
     NoSpace,
-    ReadOnly,
     StoreFailed,
     Unavailable,
     WarpError,
+    WritesStopped,
 )
 from warp_core.interfaces.consistency import (
     Change,
@@ -163,7 +163,7 @@ class Local(MetaStore):
         living = [index for index in self._indexes if not index.failed]
         if not living:
             reasons = "; ".join(index.failed for index in self._indexes)
-            raise ReadOnly(f"no copy of the index can be written: {reasons}")
+            raise WritesStopped(f"no copy of the index can be written: {reasons}")
         return living
 
     async def _open_indexes(self) -> Index:
@@ -334,7 +334,7 @@ class Local(MetaStore):
         """See `MetaStore.outcome`.
 
         Raises:
-            ReadOnly: The journal failed; a restart will tell.
+            WritesStopped: The journal failed; a restart will tell.
         """
         version = self._rows.applied(request_id)
         if version is not None and version > self._rows.durable:
@@ -380,7 +380,7 @@ class Local(MetaStore):
 
         Raises:
             NoSpace: A disk is full; try again later.
-            ReadOnly: The journal failed, or no copy of the index is left.
+            WritesStopped: The journal failed, or no copy of the index is left.
         """
         async with self._checkpointing:
             await self._checkpoint()
@@ -431,7 +431,7 @@ class Local(MetaStore):
 
         Raises:
             NoSpace: A disk is full.
-            ReadOnly: No copy is left.
+            WritesStopped: No copy is left.
         """
 
         def apply() -> list[WarpError | None]:

@@ -253,6 +253,7 @@ FROM_CORE: Final[Mapping[type[core.WarpError], str]] = MappingProxyType(
         core.PermissionDenied: "AccessDenied",
         core.Retained: "AccessDenied",
         core.ReadOnly: "AccessDenied",
+        core.WritesStopped: "ServiceUnavailable",
         # Who else is there. SDKs retry SlowDown with backoff, and 409 they do not.
         core.Conflict: "SlowDown",
         core.Locked: "SlowDown",
@@ -291,7 +292,9 @@ def from_core(error: core.WarpError) -> S3Error:
     """Translate an error of core; subclasses that the table does not know go by their parents."""
     code = next(FROM_CORE[kind] for kind in type(error).__mro__ if kind in FROM_CORE)
     message = str(error) if code in _TELLING else None
-    if isinstance(error, core.ReadOnly):
+    if isinstance(error, core.WritesStopped):
+        message = "This node stopped accepting changes after an error of its disk; reads go on."
+    elif isinstance(error, core.ReadOnly):
         message = "Access Denied: the bucket is read-only"
     if isinstance(error, core.PreconditionFailed) and error.condition:
         return S3Error(code, details={"Condition": error.condition})
