@@ -19,6 +19,7 @@ from unittest import mock
 
 import pytest
 from warp_cli.main import main
+from warp_cli.s3_client import Endpoint, Signer
 
 WARP = [sys.executable, "-c", "from warp_cli.main import run; run()"]
 KEYS = {"WARP_ACCESS_KEY": "ROOTKEY", "WARP_SECRET_KEY": "root-secret-of-tests"}
@@ -313,12 +314,16 @@ def test_bench_measures_the_running_node(tmp_path: Path) -> None:
 
 def test_a_second_signal_ends_the_drain(tmp_path: Path) -> None:
     with serving(tmp_path, "--set", "node.drain=1h") as process:
-        endpoints = ready(process)
-        host, _, port = endpoints["s3"].removeprefix("http://").partition(":")
-        with socket.create_connection((host, int(port)), timeout=5) as client:
-            client.sendall(b"PUT /x/y HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n")
+        access, secret = KEYS.values()
+        endpoint = Endpoint.parse(ready(process)["s3"], access, secret)
+        answer("volume", "create", "photos", cwd=tmp_path)
+        head = Signer(endpoint).head("PUT", "/photos/x", payload_sha256="0" * 64, length=1 << 20)
+        with socket.create_connection((endpoint.host, endpoint.port), timeout=5) as client:
+            client.sendall(head + bytes(100_000))  # an upload that is under way
+            time.sleep(0.5)
             process.send_signal(signal.SIGTERM)
             time.sleep(1)
+            assert process.poll() is None
             process.send_signal(signal.SIGTERM)
             _, told = process.communicate(timeout=15)
 
