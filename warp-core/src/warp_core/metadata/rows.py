@@ -51,6 +51,8 @@ Node = tuple[int, bytes | None, "Node | None"]
 # there are many of them.
 Changes = tuple[tuple[bytes, bytes | None], ...]
 
+LEAD = 6  # bytes of a key: what rows of one family of one volume begin with
+
 _STAMP = Struct(">Q")
 _ALL_ONES = 2**64 - 1
 _new = tuple.__new__
@@ -94,10 +96,12 @@ class Rows:
         self._unsorted: list[
             bytes
         ] = []  # keys of `_newest` that go into `_keys` when somebody asks for an order
+        self._leads: set[bytes] = set()  # first LEAD bytes of the keys of `_newest`
         self.frozen_at = 0  # the newest version in the frozen layer; 0 while there is none
         self._frozen: dict[bytes, Node] = {}
         self._frozen_keys: SortedList[bytes] = SortedList()
         self._frozen_unsorted: list[bytes] = []
+        self._frozen_leads: set[bytes] = set()
         self._frozen_rows = 0
 
     # Reading --------------------------------------------------------------------------------------
@@ -220,11 +224,8 @@ class Rows:
                 if len(below[0]) == wanted:
                     high = below[0][-1] + b"\0"
             layers: list[tuple[dict[bytes, Node], list[bytes]]] = []
-            for newest, keys in (
-                (self._frozen, self._frozen_ordered()),
-                (self._newest, self._ordered()),
-            ):
-                page = list(islice(keys.irange(start, high, (True, False)), wanted)) if keys else []
+            for newest, keys in self._layers(start, end):
+                page = list(islice(keys.irange(start, high, (True, False)), wanted))
                 if page:
                     layers.append((newest, page))
                     if len(page) == wanted:
@@ -245,13 +246,9 @@ class Rows:
         """
         rows: list[Row] = []
         seen: set[bytes] = set()
-        keys = self._ordered()
-        if keys:
-            self._walk(self._newest, keys, rows, seen, (start, end, at, limit, reverse))
-        keys = self._frozen_ordered()
-        if keys:
+        for newest, keys in reversed(self._layers(start, end)):
             older: list[Row] = []
-            self._walk(self._frozen, keys, older, seen, (start, end, at, limit, reverse))
+            self._walk(newest, keys, older, seen, (start, end, at, limit, reverse))
             if rows and older:
                 rows += older
                 rows.sort(reverse=reverse)
@@ -259,6 +256,22 @@ class Rows:
             elif older:
                 rows = older
         return rows, seen
+
+    def _layers(
+        self, start: bytes, end: bytes
+    ) -> list[tuple[dict[bytes, Node], SortedList[bytes]]]:
+        """Return the layers that may have keys in [start, end), the older first, with their keys in order.
+
+        Most small ranges have none that changed lately; where all keys of the range share their lead that costs a look into a set.
+        """
+        lead = start[:LEAD]
+        alike = len(lead) == LEAD and (end.startswith(lead) or end == _behind(lead))
+        layers = []
+        if self._frozen and (not alike or lead in self._frozen_leads):
+            layers.append((self._frozen, self._frozen_ordered()))
+        if self._newest and (not alike or lead in self._leads):
+            layers.append((self._newest, self._ordered()))
+        return layers
 
     def _ordered(self) -> SortedList[bytes]:
         """Return the keys of the active layer in order: sorting many at once is cheaper than one by one."""
@@ -348,10 +361,7 @@ class Rows:
             raise Conflict(
                 f"range check of version {seen} is older than what is remembered ({self.floor})"
             )
-        for newest, keys in (
-            (self._newest, self._ordered()),
-            (self._frozen, self._frozen_ordered()),
-        ):
+        for newest, keys in self._layers(start, end):
             for key in keys.irange(start, end, (True, False)):
                 if newest[key][0] > seen:
                     raise Conflict(
@@ -369,6 +379,7 @@ class Rows:
             head = newest.get(key)
             if head is None:
                 self._unsorted.append(key)
+                self._leads.add(key[:LEAD])
             elif head[0] > sealed:
                 head = head[2]  # replaced before anybody could see it
             elif head[2] is not None:
@@ -420,6 +431,7 @@ class Rows:
         self.frozen_at = self.latest
         self._frozen, self._frozen_keys = self._newest, self._keys
         self._frozen_unsorted, self._unsorted = self._unsorted, []
+        self._frozen_leads, self._leads = self._leads, set()
         self._frozen_rows = self.logged_rows
         self._newest, self._keys = {}, SortedList()
 
@@ -438,6 +450,7 @@ class Rows:
         self.floor = self.frozen_at
         self.frozen_at = 0
         self._frozen, self._frozen_keys, self._frozen_unsorted = {}, SortedList(), []
+        self._frozen_leads = set()
         self.logged_rows -= self._frozen_rows
         self._frozen_rows = 0
 
@@ -497,6 +510,11 @@ class RowsView(View):
         if self._open:
             self._open = False
             self._rows.close_view(self.version)
+
+
+def _behind(lead: bytes) -> bytes:
+    """Return the first key behind all that begin with `lead`, where only its last byte differs; else nothing."""
+    return lead[:-1] + bytes([lead[-1] + 1]) if lead[-1] < 0xFF else b""
 
 
 def _laid_over(

@@ -24,6 +24,10 @@ SWITCH_INTERVAL_S = 0.0005
 # A launcher that passes on the signal which the whole process group got makes two of one.
 ECHO_S = 0.5
 
+# What a request allocates is freed by its last reference; the collector looks for cycles only, which errors leave behind. At the
+# default of 700 new containers it looked every few requests, and walked the rows of a listing several times. 50,000 are about 10 MiB.
+COLLECT_AFTER = (50_000, 10, 10)
+
 Greet = Callable[[Settings, Mapping[str, str], str], None]
 
 log = logs.get("warp_core.node")
@@ -92,6 +96,7 @@ def _ready(node: Node, out: TextIO, greet: Greet | None) -> None:
     # What is alive now lives as long as the node: the collector need not look at it again.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
     line = msgspec.json.encode({"event": "ready", "endpoints": dict(node.endpoints)})
     with contextlib.suppress(BrokenPipeError):  # whoever started the node need not listen
         out.write(line.decode() + "\n")
