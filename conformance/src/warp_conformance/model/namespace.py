@@ -136,11 +136,17 @@ class ModelVolume:
         return _page(rows, prefix, delimiter, after, limit)
 
     def usage(self) -> tuple[int, int, int, int]:
-        """Return objects, their bytes, noncurrent versions and markers, their bytes."""
+        """Return names with a current version, bytes of their files (links once), noncurrent versions and markers, their bytes."""
         live = [each for key in self.names if (each := self.current(key)) is not None]
-        every = [each for versions in self.names.values() for each in versions]
-        older = [each for each in every if each not in live]
-        return len(live), _bytes(live), len(older), _bytes(older)
+        files = {id(each.file): each.file for each in live}
+        older = [
+            each
+            for versions in self.names.values()
+            for number, each in enumerate(versions)
+            if number or each.marker
+        ]
+        size = sum(len(file.content) for file in files.values() if file)
+        return len(live), size, len(older), _bytes(older)
 
     # Files ----------------------------------------------------------------------------------------
 
