@@ -18,6 +18,7 @@ from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.opens import Opens
 
 from warp_conformance.reference.consistency import Plain as PlainMeta
+from warp_conformance.reference.data_plane import Fixed
 from warp_conformance.reference.stores import Medium
 from warp_conformance.reference.stores import Plain as PlainStore
 
@@ -31,9 +32,11 @@ class Store(PlainStore):
     reserve = 1024 * 1024
 
 
-def no_codec(name: str) -> Codec:
-    """Offer none."""
-    raise Unsupported(f"codec {name!r}")
+def codec(name: str) -> Codec:
+    """Offer the default chunker, and no other codec."""
+    if name != "fixed:8MiB":
+        raise Unsupported(f"codec {name!r}")
+    return Fixed(8 * 1024 * 1024)
 
 
 class Stage:
@@ -71,7 +74,7 @@ class Stage:
         store = await Store(self.medium).__aenter__()
         self.journal = await Journal([store], segment_size=SEGMENT).__aenter__()
         self.containers = await Containers(
-            [StoreSlot("only", store)], codec=no_codec, journal=self.journal
+            [StoreSlot("only", store)], codec=codec, journal=self.journal
         ).__aenter__()
         self.opens = self.opens_table(asyncio.get_running_loop().time, recall_s=0.05)
         self.namespace = Namespace(self.meta, self.containers, opens=self.opens)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from warp_conformance.kits.blocks import BlocksKit
 from warp_conformance.kits.files import FilesKit
-from warp_conformance.reference.node import Stage, no_codec
+from warp_conformance.reference.node import Stage, codec
 from warp_conformance.reference.simdisk import SimDisk
 from warp_core.containers import Containers, StoreSlot
 from warp_core.containers.journal import Journal
@@ -41,7 +41,7 @@ class LocalStage(Stage):
         self.journal = await Journal([self.disk], segment_size=8 << 20).__aenter__()
         self.local = await Local(Config(checkpoint_rows=30), [self.disk], self.journal).__aenter__()
         self.containers = await Containers(
-            [StoreSlot("only", self.disk)], codec=no_codec, journal=self.journal
+            [StoreSlot("only", self.disk)], codec=codec, journal=self.journal
         ).__aenter__()
         self.opens = Opens(asyncio.get_running_loop().time, recall_s=0.05)
         self.namespace = Namespace(self.local, self.containers, opens=self.opens)
