@@ -71,33 +71,40 @@ def check(
         keyword: A pytest `-k` expression.
         on_result: Called after each test, for progress displays.
     """
-    recorder = _Recorder(on_result)
-    arguments = [
-        *(f"--warp-plugin={name}" for name in names),
-        *([f"--junit-xml={junit}"] if junit else []),
-        *(["-k", keyword] if keyword else []),
-        str(STAGE),
-    ]
+    from warp_conformance.adoption import adoptions
+
     try:
-        status = run_quietly(arguments, recorder)
+        classes = adoptions(names)
     except pytest.UsageError as usage:
         return Report(plugins=tuple(names), results=(), error=str(usage))
-    error = recorder.error
-    if not error and status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-        error = (
-            "no kit fits"
-            if status is pytest.ExitCode.NO_TESTS_COLLECTED
-            else f"pytest ended with {status!r}"
-        )
-    return Report(plugins=tuple(names), results=tuple(recorder.results), error=error)
+    recorder = _Recorder(on_result)
+    arguments = [
+        *([f"--junit-xml={junit}"] if junit else []),
+        *(["-k", keyword] if keyword else []),
+    ]
+    return _run(classes, recorder, arguments, tuple(names))
 
 
 def check_classes(classes: Mapping[str, type]) -> Report:
     """Run adoptions that exist only in memory, such as those of an entry that is not installed (`adoption.adopt`)."""
-    recorder = _Recorder(None)
-    status = run_quietly([str(STAGE), "-o", "asyncio_mode=auto"], recorder, Staging(classes))
-    error = recorder.error or ("no tests" if status is pytest.ExitCode.NO_TESTS_COLLECTED else "")
-    return Report(plugins=(), results=tuple(recorder.results), error=error)
+    return _run(classes, _Recorder(None), [], ())
+
+
+def _run(
+    classes: Mapping[str, type],
+    recorder: _Recorder,
+    arguments: Sequence[str],
+    names: tuple[str, ...],
+) -> Report:
+    status = run_quietly(
+        [*arguments, str(STAGE), "-o", "asyncio_mode=auto"], recorder, Staging(classes)
+    )
+    error = recorder.error
+    if not error and status is pytest.ExitCode.NO_TESTS_COLLECTED:
+        error = "no kit fits"
+    elif not error and status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        error = f"pytest ended with {status!r}"
+    return Report(plugins=names, results=tuple(recorder.results), error=error)
 
 
 def run_quietly(arguments: Sequence[str], *plugins: object) -> pytest.ExitCode:
