@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -18,6 +19,7 @@ from warp_conformance.kits.objects import agree, digests, get, noise, put
 from warp_conformance.model import File, Model, ModelVolume
 from warp_core.errors import Busy, NotFound
 from warp_core.interfaces.auth import Principal
+from warp_core.namespace.audit import audit
 from warp_core.namespace.garbage import Garbage
 from warp_core.namespace.objects import NamespaceObjects
 from warp_core.namespace.opens import HERE, Access, Owner
@@ -372,6 +374,7 @@ class NamespaceAgrees(RuleBasedStateMachine):
 
     async def compare(self, volume: str, model: ModelVolume) -> None:
         await agree(self.objects, volume, model, self.usage)
+        assert await audit(self.namespace, volume) == []
         for name, names in model.snapshots.items():
             shown = f"{volume}.snap-{name}"
             wanted = {
@@ -411,6 +414,9 @@ class NamespaceAgrees(RuleBasedStateMachine):
                 for each in versions:
                     await self.objects.delete(volume, key, version=each.version)
             assert (await self.objects.list_versions(volume)).entries == []
+            with suppress(NotFound):  # a link made over Files keeps the directory that keys implied
+                root = await self.stage.files.root(volume)
+                await self.stage.files.rmdir(root, b"d")
             for name in list(model.snapshots):
                 await self.snapshots.delete(volume, name)
             await self.objects.delete_volume(volume)

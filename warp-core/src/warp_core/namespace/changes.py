@@ -485,7 +485,8 @@ class Change:
         if gone.revision:
             self.check_retention(gone.revision, await self.revision(gone.revision))
             await self.release(gone.revision, self.holder(path, gone.sequence))
-        self.count(objects=-1, bytes=-gone.size)
+        # Bytes of an inode set apart are counted with it, not with its names.
+        self.count(objects=-1, bytes=-current.size)
         newest = await self.newest_version(path) if self.versioned else None
         if newest is None or newest.kind == MARKER:
             await self.drop_name(path)

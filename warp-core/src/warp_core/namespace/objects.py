@@ -48,6 +48,7 @@ from warp_core.namespace.listing import list_names, list_versions
 from warp_core.namespace.lookup import find_plain, find_version, sequence_of
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.rows import (
+    DIRECTORY,
     FILE,
     INLINE_MAX,
     MARKER,
@@ -103,7 +104,13 @@ class NamespaceObjects(Objects):
 
         async def may_go(tx: VolumeTransaction) -> None:
             for start, end in (keys.names_of(keys.ROOT), keys.versions_of(keys.ROOT)):
-                if await tx.scan(start, end, limit=1):
+                found = await tx.scan(start, end, limit=1)
+                if found and decode_name(found[0][1]).kind == DIRECTORY:
+                    raise NotEmpty(
+                        f"volume {name!r} has a directory that was made over a file protocol:"
+                        " remove it there"
+                    )
+                if found:
                     raise NotEmpty(f"volume {name!r} is not empty")
 
         await self._volumes.delete(name, may_go)

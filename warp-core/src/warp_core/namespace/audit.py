@@ -1,0 +1,215 @@
+"""Auditing a volume: rows agree with one another, and what is counted is what a recount gives.
+
+`check` reads one row after the other and their content; this reads all rows of a volume and compares them. It keeps a few numbers for
+each name and revision in memory. Where the volume changed meanwhile the answer is that nothing can be said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from warp_core.interfaces.consistency import SCAN_MAX
+from warp_core.namespace import feed, keys
+from warp_core.namespace.inodes import decode_inode
+from warp_core.namespace.namespace import Namespace
+from warp_core.namespace.rows import (
+    CONTINUED,
+    DIRECTORY,
+    FILE,
+    IMPLIED,
+    MARKER,
+    Name,
+    decode_name,
+    decode_null,
+    decode_part,
+    decode_upload,
+)
+from warp_core.namespace.tree import Pair, ViewSource, Volume
+from warp_core.namespace.usage import Usage
+
+NODES = (IMPLIED, DIRECTORY, CONTINUED)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the rows of a volume say."""
+
+    nodes: dict[int, tuple[int, bytes, int]] = field(
+        default_factory=dict
+    )  # parent, component, kind
+    filled: set[int] = field(default_factory=set)  # nodes with something below them in D
+    kept: dict[int, tuple[int, bytes]] = field(default_factory=dict)  # in V: parent, component
+    versions_below: set[int] = field(default_factory=set)
+    current: set[tuple[int, bytes]] = field(default_factory=set)
+    led_to: set[int] = field(
+        default_factory=set
+    )  # revisions that names, versions and inodes lead to
+    inodes: dict[int, tuple[int, int]] = field(default_factory=dict)  # set apart: revision, size
+    named: set[int] = field(default_factory=set)  # inodes set apart that a name leads to
+    revisions: set[int] = field(default_factory=set)
+    held: set[int] = field(default_factory=set)
+    left: set[int] = field(default_factory=set)
+    objects: int = 0
+    bytes: int = 0
+    versions: int = 0
+    version_bytes: int = 0
+    uploads: int = 0
+    part_bytes: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+async def audit(namespace: Namespace, name: str) -> list[str] | None:
+    """Return what does not fit together in a volume; None if it changed while it was read.
+
+    Raises:
+        VolumeNotFound
+    """
+    volume = await namespace.volumes.get(name)
+    before = await feed.now(namespace, name), await namespace.usage(name)
+    seen = _Seen()
+    await _read_names(namespace, volume, seen)
+    await _read_versions(namespace, volume, seen)
+    await _read_content(namespace, volume, seen)
+    await _read_uploads(namespace, volume, seen)
+    if (await feed.now(namespace, name), await namespace.usage(name)) != before:
+        return None
+    _judge(seen, before[1])
+    return seen.problems
+
+
+async def _scan(
+    namespace: Namespace, volume: Volume, start: bytes, end: bytes
+) -> AsyncIterator[Pair]:
+    while True:
+        view = namespace.store.view()
+        try:
+            page = await volume.rows(ViewSource(view)).scan(start, end)
+        finally:
+            view.close()
+        for pair in page:
+            yield pair
+        if len(page) < SCAN_MAX:
+            return
+        start = page[-1][0] + b"\0"
+
+
+async def _read_names(namespace: Namespace, volume: Volume, seen: _Seen) -> None:
+    async for key, value in _scan(namespace, volume, b"D", b"E"):
+        directory = int.from_bytes(key[1:9], "big")
+        component = key[9:]
+        name = decode_name(value)
+        seen.filled.add(directory)
+        if name.kind in NODES:
+            if name.inode in seen.nodes:
+                seen.problems.append(f"directory {name.inode} has two names")
+            seen.nodes[name.inode] = directory, component, name.kind
+            continue
+        seen.current.add((directory, component))
+        if name.kind == FILE:
+            seen.objects += 1
+        _follow(seen, name)
+        if name.kind == FILE and name.revision:
+            seen.bytes += name.size
+
+
+def _follow(seen: _Seen, name: Name) -> None:
+    if name.revision:
+        seen.led_to.add(name.revision)
+    elif name.kind != MARKER:
+        seen.named.add(name.inode)
+
+
+async def _read_versions(namespace: Namespace, volume: Volume, seen: _Seen) -> None:
+    newest: tuple[int, bytes] | None = None
+    null: int | None = None
+    async for key, value in _scan(namespace, volume, b"V", b"W"):
+        directory = int.from_bytes(key[1:9], "big")
+        end = keys.end_of_component(key, keys.NAME_AT)
+        component, tail = key[9:end], key[end:]
+        seen.versions_below.add(directory)
+        if not tail:
+            seen.kept[decode_name(value).inode] = directory, component
+            continue
+        if tail == b"\0":
+            null = decode_null(value).sequence
+            continue
+        name = decode_name(value)
+        seen.versions += 1
+        seen.version_bytes += name.size
+        _follow(seen, name)
+        sequence = keys.from_descending(tail)
+        if name.sequence != sequence:
+            seen.problems.append(f"version {sequence} says that it is {name.sequence}")
+        if (name.nonce == 0) != (null == sequence):
+            seen.problems.append(f"version {sequence} and the pointer to the null version disagree")
+        if (directory, component) != newest:
+            newest = directory, component
+            if newest not in seen.current and name.kind != MARKER:
+                seen.problems.append(f"name {component!r} has no current version and no marker")
+        if null == sequence:
+            null = None
+
+
+async def _read_content(namespace: Namespace, volume: Volume, seen: _Seen) -> None:
+    async for key, value in _scan(namespace, volume, b"I", b"J"):
+        inode = decode_inode(value)
+        number = int.from_bytes(key[1:9], "big")
+        seen.inodes[number] = inode.revision, inode.size
+        if inode.revision:
+            seen.led_to.add(inode.revision)
+    async for key, _ in _scan(namespace, volume, b"R", b"S"):
+        seen.revisions.add(int.from_bytes(key[1:9], "big"))
+    async for key, _ in _scan(namespace, volume, b"X", b"Y"):
+        seen.held.add(int.from_bytes(key[1:9], "big"))
+    async for key, _ in _scan(namespace, volume, b"Z", b"["):
+        seen.left.add(int.from_bytes(key[1:9], "big"))
+
+
+async def _read_uploads(namespace: Namespace, volume: Volume, seen: _Seen) -> None:
+    ended: set[int] = set()
+    async for key, value in _scan(namespace, volume, *keys.UPLOADS):
+        upload = decode_upload(value)
+        seen.uploads += not upload.state
+        if upload.state == "completed":
+            ended.add(int.from_bytes(key[-8:], "big"))
+    async for key, value in _scan(namespace, volume, b"P", b"Q"):
+        if int.from_bytes(key[1:9], "big") not in ended:  # their bytes are the object's now
+            seen.part_bytes += decode_part(value).size
+
+
+def _judge(seen: _Seen, counted: Usage) -> None:
+    tell = seen.problems.append
+    for node, (parent, component, kind) in seen.nodes.items():
+        if parent != keys.ROOT and parent not in seen.nodes:
+            tell(f"directory {component!r} lies in {parent}, which has no name")
+        if kind in (IMPLIED, CONTINUED) and node not in seen.filled:
+            tell(f"directory {component!r} of {parent} has nothing below it")
+        if node in seen.kept and seen.kept[node] != (parent, component):
+            tell(f"directory {node} is kept under another name than its own")
+    for node in seen.filled - seen.nodes.keys() - {keys.ROOT}:
+        tell(f"directory {node} has entries and no name")
+    for node, (parent, component) in seen.kept.items():
+        if node not in seen.versions_below:
+            tell(f"directory {component!r} is kept for versions that are not there")
+        if parent != keys.ROOT and parent not in seen.kept:
+            tell(f"directory {component!r} is kept in {parent}, which is not")
+    for node in seen.versions_below - seen.kept.keys() - {keys.ROOT}:
+        tell(f"versions lie below directory {node}, which is not kept")
+    for inode in seen.named - seen.inodes.keys():
+        tell(f"a name leads to inode {inode}, which has no row")
+    for number in sorted(seen.led_to - seen.revisions):
+        tell(f"revision {number} is missing")
+    for number in sorted(seen.revisions - seen.led_to - seen.held):
+        tell(f"nothing needs revision {number}")
+    for number in sorted(seen.left - seen.held):
+        tell(f"revision {number} was left by everybody")
+    for number in sorted(seen.held - seen.revisions):
+        if number in seen.led_to:
+            tell(f"revision {number} has holders and no row")
+    size = seen.bytes + sum(size for inode, (_, size) in seen.inodes.items() if inode in seen.named)
+    recount = Usage(
+        seen.objects, size, seen.versions, seen.version_bytes, seen.uploads, seen.part_bytes
+    )
+    if recount != counted:
+        tell(f"usage says {counted}, a recount {recount}")
