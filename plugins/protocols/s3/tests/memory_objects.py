@@ -54,11 +54,14 @@ class MemoryReader(Reader):
     def read_now(self, offset: int, length: int) -> memoryview | None:
         if self._owner.waits:
             return None
-        return self._data[offset : offset + min(length, 1 << 20)]
+        return self._give(offset, length)
 
     async def read(self, offset: int, length: int) -> memoryview:
         await self._owner.pause()
-        return self._data[offset : offset + min(length, 1 << 20)]
+        return self._give(offset, length)
+
+    def _give(self, offset: int, length: int) -> memoryview:
+        return self._data[: self._owner.cut_at][offset : offset + min(length, 1 << 20)]
 
     def close(self) -> None:
         if self._open:
@@ -129,6 +132,8 @@ class MemoryObjects(Objects):
         self._volumes: dict[str, Volume] = {}
         self._ids = itertools.count(1)
         self.waits = False
+        self.cut_at: int | None = None
+        """Where every object ends, whatever its size says: as a defect below would."""
         self.open_readers = 0
         self.open_writers = 0
         self.failure: BaseException | None = None

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import re
 import socket
 import threading
@@ -15,6 +16,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from warp_core import logs
 from warp_core.config import Address, Duration
 from warp_core.errors import AlreadyRunning, ConfigError, Corrupt, NoSpace
 
@@ -372,6 +374,33 @@ def test_a_corrupt_object_is_never_sent_as_data(serve: Any, connect: Any, dial: 
     with pytest.raises((EOFError, ConnectionError)):
         client.answer()
     assert running.objects.open_readers == 0
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    stream = io.StringIO()
+    logs.configure(stream=stream)
+    yield stream
+    logs.configure()
+
+
+@pytest.mark.parametrize("size", [1000, 3_000_000])
+def test_an_object_that_ends_early_ends_the_connection_and_is_logged(
+    serve: Any, connect: Any, log: io.StringIO, size: int
+) -> None:
+    running = serve()
+    s3 = connect(running.url)
+    s3.create_bucket(Bucket="bucket")
+    s3.put_object(Bucket="bucket", Key="k", Body=bytes(size))
+    running.objects.cut_at = size // 2
+    client = Client(running.port)
+    client.send(get("/bucket/k"))
+
+    with pytest.raises((EOFError, ConnectionError)):
+        client.answer()
+    client.close()
+    assert running.objects.open_readers == 0
+    assert "object ended early" in log.getvalue()
 
 
 def test_a_full_disk_is_told_as_such(serve: Any, connect: Any) -> None:

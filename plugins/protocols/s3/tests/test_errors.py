@@ -27,6 +27,14 @@ def test_limits_are_told() -> None:
     assert "1024" in from_core(core.InvalidArgument("length 2000 > 1024")).message
 
 
+def test_a_node_that_stopped_writing_is_no_refusal_of_who_asks() -> None:
+    stopped, forbidden = from_core(core.WritesStopped("a journal")), from_core(core.ReadOnly("v"))
+
+    assert (stopped.code, stopped.status) == ("ServiceUnavailable", 503)
+    assert "journal" not in stopped.message
+    assert (forbidden.code, forbidden.status) == ("AccessDenied", 403)
+
+
 def test_a_failed_condition_is_named() -> None:
     error = from_core(core.PreconditionFailed("no", condition="If-Match"))
 

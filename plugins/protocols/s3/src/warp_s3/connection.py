@@ -359,12 +359,12 @@ class Connection(asyncio.BufferedProtocol):
                 if data is None:
                     data = await reader.read(answer.offset, length)
                 if len(data) != length:
-                    raise ConnectionLost
+                    raise self._cut_short(request_id, answer.offset + len(data), length)
                 self._transport.write(b"".join((head, data)))
                 if self._writer is not None:
                     await self._flushed()
             else:
-                await self._stream(head, answer, length)
+                await self._stream(head, answer, length, request_id)
         except WarpError as error:
             # The head is out or its length promised: all that is left is to break the connection,
             # so that the client notices.
@@ -374,7 +374,13 @@ class Connection(asyncio.BufferedProtocol):
         finally:
             reader.close()
 
-    async def _stream(self, head: bytes, answer: Answer, length: int) -> None:
+    def _cut_short(self, request_id: str, offset: int, length: int) -> ConnectionLost:
+        """Break the connection whose object ended at `offset`, before the length that was promised."""
+        _log.error("object ended early", request=request_id, offset=offset, length=length)
+        self._transport.abort()
+        return ConnectionLost()
+
+    async def _stream(self, head: bytes, answer: Answer, length: int, request_id: str) -> None:
         reader = answer.reader
         assert reader is not None
         offset, end = answer.offset, answer.offset + length
@@ -386,7 +392,7 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 await asyncio.sleep(0)  # a cached object must not keep the loop to itself
             if not data:
-                raise ConnectionLost
+                raise self._cut_short(request_id, offset, length)
             if head:
                 self._transport.write(head)
                 head = b""
