@@ -15,6 +15,7 @@ from warp_core.containers import Chunk
 from warp_core.errors import WarpError
 from warp_core.interfaces.consistency import SCAN_MAX, Row
 from warp_core.namespace import keys, rows
+from warp_core.namespace.audit import audit
 from warp_core.namespace.content import load_manifest
 from warp_core.namespace.extents import unpack_window
 from warp_core.namespace.inodes import decode_inode
@@ -78,11 +79,15 @@ class Check:
             self.report.volumes += 1
             self._seen.clear()
             name, prefix = volume.row.name, volume.prefix
+            known = self.report.problem_count
             async for row in self._rows(prefix):
                 self.report.rows += 1
                 problem = await self._look(prefix, row, own=volume.row.base is None)
                 # What was changed or dropped meanwhile is not wrong.
                 if problem and await self._still(row):
+                    self.report.tell(f"volume {name}: {problem}")
+            if self.report.problem_count == known:  # else it would tell much of the same again
+                for problem in await audit(self._namespace, name) or []:
                     self.report.tell(f"volume {name}: {problem}")
         return self.report
 
