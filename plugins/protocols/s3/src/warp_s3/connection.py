@@ -1,5 +1,11 @@
 """One client's connection: bytes between its socket and the service, one request after another.
 
+A request whose head arrives while nothing else is in progress is answered at once, in the call that brought its bytes. Only if it
+has to wait for something (a sync, a device, the rest of a body) does it go on in the connection's task:
+
+    task:   _serve ── parked ·······························─▶ _continued ··· ─▶ parked
+    loop:               buffer_updated ─ _answer_now ─ waits ─┘
+
 Small things go through a buffer that all connections share; a large body is received straight into
 the buffers it is stored from, and sent straight from those it was read into. A request that comes
 while another is answered waits its turn (pipelining); when too much waits, reading stops.
@@ -7,8 +13,10 @@ while another is answered waits its turn (pipelining); when too much waits, read
 
 import asyncio
 import socket
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, cast
+import types
+from asyncio.tasks import _enter_task, _leave_task
+from collections.abc import Callable, Coroutine, Generator
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from warp_core import logs
 from warp_core.errors import WarpError
@@ -43,6 +51,28 @@ class ConnectionLost(Exception):
     """The client is gone; whoever worked for it stops."""
 
 
+@types.coroutine
+def _continued(
+    begun: Coroutine[Any, Any, bool], waited: Any, error: BaseException | None
+) -> Generator[Any, Any, bool]:
+    """Await a coroutine that somebody began and that waits for `waited`, or gets `error` instead."""
+    while True:
+        got: Any = None
+        if error is None:
+            try:
+                got = yield waited
+            except BaseException as raised:
+                error = raised
+        try:
+            if error is None:
+                waited = begun.send(got)
+            else:
+                thrown, error = error, None
+                waited = begun.throw(thrown)
+        except StopIteration as done:
+            return bool(done.value)
+
+
 class Connection(asyncio.BufferedProtocol):
     """Reads requests, has them answered, and sends the answers in order.
 
@@ -61,6 +91,9 @@ class Connection(asyncio.BufferedProtocol):
         self._sink: memoryview | None = None
         self._filled = 0
         self._reader: asyncio.Future[None] | None = None
+        self._parked: asyncio.Future[bool] | None = None  # what the task awaits between requests
+        # A request that `_answer_now` began and that waits for something.
+        self._begun: tuple[Coroutine[Any, Any, bool], Any] | None = None
         self._writer: asyncio.Future[None] | None = None
         self._reading = True
         self._ended = False  # the client sends no more
@@ -89,7 +122,7 @@ class Connection(asyncio.BufferedProtocol):
             self._server.loop.remove_writer(self._direct)
             self._direct.close()
             self._direct = None
-        for waiter in (self._reader, self._writer):
+        for waiter in (self._reader, self._writer, self._parked):
             if waiter is not None and not waiter.done():
                 waiter.set_exception(ConnectionLost())
         self._server.disconnected(self)
@@ -114,12 +147,19 @@ class Connection(asyncio.BufferedProtocol):
         self._inbox = self._inbox + data if self._inbox else data
         if len(self._inbox) > INBOX_MAX:
             self._pause()
-        self._wake_reader()
+        if self._parked is None or self._parked.done():
+            self._wake_reader()
+        elif head_end(self._inbox) < 0 or asyncio.current_task(self._server.loop) is not None:
+            self._parked.set_result(True)
+        else:
+            self._answer_now(self._parked)
 
     def eof_received(self) -> bool:
         """Remember that nothing more comes; answers may still be sent, except over TLS."""
         self._ended = True
         self._wake_reader()
+        if self._parked is not None and not self._parked.done():
+            self._parked.set_result(True)
         return not self._secure
 
     def pause_writing(self) -> None:
@@ -202,13 +242,72 @@ class Connection(asyncio.BufferedProtocol):
 
     async def _serve(self) -> None:
         try:
-            while await self._exchange():
-                pass
+            going_on = True
+            while going_on:
+                if self._inbox or self._ended or self._lost or self._server.draining:
+                    going_on = await self._exchange()
+                else:
+                    going_on = await self._park()
         except ConnectionLost:
             return
         except Exception as error:
             _log.exception("connection failed", error)
             self._transport.abort()
+
+    async def _park(self) -> bool:
+        """Wait for bytes, while `_answer_now` answers what it can, and finish what it cannot; False at the connection's end."""
+        self._rest()
+        error: asyncio.CancelledError | None = None
+        self._parked = self._server.loop.create_future()
+        try:
+            going_on = await self._parked
+        except asyncio.CancelledError as cancelled:
+            if self._begun is None:
+                raise
+            error = cancelled  # of the request: it has to clean up
+        finally:
+            self._parked = None
+        if self._begun is None:
+            return going_on
+        (exchange, waited), self._begun = self._begun, None
+        return await _continued(exchange, waited, error)
+
+    def _rest(self) -> None:
+        self.idle = True
+        self.deadline = self._clock() + self._server.idle_s
+        if not self._reading:
+            self._resume()
+
+    def _answer_now(self, parked: "asyncio.Future[bool]") -> None:
+        """Answer the requests in the inbox as the connection's task, as far as none has to wait."""
+        loop, task = self._server.loop, self._task
+        assert task is not None
+        while True:
+            self.idle = False
+            self.deadline = _NEVER
+            exchange = self._exchange()
+            _enter_task(loop, task)
+            try:
+                waited = exchange.send(None)
+            except StopIteration as done:
+                if not done.value:
+                    parked.set_result(False)
+                    return
+            except Exception as error:
+                parked.set_exception(error)
+                return
+            else:
+                self._begun = exchange, waited
+                parked.set_result(True)
+                return
+            finally:
+                _leave_task(loop, task)
+            if not self._inbox and not self._ended and not self._server.draining:
+                self._rest()
+                return
+            if head_end(self._inbox) < 0:
+                parked.set_result(True)
+                return
 
     async def _exchange(self) -> bool:
         """Answer one request; False if the connection ends with it."""
@@ -277,6 +376,8 @@ class Connection(asyncio.BufferedProtocol):
             S3Error: It is malformed, too long or too slow.
         """
         inbox = self._inbox
+        if inbox.startswith(b"\r\n"):
+            inbox = self._inbox = inbox[2:]
         end = head_end(inbox)
         if end < 0:
             self.idle = not inbox
