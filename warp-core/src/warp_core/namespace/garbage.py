@@ -26,7 +26,7 @@ from warp_core.namespace.rows import (
     decode_revision,
 )
 
-ROWS_MAX = 50  # garbage rows dropped by one transaction: engines take 100 writes
+ROWS_MAX = 100  # garbage rows dropped by one transaction: engines take as many writes
 CHUNKS_MAX = 20_000  # reclaimed at once: half a megabyte of facts
 
 
@@ -35,13 +35,15 @@ class Garbage:
 
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
+        # Where the next row is looked for: rows that were dropped lately cost a reader as much as live ones.
+        self._next = keys.GARBAGE
         self.unreadable = 0  # manifests that could not be read: the chunks that they list stay
 
     async def reclaim(self, *, limit: int = ROWS_MAX) -> int:
         """Hand the oldest garbage rows to the containers and drop them; returns how many there were."""
         view = self._namespace.store.view()
         try:
-            rows = await view.scan(keys.GARBAGE, keys.GARBAGE_END, limit=min(limit, ROWS_MAX))
+            rows = await view.scan(self._next, keys.GARBAGE_END, limit=min(limit, ROWS_MAX))
         finally:
             view.close()
         taken: list[Row] = []
@@ -57,6 +59,7 @@ class Garbage:
             if len(chunks) > CHUNKS_MAX:
                 break
         if not taken:
+            self._next = keys.GARBAGE
             return 0
         containers = self._namespace.containers
         await containers.reclaim(chunks)
@@ -68,6 +71,7 @@ class Garbage:
                 tx.delete(row.key)
 
         await transact(self._namespace.store, drop)
+        self._next = taken[-1].key + b"\0"
         return len(taken)
 
     async def _listed(self, manifest: Chunk) -> set[Chunk]:

@@ -8,7 +8,7 @@ from warp_core.namespace.upkeep import Upkeep
 
 from warp_gc.config import Config
 
-ROW_BATCHES = 20  # of garbage rows in one pass: a thousand rows, then others get their turn
+ROW_BATCHES = 10  # of garbage rows in one pass: a thousand rows, then others get their turn
 
 
 class Collection(Service):
