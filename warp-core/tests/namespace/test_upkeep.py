@@ -98,6 +98,19 @@ async def test_a_deleted_volume_lends_until_the_last_copy_is_gone(
     assert [volume.row.name for volume in await namespace.volumes.all(deleted=True)] == ["v", "w"]
 
 
+async def test_a_copy_onto_itself_keeps_its_content(
+    objects: NamespaceObjects, namespace: Namespace
+) -> None:
+    await put(objects, b"k", b"kept" * 1000)
+    await objects.copy("v", b"k", "v", b"k", attributes=Attributes(metadata={"a": "b"}))
+    await objects.copy("v", b"k", "v", b"k")
+
+    garbage = Garbage(namespace)
+    assert await garbage.reclaim() == 0
+    await objects.delete("v", b"k")
+    assert await garbage.reclaim() == 1
+
+
 async def test_nobody_can_ask_for_a_deleted_volume(
     objects: NamespaceObjects, namespace: Namespace
 ) -> None:

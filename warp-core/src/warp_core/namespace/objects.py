@@ -485,9 +485,9 @@ class NamespaceObjects(Objects):
             revision = borrowed(original, home, found.revision, change.rows.volume.number)
             revision = with_attributes(revision, attributes, digests)
             made[:] = [revision]
-            name = await self.link(change, key, number, revision, condition, "copy")
+            # Before the target is replaced: it may be the source, which must find its borrower when it goes.
             await change.lend(number, revision)
-            return name
+            return await self.link(change, key, number, revision, condition, "copy")
 
         try:
             name = await self._namespace.change(volume, body)
