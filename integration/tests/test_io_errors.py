@@ -67,13 +67,16 @@ class Patient:
         self.faults.reset(count=NEVER - 1 - calls)
 
     def unclean_answers(self) -> list[str]:
-        """Return the errors that did not say what they are in S3's terms."""
+        """Return the errors that did not say what they are in S3's terms, or put a disk's fault on who asked."""
         return [
             answer
             for answer in self.load.answers
-            if not answer.startswith("HEAD")
-            and answer.split()[1] >= "400"
-            and answer.count(" ") < 2
+            if (
+                not answer.startswith("HEAD")
+                and answer.split()[1] >= "400"
+                and answer.count(" ") < 2
+            )
+            or answer.split()[1] in ("400", "401", "403")
         ]
 
 

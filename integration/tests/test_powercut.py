@@ -51,7 +51,7 @@ class TestVerdicts:
     def test_a_correct_program_is_never_blamed(
         self, tmp_path: Path, name: str, fault: str, torn: float
     ) -> None:
-        report = cut_power(tmp_path, name, fault, cuts=60, torn=torn)
+        report = cut_power(tmp_path, name, fault, cuts=30, torn=torn)
 
         assert report.acknowledged == 60
         assert not report.harmful, report
@@ -59,7 +59,7 @@ class TestVerdicts:
 
     @pytest.mark.parametrize(("name", "fault"), FAULTY)
     def test_a_faulty_program_is_caught(self, tmp_path: Path, name: str, fault: str) -> None:
-        report = cut_power(tmp_path, name, fault, cuts=60)
+        report = cut_power(tmp_path, name, fault, cuts=30)
 
         assert len(report.harmful) >= 3, report
         assert report.kinds() == ({"mixed"} if fault == "in-place" else {"lost"})
@@ -152,7 +152,7 @@ class TestCleanup:
         with pytest.raises(ZeroDivisionError):
             fail()
 
-    @pytest.mark.parametrize("turn", range(3))
+    @pytest.mark.parametrize("turn", range(2))
     def test_a_killed_test_leaves_no_mount_and_no_loop_device(
         self, tmp_path: Path, turn: int
     ) -> None:

@@ -28,7 +28,7 @@ class TestLocalEngine:
     @pytest.mark.parametrize("lose", [False, True], ids=["all disks left", "one disk lost"])
     def test_nothing_acknowledged_is_lost(self, tmp_path: Path, lose: bool) -> None:
         workload = MetaWorkload(steps=40, seed=SEED, lose=lose)
-        report = campaign(workload, tmp_path / "run", cuts=20, seed=SEED)
+        report = campaign(workload, tmp_path / "run", cuts=12, seed=SEED)
 
         assert report.acknowledged == 320
         assert not report.harmful, report

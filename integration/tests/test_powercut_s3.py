@@ -32,9 +32,9 @@ def powercuts() -> None:
 
 @pytest.mark.usefixtures("powercuts")
 class TestPowerCutsUnderS3Load:
-    @pytest.mark.parametrize("cuts", [8, pytest.param(500, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("cuts", [5, pytest.param(500, marks=pytest.mark.slow)])
     def test_nothing_acknowledged_is_lost(self, tmp_path: Path, cuts: int) -> None:
-        workload = S3Workload(seconds=2 if cuts < 100 else 20, seed=SEED)
+        workload = S3Workload(seconds=1 if cuts < 100 else 20, seed=SEED)
         report = campaign(workload, tmp_path / "run", cuts=cuts, seed=SEED)
 
         print(report)
@@ -46,7 +46,7 @@ class TestPowerCutsUnderS3Load:
 
     @pytest.mark.parametrize("cuts", [4, pytest.param(200, marks=pytest.mark.slow)])
     def test_nothing_is_lost_with_one_of_three_disks(self, tmp_path: Path, cuts: int) -> None:
-        workload = S3Workload(seconds=2, seed=SEED, stores=3, redundancy="replica:2", lose=True)
+        workload = S3Workload(seconds=1, seed=SEED, stores=3, redundancy="replica:2", lose=True)
         report = campaign(workload, tmp_path / "run", cuts=cuts, seed=SEED)
 
         print(report)
@@ -56,8 +56,8 @@ class TestPowerCutsUnderS3Load:
     @pytest.mark.parametrize("bug", BUGS)
     def test_a_planted_bug_is_caught(self, tmp_path: Path, bug: str) -> None:
         with Faults(tmp_path / "faults", [BUGS[bug]]) as faults:
-            workload = S3Workload(seconds=2, seed=SEED, environment=faults.environment)
-            report = campaign(workload, tmp_path / "run", cuts=8, seed=SEED)
+            workload = S3Workload(seconds=1.5, seed=SEED, environment=faults.environment)
+            report = campaign(workload, tmp_path / "run", cuts=6, seed=SEED)
 
             assert faults.count() > 0, "the bug was never met"
         print(report)

@@ -32,7 +32,7 @@ def powercuts() -> None:
 @pytest.mark.usefixtures("powercuts")
 class TestDiskStore:
     def test_nothing_acknowledged_is_lost(self, tmp_path: Path) -> None:
-        report = campaign(StoreWorkload(steps=200, seed=SEED), tmp_path / "run", cuts=60, seed=SEED)
+        report = campaign(StoreWorkload(steps=200, seed=SEED), tmp_path / "run", cuts=30, seed=SEED)
 
         assert report.acknowledged > 100
         assert not report.harmful, report
@@ -43,7 +43,7 @@ class TestDiskStore:
         workload = StoreWorkload(steps=200, seed=SEED)
         with Faults(tmp_path / "faults", [Rule(call, DROP, path="/store")]) as faults:
             workload.environment = {**os.environ, **faults.environment}
-            report = campaign(workload, tmp_path / "run", cuts=60, seed=SEED)
+            report = campaign(workload, tmp_path / "run", cuts=30, seed=SEED)
 
             assert faults.count() > 50
         assert len(report.harmful) >= 3, report
@@ -90,7 +90,7 @@ def kill_at_calls(tmp_path: Path, *, rounds: int) -> list[Finding]:
 
 
 def test_a_kill_at_any_file_call_loses_nothing(tmp_path: Path) -> None:
-    assert not kill_at_calls(tmp_path, rounds=15)
+    assert not kill_at_calls(tmp_path, rounds=8)
 
 
 @pytest.mark.slow

@@ -27,3 +27,12 @@ def test_without_root_the_reason_is_root(monkeypatch: pytest.MonkeyPatch) -> Non
 
     with pytest.raises(pytest.skip.Exception, match="needs root"):
         requirements.require_power_cuts()
+
+
+def test_root_that_may_not_mount_is_told_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr(requirements, "_may_mount", lambda: False)
+    monkeypatch.setattr(requirements, "require", lambda *programs: None)
+
+    with pytest.raises(pytest.skip.Exception, match="CAP_SYS_ADMIN"):
+        requirements.require_power_cuts()

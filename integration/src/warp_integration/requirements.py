@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from functools import cache
 from importlib.util import find_spec
@@ -53,9 +54,18 @@ def require_server() -> None:
 
 
 def require_root() -> None:
-    """Skip the calling test unless it runs as root."""
+    """Skip the calling test unless it runs as root that may mount, which root of a container often may not."""
     if os.geteuid() != 0:
         pytest.skip("needs root: it mounts file systems")
+    require("unshare")
+    if not _may_mount():
+        pytest.skip("needs the right to mount (CAP_SYS_ADMIN), which this root lacks")
+
+
+@cache
+def _may_mount() -> bool:
+    command = ["unshare", "--mount", "--propagation", "private", "true"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def require_power_cuts(filesystem: str = "ext4") -> None:
