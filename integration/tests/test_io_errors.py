@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,6 +59,17 @@ class Patient:
     def run(self, seconds: float) -> None:
         asyncio.run(self.load.run(self.server.s3, seconds=seconds))
 
+    def run_until_it_fails(self, limit_s: float) -> bool:
+        """Load until the failing call was made, and a moment on; return whether it was, within the limit."""
+        deadline = time.monotonic() + limit_s
+        while not self.has_failed() and time.monotonic() < deadline:
+            self.run(0.3)
+        self.run(0.5)
+        return self.has_failed()
+
+    def has_failed(self) -> bool:
+        return self.faults.count() >= NEVER
+
     def judge(self) -> list[Finding]:
         """Read everything from the running server and judge; during the load it was judged as well."""
         seen = asyncio.run(read_everything(self.server.s3, self.load.ledger.used_keys()))
@@ -80,7 +92,9 @@ class Patient:
         ]
 
 
-def treat(tmp_path: Path, call: Call, code: int, *, lasting: bool, after: int) -> bool:
+def treat(
+    tmp_path: Path, call: Call, code: int, *, lasting: bool, after: int, limit_s: float
+) -> bool:
     """Let a disk fail under load, judge, heal it, restart, judge; return whether the failing call was ever made."""
     last = EVER if lasting else NEVER
     rule = Rule(call, code, NEVER, last, str(tmp_path / "data"))
@@ -91,8 +105,7 @@ def treat(tmp_path: Path, call: Call, code: int, *, lasting: bool, after: int) -
         asyncio.run(patient.load.prepare(server.s3))
         patient.run(0.3)
         patient.fail_after(after)
-        patient.run(4.0 if rare else 0.7)
-        fired = patient.faults.count() >= NEVER
+        fired = patient.run_until_it_fails(limit_s)
         print(f"fired: {fired}", dict(patient.load.answers), sep="\n")
 
         assert server.running, server.log_tail()
@@ -117,7 +130,9 @@ def test_a_failing_disk_gives_clean_errors_and_loses_nothing(
     tmp_path: Path, call: Call, code: int, lasting: bool
 ) -> None:
     after = 0 if call is Call.ALLOCATE else random.Random(SEED).randrange(20)
-    assert treat(tmp_path, call, code, lasting=lasting, after=after), "the disk never failed"
+    failed = treat(tmp_path, call, code, lasting=lasting, after=after, limit_s=30)
+
+    assert failed, "the disk never failed"
 
 
 def sweep() -> Iterator[object]:
@@ -135,4 +150,4 @@ def sweep() -> Iterator[object]:
 def test_any_file_call_may_fail(
     tmp_path: Path, call: Call, code: int, lasting: bool, after: int
 ) -> None:
-    treat(tmp_path, call, code, lasting=lasting, after=after)
+    treat(tmp_path, call, code, lasting=lasting, after=after, limit_s=4)

@@ -9,12 +9,16 @@ It sees what goes through the C library: Python's `os`, LMDB, SQLite; not io_uri
 
 from __future__ import annotations
 
+import atexit
 import errno
 import mmap
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 
@@ -91,7 +95,7 @@ class Faults:
             self._map = mmap.mmap(file.fileno(), 8 * RULES_MAX)
         self._counts = memoryview(self._map).cast("Q")
         self.environment = {
-            "LD_PRELOAD": str(compile_shim(directory)),
+            "LD_PRELOAD": str(compile_shim()),
             "WARP_FAULTS": ";".join(map(str, rules)),
             "WARP_FAULT_COUNTS": str(self._counts_file),
         }
@@ -121,12 +125,14 @@ class Faults:
         self.close()
 
 
-def compile_shim(directory: Path) -> Path:
-    """Compile the library into `directory` unless it is there."""
+@cache
+def compile_shim() -> Path:
+    """Compile the library, once for this process; it is gone with it."""
     require("gcc")
+    directory = Path(tempfile.mkdtemp(prefix="warp-faults-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     shim = directory / "faults.so"
-    if not shim.exists():
-        source = Path(__file__).with_name("faults.c")
-        flags = ["-shared", "-fPIC", "-O1", "-Wall", "-Werror"]
-        subprocess.run(["gcc", *flags, "-o", shim, source, "-ldl", "-pthread"], check=True)
+    source = Path(__file__).with_name("faults.c")
+    flags = ["-shared", "-fPIC", "-O1", "-Wall", "-Werror"]
+    subprocess.run(["gcc", *flags, "-o", shim, source, "-ldl", "-pthread"], check=True)
     return shim
