@@ -59,7 +59,7 @@ class TestVerdicts:
 
     @pytest.mark.parametrize(("name", "fault"), FAULTY)
     def test_a_faulty_program_is_caught(self, tmp_path: Path, name: str, fault: str) -> None:
-        report = cut_power(tmp_path, name, fault, cuts=30)
+        report = cut_power(tmp_path, name, fault, cuts=60)
 
         assert len(report.harmful) >= 3, report
         assert report.kinds() == ({"mixed"} if fault == "in-place" else {"lost"})

@@ -43,7 +43,7 @@ class TestDiskStore:
         workload = StoreWorkload(steps=200, seed=SEED)
         with Faults(tmp_path / "faults", [Rule(call, DROP, path="/store")]) as faults:
             workload.environment = {**os.environ, **faults.environment}
-            report = campaign(workload, tmp_path / "run", cuts=30, seed=SEED)
+            report = campaign(workload, tmp_path / "run", cuts=60, seed=SEED)
 
             assert faults.count() > 50
         assert len(report.harmful) >= 3, report
