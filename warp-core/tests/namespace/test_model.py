@@ -336,6 +336,15 @@ class NamespaceAgrees(RuleBasedStateMachine):
         else:
             model.prune(name)
 
+    @rule(place=places, choice=st.integers(0, 3))
+    def rollback(self, place, choice):
+        volume, model = self.at(place)
+        if not model.snapshots:
+            return
+        name = sorted(model.snapshots)[choice % len(model.snapshots)]
+        self.run(self.snapshots.rollback(volume, name))
+        model.rollback(name)
+
     @precondition(lambda self: len(self.model.volumes) < VOLUMES_MAX)
     @rule(place=places, choice=st.integers(0, 3))
     def clone(self, place, choice):

@@ -326,6 +326,13 @@ class Machine(RuleBasedStateMachine):
         assert freed >= expected
         del self.snapshots[name]
 
+    @precondition(lambda self: self.snapshots)
+    @rule(data=st.data())
+    def rollback(self, data):
+        name = data.draw(st.sampled_from(sorted(self.snapshots)))
+        self.run(self.rig.snapshots.rollback(V, name))
+        self.model = dict(self.snapshots[name])
+
     @rule()
     def crash(self):
         self.run(self.rig.stage.crash())

@@ -14,7 +14,15 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 
 from warp_core.containers import Chunk, Pin
-from warp_core.errors import Corrupt, NotFound, ReadOnly, StaleHandle, TooLarge, VolumeNotFound
+from warp_core.errors import (
+    Busy,
+    Corrupt,
+    NotFound,
+    ReadOnly,
+    StaleHandle,
+    TooLarge,
+    VolumeNotFound,
+)
 from warp_core.interfaces.consistency import SCAN_MAX
 from warp_core.metadata import Transaction, transact
 from warp_core.namespace import keys, rows
@@ -170,6 +178,7 @@ class Inodes:
         self.opens = namespace.opens
         self._contents: dict[tuple[int, int], _Live] = {}
         self._loading: dict[tuple[int, int], asyncio.Lock] = {}
+        self.on_forget: list[Callable[[int], None]] = []  # told which volume
         self._done: Position = (0, 0)  # as the last checkpoint noted it
         namespace.apart = self
 
@@ -207,6 +216,7 @@ class Inodes:
             change.count(bytes=-inode.size)
             if inode.disk:
                 change.rows.delete_present(keys.disk_key(number))
+            await change.hand_over(inode.revision, keys.holder_of_inode(number), holder)
             return version
         if kept:
             change.hold(inode.revision, holder)
@@ -261,6 +271,9 @@ class Inodes:
             return inode
         revision = await change.revision(name.revision)
         directory, component = path.place
+        await change.hand_over(
+            name.revision, change.holder(path, name.sequence), keys.holder_of_inode(name.inode)
+        )
         inode = msgspec.structs.replace(
             implied_file(name, revision),
             directory=directory,
@@ -316,7 +329,9 @@ class Inodes:
     async def give(self, volume: int, number: int) -> None:
         """Give a content back; the last one brings the rows up to date."""
         node = (volume, number)
-        found = self._contents[node]
+        found = self._contents.get(node)
+        if found is None:
+            return  # forgotten
         if found.users == 1 and found.content.dirty and not found.dropped:
             try:
                 await found.content.fold()
@@ -362,6 +377,15 @@ class Inodes:
         for live in self._contents.values():
             live.dropped = True
 
+    def forget(self, volume: int) -> None:
+        """Drop what memory has of a volume's files, and what was not yet in their rows: handles are stale."""
+        for node in [node for node in self._contents if node[0] == volume]:
+            live = self._contents.pop(node)
+            self._loading.pop(node, None)
+            live.dropped = live.content.gone = True
+        for listener in self.on_forget:
+            listener(volume)
+
     async def dirty(self) -> list[Content]:
         """Return the contents that rows do not tell yet."""
         return [live.content for live in self._contents.values() if live.content.dirty]
@@ -389,6 +413,8 @@ class Inodes:
             gone = await self.namespace.change(name, body)
         except VolumeNotFound:
             gone = True
+        except Busy:  # it is being rolled back, and collected then
+            gone = False
         if gone and found is not None:
             found.dropped = True
 
@@ -410,9 +436,8 @@ class Inodes:
                 if kept or not mine:
                     continue
                 gone = _own(unpack_window(window, value))
-                archived = await change.rows.archived(key)
-                if archived is not None:
-                    gone -= _own(unpack_window(window, archived))
+                for other in await change.rows.relatives(key):
+                    gone -= _own(unpack_window(window, other))
                 if gone:
                     change.free(revision, gone)
             if len(page) < DRAIN_BATCH:
@@ -427,6 +452,10 @@ class Inodes:
         """Apply the records that the last run left, and remove files without a name; returns how many records there were."""
         names: dict[int, str] = {}
         for volume in await self.namespace.volumes.all():  # of deleted ones, upkeep drops all rows
+            if volume.row.rolling:
+                continue  # what its files had besides their rows is not to come back
+            if volume.row.frozen:
+                await self.namespace.volumes.thaw(volume.row.name)
             names[volume.number] = volume.row.name
         count = 0
         taken: set[tuple[int, int]] = set()
@@ -456,16 +485,20 @@ class Inodes:
                 count += 1
         for node in taken:
             await self.give(*node)
-        for number, name in names.items():
-            volume = await self.namespace.volumes.get(name)
-            own = Fresh(self.namespace, replace(volume, bases=(), snapshot=0))
-            while found := await own.scan(*keys.ORPHANS):
-                for key, _ in found:
-                    await self.collect(name, Node(number, int.from_bytes(key[1:9], "big")))
-                if len(found) < SCAN_MAX:
-                    break
+        for name in names.values():
+            await self.collect_orphans(name)
         await self.checkpoint()
         return count
+
+    async def collect_orphans(self, name: str) -> None:
+        """Remove the files of a volume that have no name and that nobody has open."""
+        volume = await self.namespace.volumes.get(name)
+        own = Fresh(self.namespace, replace(volume, bases=(), snapshot=0))
+        start, end = keys.ORPHANS
+        while found := await own.scan(start, end):
+            for key, _ in found:
+                await self.collect(name, Node(volume.number, int.from_bytes(key[1:9], "big")))
+            start = found[-1][0] + b"\0"
 
 
 class _Live:

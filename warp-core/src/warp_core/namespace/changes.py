@@ -545,6 +545,13 @@ class Change:
         """Add a holder to a revision whose row this transaction has read."""
         self.rows.put_present(keys.hold_key(number, holder), b"")
 
+    async def hand_over(self, number: int, holder: bytes, successor: bytes) -> None:
+        """Let another holder take the place of one."""
+        own = keys.hold_key(number, holder)
+        if await self.rows.get_present(own) is not None:
+            self.rows.delete_present(own)
+            self.hold(number, successor)
+
     async def release(self, number: int, holder: bytes) -> None:
         """Take a holder from a revision; the last one drops it, with what only it referred to.
 
@@ -585,11 +592,11 @@ class Change:
             raise Retained(f"revision {number} is retained until {revision.retain_until_ns}")
 
     async def drop_content(self, number: int, revision: Revision) -> None:
-        """Make garbage of what only a dropped revision referred to; what its neighbour in time shows stays."""
-        neighbour = await self.rows.archived(keys.revision_key(number))
-        kept = decode_revision(neighbour) if neighbour else None
-        self.free_revision(number, revision, [kept] if kept else [])
-        if kept is None:
+        """Make garbage of what only a dropped revision referred to; what other moments show stays."""
+        found = await self.rows.relatives(keys.revision_key(number))
+        kept = [decode_revision(value) for value in found]
+        self.free_revision(number, revision, kept)
+        if not kept:
             await self.leave_lenders(number, revision)
 
     async def leave_lenders(self, number: int, revision: Revision) -> None:

@@ -159,6 +159,7 @@ class Content:
         self.layer = layer
         self.size = inode.size
         self.failures = 0  # syncs that failed
+        self.gone = False  # its volume was rolled back: handles are stale
         self.changes = 0  # since the rows were up to date
         self.modified_ns = inode.modified_ns
         self._ledger = ledger
@@ -577,9 +578,8 @@ class Content:
             return 0
         gone = chunks(each for each in old if not each.volume and not each.revision) - chunks(data)
         if gone and not kept:
-            archived = await tx.archived(key)
-            if archived is not None:
-                gone -= chunks(unpack_window(window, archived))
+            for other in await tx.relatives(key):
+                gone -= chunks(unpack_window(window, other))
             if gone:
                 change.free(self.layer.revision, gone)
         return sum(each.length for each in data) - sum(each.length for each in old if each.chunk)

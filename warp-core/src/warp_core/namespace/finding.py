@@ -87,6 +87,13 @@ class Finder(Files):
         self._places: OrderedDict[tuple[int, int], tuple[int, bytes]] = OrderedDict()
         self._orders: OrderedDict[tuple[int, int, int], _Order] = OrderedDict()
         self._names: dict[int, str] = {}
+        inodes.on_forget.append(self._forget)
+
+    def _forget(self, volume: int) -> None:
+        for place in [place for place in self._places if place[0] == volume]:
+            del self._places[place]
+        for order in [order for order in self._orders if order[0] == volume]:
+            del self._orders[order]
 
     async def _volume(self, ref_or_name: Ref | str) -> Volume:
         if isinstance(ref_or_name, str):

@@ -153,6 +153,8 @@ class Garbage:
             return 0
         left = 0
         for volume in await self._namespace.volumes.all(deleted=True):
+            if volume.row.frozen:
+                continue
             try:
                 left += not await apart.drain(volume.row.name)
             except VolumeNotFound:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from warp_core.containers import Containers, DataPolicy
-from warp_core.errors import Conflict, ReadOnly, VolumeNotFound
+from warp_core.errors import Conflict, VolumeNotFound
 from warp_core.interfaces.consistency import MetaStore
 from warp_core.metadata import Transaction, transact
 from warp_core.namespace import keys
@@ -21,7 +21,7 @@ from warp_core.namespace.opens import Opens
 from warp_core.namespace.rows import decode_volume
 from warp_core.namespace.tree import Rows, ViewSource, Volume, VolumeTransaction
 from warp_core.namespace.usage import Usage, decode_usage
-from warp_core.namespace.volumes import Volumes
+from warp_core.namespace.volumes import Volumes, demand_thawed, demand_writable
 
 T = TypeVar("T")
 
@@ -173,8 +173,7 @@ class Namespace:
             else:
                 volume = await volumes.reload(name)
             first = False
-            if volume.snapshot or volume.row.read_only:
-                raise ReadOnly(f"volume {name!r} is read only")
+            demand_writable(volume, name)
             change = Change(
                 VolumeTransaction(tx, volume),
                 self.clock_ns(),
@@ -207,6 +206,7 @@ class Namespace:
         if value is None or decode_volume(value) != volume.row:
             self.volumes.forget(volume.row.name)
             raise Conflict(f"volume {volume.row.name!r} changed")
+        demand_thawed(volume.row)
         return volume
 
     async def usage(self, name: str) -> Usage:

@@ -141,7 +141,7 @@ class NamespaceFile(OpenFile):
 
     async def seek(self, offset: int, what: Literal["data", "hole"]) -> int:
         """See `OpenFile.seek`."""
-        if self._closed:
+        if self._closed or self.content.gone:
             raise StaleHandle("the file is closed")
         if offset < 0:
             raise OutOfRange(f"offset {offset} < 0")
@@ -167,7 +167,7 @@ class NamespaceFile(OpenFile):
         self._check(Access.WRITE)
 
     def _check(self, access: Access) -> None:
-        if self._closed or (self._opened is not None and self._opened.closed):
+        if self._closed or self.content.gone or (self._opened is not None and self._opened.closed):
             raise StaleHandle(f"the handle of inode {self.ref.inode} is closed")
         if access & Access.WRITE and self.ref.snapshot:
             raise ReadOnly(f"snapshot {self.ref.snapshot!r} is read only")

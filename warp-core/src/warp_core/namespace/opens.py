@@ -130,6 +130,10 @@ class Opens:
         """Return how many opens the inode has."""
         return len(self._shares.nodes.get((volume, inode), ()))
 
+    def open_in(self, volume: int) -> int:
+        """Return how many files of a volume are open."""
+        return sum(node[0] == volume for node in self._shares.nodes)
+
     async def open(
         self,
         volume: int,

@@ -195,6 +195,9 @@ class VolumeRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     read_only: bool = False
     tags: dict[str, str] = {}
     policy: dict[str, str] = {}
+    frozen: bool = False  # nothing changes it now: a rollback begins or is going on
+    rolling: int = 0  # snapshot that it is being rolled back to, and shows meanwhile
+    rolled: bool = False  # it was rolled back: content may be in several pieces of time
 
 
 class SnapshotRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -222,6 +225,8 @@ class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
     actor: str = ""
 
 
+_INTEGER: Final = {0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9}  # bytes of a msgpack integer by its first
+
 _names = msgspec.msgpack.Decoder(list[Name])
 _borns = msgspec.msgpack.Decoder(Born)
 decode_name = msgspec.msgpack.Decoder(Name).decode
@@ -247,6 +252,19 @@ def born(value: bytes) -> int:
     """Return the epoch that a row was last written in, of any struct that begins with `born`."""
     first = value[3 if value[0] == 0xDC else 1]  # behind the array's header; one byte up to 127
     return first if first < 0x80 else _borns.decode(value).born
+
+
+def unborn(value: bytes) -> bytes:
+    """Return a row without the epoch that it was written in: rows that say the same have the same rest."""
+    head = 3 if value[0] == 0xDC else 1
+    return value[:head] + value[head + _INTEGER.get(value[head], 1) :]
+
+
+def reborn(value: bytes, epoch: int) -> bytes:
+    """Return a row as written in another epoch."""
+    rest = unborn(value)
+    head = 3 if value[0] == 0xDC else 1
+    return rest[:head] + encode(epoch) + rest[head:]
 
 
 def is_whiteout(value: bytes) -> bool:

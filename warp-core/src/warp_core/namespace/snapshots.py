@@ -2,14 +2,18 @@
 
 The rows' side is `tree.py`. A snapshot's number is the epoch that begins with it. With P the snapshot before S, an archived row on
 S's dead list that was born in P or later was shown by S alone: it is freed. One born earlier is handed to P's list. What a row held is
-freed except for what its neighbours in time, on the same key, hold as well: content lives in one piece of time.
+freed except for what its neighbours in time, on the same key, hold as well: content lives in one piece of time (in a volume that was
+rolled back in several, and all are asked). Rolling back is `rollback.py`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Final
 
 import msgspec
@@ -22,14 +26,14 @@ from warp_core.errors import (
     NotFound,
     TooLarge,
 )
-from warp_core.metadata import Transaction
-from warp_core.namespace import keys, rows
+from warp_core.metadata import Transaction, transact
+from warp_core.namespace import keys, rollback, rows
 from warp_core.namespace.apart import Fresh, Inodes
 from warp_core.namespace.changes import Change, own_chunks
 from warp_core.namespace.extents import chunks, unpack_window
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.rows import SnapshotRow, VolumeRow, decode_snapshot, encode
-from warp_core.namespace.tree import Volume
+from warp_core.namespace.tree import Volume, VolumeTransaction
 
 SNAPSHOTS_MAX: Final = 4_096  # of one volume: a listing is a few scans
 CLONES_MAX: Final = 1_024  # that read through one snapshot: their numbers lie in its row
@@ -52,6 +56,7 @@ class Snapshots:
     def __init__(self, namespace: Namespace, inodes: Inodes) -> None:
         self._namespace = namespace
         self._inodes = inodes
+        self._rolling = asyncio.Lock()
 
     async def all(self, volume: str) -> list[SnapshotInfo]:
         """Return a volume's snapshots, oldest first.
@@ -151,7 +156,7 @@ class Snapshots:
                 if rows.born(value) < previous:
                     change.rows.put_present(keys.dead_key(previous, key, death), b"")
                     continue
-                near = await _neighbours(change, key, death)
+                near = await change.rows.relatives(key, death=death)
                 change.rows.delete_present(archived)
                 await _free(change, key, value, near)
             if len(page) < BATCH:
@@ -165,20 +170,25 @@ class Snapshots:
         target = await self._namespace.volumes.get(volume)
         stored = await self._rows(target)
         number, row = _named(stored, volume, name)
-        own = Fresh(self._namespace, replace(target, bases=(), snapshot=0))
         total: set[Chunk] = set()
         start, end = keys.dead_of(number)
-        while page := await own.scan(start, end):
-            for entry, _ in page:
+
+        async def page(tx: Transaction) -> bytes:
+            stored = VolumeTransaction(tx, replace(target, snapshot=0))
+            found = await stored.scan_present(start, end, limit=BATCH)
+            for entry, _ in found:
                 key, death = keys.dead_parts(entry)
-                value = await own.get(keys.archive_key(key, death))
+                value = await stored.get_present(keys.archive_key(key, death))
                 if value is None or rows.born(value) < row.previous:
                     continue
                 kept: set[Chunk] = set()
-                for neighbour in await _near(own, key, death):
-                    kept |= _held(key, neighbour)
-                total |= _held(key, value) - kept
-            start = page[-1][0] + b"\0"
+                for other in await stored.relatives(key, death=death):
+                    kept |= _held(key, other)
+                total.update(_held(key, value) - kept)
+            return found[-1][0] + b"\0" if len(found) == BATCH else b""
+
+        while start:
+            start = await transact(self._namespace.store, page)
         return sum(chunk.length for chunk in total)
 
     async def clone(self, source: str, target: str, *, snapshot: str = "", owner: str) -> Volume:
@@ -217,6 +227,85 @@ class Snapshots:
             raise
         return made
 
+    async def rollback(
+        self,
+        volume: str,
+        name: str,
+        *,
+        force: bool = False,
+        progress: Callable[[int], None] = lambda rows: None,
+    ) -> int:
+        """Make a volume as one of its snapshots has it; returns how many rows that changed. Snapshots stay, later ones too.
+
+        The volume shows the snapshot from the beginning; until the end changes are refused as `Busy`. Cancelled or cut short by a
+        crash, it goes on with `resume`. What is no content is not rolled back: versioning, policy, documents, uploads in progress.
+
+        Args:
+            force: Do so although files are open: their handles are stale from then on.
+            progress: Told now and then how many rows were looked at.
+
+        Raises:
+            VolumeNotFound, NotFound, ReadOnly
+            Busy: Files are open, or it is being rolled back.
+            Retained: Something in the volume is locked.
+        """
+        await self._namespace.volumes.writable(volume)
+        async with self._rolling:
+            await rollback.begin(self._namespace, self._inodes, volume, name, force=force)
+            return await rollback.work(self._namespace, self._inodes, volume, progress)
+
+    async def resume(self) -> list[str]:
+        """Finish the rollbacks that a crash cut short; returns their volumes."""
+        done = []
+        async with self._rolling:
+            for each in await self._namespace.volumes.all():
+                if each.row.rolling:
+                    await rollback.work(
+                        self._namespace, self._inodes, each.row.name, lambda _: None
+                    )
+                    done.append(each.row.name)
+        return done
+
+    async def prune(
+        self,
+        volume: str,
+        *,
+        older_than_s: float | None = None,
+        keep: int = 0,
+        matching: str = "*",
+        dry_run: bool = False,
+    ) -> list[str]:
+        """Delete snapshots that have had their time, oldest first; returns their names. Those that clones read through stay.
+
+        Args:
+            older_than_s: Only those of at least this age.
+            keep: The newest so many of those that match stay, whatever their age.
+            matching: Only those whose name fits this shell pattern.
+            dry_run: Only say which.
+
+        Raises:
+            VolumeNotFound
+            InvalidArgument: Neither an age nor a number to keep, or one below zero.
+        """
+        if older_than_s is None and not keep:
+            raise InvalidArgument("say how old they have to be, or how many to keep")
+        if keep < 0 or (older_than_s is not None and older_than_s < 0):
+            raise InvalidArgument("an age and a number to keep are not below 0")
+        fitting = [each for each in await self.all(volume) if fnmatchcase(each.name, matching)]
+        candidates = fitting[: max(0, len(fitting) - keep)]
+        if older_than_s is not None:
+            before = self._namespace.clock_ns() - int(older_than_s * 1e9)
+            candidates = [each for each in candidates if each.created_ns <= before]
+        gone = []
+        for each in candidates:
+            if each.clones:
+                continue
+            if not dry_run:
+                with suppress(NotFound, Busy):  # deleted or cloned meanwhile
+                    await self.delete(volume, each.name)
+            gone.append(each.name)
+        return gone
+
     async def _rows(self, volume: Volume) -> list[tuple[int, SnapshotRow]]:
         own = Fresh(self._namespace, replace(volume, bases=(), snapshot=0))
         found: list[tuple[int, SnapshotRow]] = []
@@ -251,31 +340,6 @@ def _named(
     raise NotFound(f"volume {volume!r} has no snapshot {name!r}")
 
 
-async def _neighbours(change: Change, key: bytes, death: int) -> list[bytes]:
-    """Return what a key held right before and right after an archived value."""
-
-    class Present:
-        """The volume's own rows as the transaction has them."""
-
-        get = staticmethod(change.rows.get_present)
-        scan = staticmethod(change.rows.scan_present)
-
-    return await _near(Present(), key, death)
-
-
-async def _near(stored: object, key: bytes, death: int) -> list[bytes]:
-    archive = b"A" + key
-    before = await stored.scan(archive, keys.archive_key(key, death), limit=1, reverse=True)  # type: ignore[attr-defined]
-    behind = keys.archive_key(key, death) + b"\0"
-    after = await stored.scan(behind, archive + b"\xff" * 9, limit=1)  # type: ignore[attr-defined]
-    found = [value for entry, value in before if len(entry) == len(archive) + 8]
-    following = [value for entry, value in after if len(entry) == len(archive) + 8]
-    if not following:
-        live = await stored.get(key)  # type: ignore[attr-defined]
-        following = [live] if live is not None and not rows.is_whiteout(live) else []
-    return found + following
-
-
 def _held(key: bytes, value: bytes) -> set[Chunk]:
     """Return the chunks that a row's own revision wrote and that the row refers to."""
     if rows.is_whiteout(value):
@@ -293,7 +357,7 @@ def _held(key: bytes, value: bytes) -> set[Chunk]:
 
 
 async def _free(change: Change, key: bytes, value: bytes, near: list[bytes]) -> None:
-    """Make garbage of what an archived row held and its neighbours do not."""
+    """Make garbage of what an archived row held and its relatives do not."""
     if rows.is_whiteout(value):
         return
     number = int.from_bytes(key[1:9], "big")
@@ -305,7 +369,7 @@ async def _free(change: Change, key: bytes, value: bytes, near: list[bytes]) -> 
             change.free(number, gone)
     elif key[:1] == b"R":
         revision = rows.decode_revision(value)
-        kept = [rows.decode_revision(each) for each in near if not rows.is_whiteout(each)]
+        kept = [rows.decode_revision(each) for each in near]
         if not kept and await change.rows.scan_present(*keys.holds_of(number), limit=1):
             # Somebody borrows what only the snapshot showed: it lives on without a name until the last one leaves.
             await change.put_revision(number, msgspec.structs.replace(revision, born=change.epoch))

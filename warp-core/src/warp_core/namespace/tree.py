@@ -374,16 +374,40 @@ class VolumeTransaction:
         base = _layered(self._txn, _Nothing(), self._bases)
         return await base.get(key) is not None
 
-    async def archived(self, key: bytes) -> bytes | None:
-        """Return a row's neighbour in time, with which it may share content: the newest archived value, else the base's."""
-        if self.newest:
-            base = b"A" + key
-            found = await self._own.scan(base, base + b"\xff" * 9, limit=1, reverse=True)
-            if found:
-                return found[0][1]
+    async def relatives(self, key: bytes, *, death: int = 0) -> list[bytes]:
+        """Return the values of a row with which its live one, or with `death` an archived one, may share content.
+
+        Content lies in one piece of time, so these are its neighbours; in a volume that was rolled back they are all.
+        """
+        base = b"A" + key
+        end = base + b"\xff" * 9
+        found: list[bytes] = []
+        if self.volume.row.rolled:
+            found = [
+                value
+                for entry, value in await self._every(base, end)
+                if entry[-8:] != keys.u64(death)
+            ]
+        elif death:
+            mine = base + keys.u64(death)
+            found = [row[1] for row in await self._own.scan(base, mine, limit=1, reverse=True)]
+            found += [row[1] for row in await self._own.scan(mine + b"\0", end, limit=1)]
+        elif self.newest:
+            found = [row[1] for row in await self._own.scan(base, end, limit=1, reverse=True)]
+        if death:
+            live = await self._own.get(key)
+            found += [live] if live is not None else []
         if self._bases:
-            return await _layered(self._txn, _Nothing(), self._bases).get(key)
-        return None
+            below = await _layered(self._txn, _Nothing(), self._bases).get(key)
+            found += [below] if below is not None else []
+        return [value for value in found if not is_whiteout(value)]
+
+    async def _every(self, start: bytes, end: bytes) -> list[Pair]:
+        found: list[Pair] = []
+        while page := await self._own.scan(start, end):
+            found += page
+            start = page[-1][0] + b"\0"
+        return found
 
     # Rows that snapshots do not keep --------------------------------------------------------------
 

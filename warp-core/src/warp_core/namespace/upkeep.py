@@ -32,6 +32,8 @@ class Upkeep:
         """Do a bounded pass; returns counters, all zero when there is nothing to do now."""
         counts = {"uploads": 0, "directories": 0, "events": 0, "rows_of_deleted": 0}
         for volume in await self._namespace.volumes.all(deleted=True):
+            if volume.row.frozen:
+                continue
             gone = volume.row.name.startswith(DELETED)
             counts["uploads"] += await self._uploads(volume, every=gone)
             counts["directories"] += await self._directories(volume)

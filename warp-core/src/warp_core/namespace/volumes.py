@@ -12,9 +12,11 @@ import msgspec
 from warp_core.errors import (
     AlreadyExists,
     AlreadyOwned,
+    Busy,
     InvalidArgument,
     NewerFormat,
     NotEmpty,
+    NotFound,
     ReadOnly,
     VolumeNotFound,
 )
@@ -97,8 +99,7 @@ class Volumes:
             VolumeNotFound, ReadOnly
         """
         volume = self._known.get(name) or await self.get(name)
-        if volume.snapshot or volume.row.read_only:
-            raise ReadOnly(f"volume {name!r} is read only")
+        demand_writable(volume, name)
         return volume
 
     async def numbered(self, number: int) -> Volume:
@@ -139,7 +140,8 @@ class Volumes:
                 f"volume {name!r} is of format {row.format}, this server reads up to {FORMAT}"
             )
         bases = await self._bases(row, view)
-        volume = Volume(row, found[1], keys.prefix(row.number), bases)
+        # While it is rolled back it shows what it will be.
+        volume = Volume(row, found[1], keys.prefix(row.number), bases, row.rolling)
         (self._deleted if name.startswith(DELETED) else self._known)[name] = volume
         return volume
 
@@ -149,7 +151,7 @@ class Volumes:
             raise VolumeNotFound(f"no volume {name!r}")
         volume = self._known.get(parent) or await self._load(parent, view)
         number = await find_snapshot(view, volume, snapshot)
-        if volume.snapshot or not number:
+        if volume.snapshot != volume.row.rolling or not number:
             raise VolumeNotFound(f"volume {parent!r} has no snapshot {snapshot!r}")
         self._known[name] = shown = replace(volume, snapshot=number)
         return shown
@@ -230,6 +232,7 @@ class Volumes:
 
         Raises:
             VolumeNotFound
+            Busy: It is being rolled back.
         """
 
         async def body(tx: Transaction) -> None:
@@ -237,7 +240,56 @@ class Volumes:
             value = await tx.get(key)
             if value is None:
                 raise VolumeNotFound(f"no volume {name!r}")
-            row = await change(checked(decode_volume, key, value), tx)
+            old: VolumeRow = checked(decode_volume, key, value)
+            demand_thawed(old)
+            tx.put(key, encode(await change(old, tx)))
+
+        await transact(self._store, body)
+        return await self.reload(name)
+
+    async def freeze(self, name: str, snapshot: str) -> int:
+        """Let nothing change a volume until `thaw`; return the number of one of its snapshots.
+
+        Raises:
+            VolumeNotFound, NotFound
+            Busy: It is frozen already.
+        """
+        found = 0
+
+        async def change(row: VolumeRow, tx: Transaction) -> VolumeRow:
+            nonlocal found
+            prefix = keys.prefix(row.number)
+            start, end = (prefix + bound for bound in keys.SNAPSHOTS)
+            found = 0
+            while not found and (page := await tx.scan(start, end)):
+                for each in page:
+                    kept = decode_snapshot(each.value)
+                    if kept.name == snapshot and not kept.state:
+                        found = int.from_bytes(each.key[-8:], "big")
+                start = page[-1].key + b"\0"
+            if not found:
+                raise NotFound(f"volume {name!r} has no snapshot {snapshot!r}")
+            return msgspec.structs.replace(row, frozen=True)
+
+        await self.update(name, change)
+        return found
+
+    async def thaw(self, name: str, *, rolling: int = 0) -> Volume:
+        """Let a frozen volume be changed again; with `rolling` let it show that snapshot instead, until it is as it was then.
+
+        Raises:
+            VolumeNotFound
+        """
+
+        async def body(tx: Transaction) -> None:
+            key = keys.volume_name_key(name)
+            value = await tx.get(key)
+            if value is None:
+                raise VolumeNotFound(f"no volume {name!r}")
+            row: VolumeRow = checked(decode_volume, key, value)
+            row = msgspec.structs.replace(
+                row, frozen=bool(rolling), rolling=rolling, rolled=row.rolled or bool(rolling)
+            )
             tx.put(key, encode(row))
 
         await transact(self._store, body)
@@ -260,6 +312,7 @@ class Volumes:
             if value is None:
                 raise VolumeNotFound(f"no volume {name!r}")
             row: VolumeRow = checked(decode_volume, key, value)
+            demand_thawed(row)
             prefix = keys.prefix(row.number)
             if await tx.scan(prefix + keys.SNAPSHOTS[0], prefix + keys.SNAPSHOTS[1], limit=1):
                 raise NotEmpty(f"volume {name!r} has snapshots")
@@ -319,6 +372,27 @@ class Volumes:
             return msgspec.structs.replace(row, settings=row.settings + 1)
 
         await self.update(name, change)
+
+
+def demand_thawed(row: VolumeRow) -> None:
+    """Raise while nothing may change a volume.
+
+    Raises:
+        Busy
+    """
+    if row.frozen:
+        raise Busy(f"volume {row.name!r} is being rolled back")
+
+
+def demand_writable(volume: Volume, name: str) -> None:
+    """Raise where a volume, or a snapshot as one, cannot be changed.
+
+    Raises:
+        Busy, ReadOnly
+    """
+    if volume.snapshot != volume.row.rolling or volume.row.read_only:
+        raise ReadOnly(f"volume {name!r} is read only")
+    demand_thawed(volume.row)
 
 
 async def unpin(tx: Transaction, clone: int, base: tuple[int, int]) -> None:
