@@ -132,6 +132,85 @@ def snapshot(
 
 
 @app.command()
+def rollback(
+    source: Annotated[str, typer.Argument(metavar="NAME@SNAP", help="What it goes back to.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Although files are open: who has them sees an error.")
+    ] = False,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Make a volume as a snapshot of it was. Snapshots stay, later ones too: take one before, to be able to return."""
+
+    def run() -> None:
+        name, at, snapshot = source.partition("@")
+        if not at:
+            raise InvalidArgument(f'"{source}": allowed: NAME@SNAP; `warp volume show {name}`')
+        with shown("rolling back", quiet=json) as progress:
+            done = ask(
+                config,
+                data,
+                "volume.rollback",
+                progress=progress,
+                name=name,
+                snapshot=snapshot,
+                force=force,
+            )
+        if json:
+            as_json(done)
+        else:
+            say(f"[green]rolled back[/] {name} to {snapshot}: {done['rows_changed']:,} rows")
+
+    return reported(run, json=json)
+
+
+@app.command()
+def prune(
+    name: Name,
+    older_than: Annotated[
+        str, typer.Option("--older-than", metavar="AGE", help="As in 36h or 7d.")
+    ] = "",
+    keep: Annotated[
+        int, typer.Option("--keep", min=0, help="The newest so many stay, whatever their age.")
+    ] = 0,
+    matching: Annotated[
+        str, typer.Option("--matching", metavar="PATTERN", help="Only names like daily-*.")
+    ] = "*",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say which would be removed.")
+    ] = False,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Remove snapshots that have had their time, and what only they held. Those with clones stay."""
+
+    def run() -> None:
+        with shown("freeing", quiet=json) as progress:
+            done = ask(
+                config,
+                data,
+                "volume.prune",
+                progress=progress,
+                name=name,
+                older_than_s=_age(older_than) if older_than else None,
+                keep=keep,
+                matching=matching,
+                dry_run=dry_run,
+            )
+        if json:
+            as_json(done)
+            return
+        for each in done["deleted"]:
+            say(f"{'would remove' if dry_run else '[green]removed[/]'} {name}@{each}")
+        if not done["deleted"]:
+            say(f"No snapshot of {name} has had its time.")
+
+    return reported(run, json=json)
+
+
+@app.command()
 def clone(
     source: Annotated[str, typer.Argument(metavar="NAME[@SNAP]", help="What it begins as.")],
     target: Annotated[str, typer.Argument(help="The new volume's name.")],
@@ -181,6 +260,15 @@ def delete(
             say(f"[green]removed[/] {name}")
 
     return reported(run, json=json)
+
+
+def _age(text: str) -> float:
+    from warp_core.config.types import Duration
+
+    try:
+        return float(Duration.parse(text))
+    except ValueError as error:
+        raise InvalidArgument(f'age "{text}": allowed: {Duration.ALLOWED}') from error
 
 
 def _settings(words: list[str] | tuple[()]) -> dict[str, str]:

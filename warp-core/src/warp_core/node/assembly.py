@@ -132,9 +132,14 @@ async def _checkpoints(inodes: Inodes, files: NamespaceFiles) -> AsyncIterator[N
 
 @asynccontextmanager
 async def _resumed(node: Node) -> AsyncIterator[None]:
-    """Go on with what an earlier run was freeing: snapshots that were deleted and not cleaned."""
+    """Go on with what an earlier run began: volumes that roll back, snapshots that were deleted and not cleaned."""
 
     async def clean() -> None:
+        try:
+            for name in await node.snapshots.resume():
+                log.info("rolled back, as begun before the restart", volume=name)
+        except WarpError as error:
+            log.error("a rollback is not finished: the volume stays read only", error=str(error))
         for volume in await node.namespace.volumes.all():
             try:
                 done = False

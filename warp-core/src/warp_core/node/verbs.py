@@ -58,6 +58,24 @@ class Snapshot(msgspec.Struct, frozen=True):
     snapshot: str
 
 
+class Rollback(msgspec.Struct, frozen=True):
+    """A snapshot that a volume goes back to; `force` although files are open."""
+
+    name: str
+    snapshot: str
+    force: bool = False
+
+
+class Prune(msgspec.Struct, frozen=True):
+    """Which snapshots of a volume have had their time."""
+
+    name: str
+    older_than_s: float | None = None
+    keep: int = 0
+    matching: str = "*"
+    dry_run: bool = False
+
+
 class CloneVolume(msgspec.Struct, frozen=True):
     """A volume to be, that begins as another is, or as a snapshot of it was."""
 
@@ -248,6 +266,33 @@ async def snapshot_delete(node: Node, arguments: Snapshot, progress: Progress) -
         passes += 1
         progress({"passes": passes})
     return {"deleted": f"{arguments.name}@{arguments.snapshot}"}
+
+
+async def volume_rollback(node: Node, arguments: Rollback, progress: Progress) -> object:
+    """Make a volume as one of its snapshots has it. Later snapshots stay."""
+    changed = await node.snapshots.rollback(
+        arguments.name,
+        arguments.snapshot,
+        force=arguments.force,
+        progress=lambda rows: progress({"rows": rows}),
+    )
+    return {"volume": arguments.name, "snapshot": arguments.snapshot, "rows_changed": changed}
+
+
+async def volume_prune(node: Node, arguments: Prune, progress: Progress) -> object:
+    """Delete snapshots of a volume that are old, or more than are to be kept."""
+    gone = await node.snapshots.prune(
+        arguments.name,
+        older_than_s=arguments.older_than_s,
+        keep=arguments.keep,
+        matching=arguments.matching,
+        dry_run=arguments.dry_run,
+    )
+    passes = 0
+    while not arguments.dry_run and not await node.snapshots.clean(arguments.name):
+        passes += 1
+        progress({"passes": passes})
+    return {"volume": arguments.name, "deleted": gone, "dry_run": arguments.dry_run}
 
 
 async def volume_clone(node: Node, arguments: CloneVolume, progress: Progress) -> object:
@@ -531,6 +576,8 @@ _TABLE: tuple[tuple[str, type[msgspec.Struct], Run], ...] = (
     ("volume.delete", Named, volume_delete),
     ("volume.set", Settings, volume_set),
     ("volume.snapshot", Snapshot, volume_snapshot),
+    ("volume.rollback", Rollback, volume_rollback),
+    ("volume.prune", Prune, volume_prune),
     ("volume.clone", CloneVolume, volume_clone),
     ("snapshot.delete", Snapshot, snapshot_delete),
     ("disk.create", SizedDisk, disk_create),
