@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import TracebackType
@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Self
 
 from warp_core.containers import facts
 from warp_core.containers.buffers import BufferPool
-from warp_core.containers.collector import Collector
+from warp_core.containers.collector import Collector, living
 from warp_core.containers.filters import Codecs, decode_frames, encode_frames
 from warp_core.containers.fleet import Copy, Fleet
 from warp_core.containers.format import (
     CONTAINER_SIZE,
     Chunk,
+    Head,
     Kind,
     Lane,
     Owner,
@@ -36,10 +37,11 @@ from warp_core.containers.leases import Leases
 from warp_core.containers.policy import DataPolicy, StoreSlot
 from warp_core.containers.reader import Reader
 from warp_core.containers.reclaim import Pin, Refers
+from warp_core.containers.records import inventory
 from warp_core.containers.scrub import HealReport, Scrubber, ScrubReport
 from warp_core.containers.shared import SharedLog
 from warp_core.containers.writer import ChunkWriter
-from warp_core.errors import TooLarge, Unavailable, WarpError
+from warp_core.errors import Corrupt, TooLarge, Unavailable, WarpError
 from warp_core.interfaces.codecs import Codec
 from warp_core.interfaces.stores import Buffer
 
@@ -338,6 +340,23 @@ class Containers:
         `refers(owner, chunk)` says whether a row leads to the chunk; commits must have been replayed before the first call.
         """
         return await self._collector.recover(refers, budget)
+
+    async def records(self, *, of_this_session: bool = False) -> AsyncIterator[Head]:
+        """Yield every payload record that was not noted as dead, container by container; what cannot be read is left out.
+
+        What this session writes may be on its way to its rows, so it comes only when it is asked for.
+        """
+        for entry in list(self._fleet.containers.values()):
+            if not of_this_session and self._of_this_session(entry.id):
+                continue
+            await self._fleet.describe(entry)
+            try:
+                found = await inventory(self._fleet, entry)
+            except Corrupt:
+                continue
+            for head in living(self._fleet, entry, found):
+                if head.kind == Kind.PAYLOAD:
+                    yield head
 
     def journal_end(self) -> int:
         """Return the segment that the journal writes now, 0 without a journal."""

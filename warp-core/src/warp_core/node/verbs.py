@@ -18,6 +18,7 @@ from warp_core.metadata import Transaction
 from warp_core.metrics import render, snapshot
 from warp_core.namespace.check import Check, CheckReport
 from warp_core.namespace.rows import VolumeRow
+from warp_core.namespace.salvage import SalvageReport, salvage
 from warp_core.namespace.tree import Volume
 from warp_core.node.assembly import Node
 from warp_core.node.control import Progress, Verb
@@ -539,9 +540,10 @@ async def heal(node: Node, arguments: Nothing, progress: Progress) -> object:
 
 
 class Fsck(msgspec.Struct, frozen=True):
-    """How to check: `deep` reads every byte."""
+    """How to check: `deep` reads every byte; `salvage` first names content that has lost its rows."""
 
     deep: bool = False
+    salvage: bool = False
 
 
 async def fsck(node: Node, arguments: Fsck, progress: Progress) -> object:
@@ -550,6 +552,9 @@ async def fsck(node: Node, arguments: Fsck, progress: Progress) -> object:
     def tell(report: CheckReport) -> None:
         progress({"rows": report.rows, "chunks": report.chunks, "problems": report.problem_count})
 
+    named = SalvageReport()
+    if arguments.salvage:
+        named = await salvage(node.namespace, node.data.containers.records())
     checked = await Check(node.namespace, deep=arguments.deep, progress=tell).run()
     scrubbed = await scrub(node, Scrub(deep=arguments.deep), progress)
     return {
@@ -561,6 +566,9 @@ async def fsck(node: Node, arguments: Fsck, progress: Progress) -> object:
         "problem_count": checked.problem_count,
         "problems": checked.problems,
         "containers": scrubbed,
+        "salvaged": named.revisions,
+        "salvaged_bytes": named.bytes,
+        "salvage_unreadable": named.unreadable,
     }
 
 
