@@ -1,4 +1,4 @@
-"""What the namespace costs: CPU of Objects.put, get, head, list, delete, at several sizes of a volume, on engines in memory and on disk.
+"""What the namespace costs: CPU of the Objects verbs at several sizes of a volume, on engines in memory and on disk.
 
     python benchmarks/namespace.py --engine memory --objects 1000 100000
     python benchmarks/namespace.py --engine local --objects 1000 100000 1000000 --profile put
@@ -58,7 +58,6 @@ async def opened(engine: str, folder: Path) -> AsyncIterator[NamespaceObjects]:
             from warp_local.engine import Local
 
             store = await stack.enter_async_context(Disk(DiskConfig(), folder))
-            slots = [StoreSlot("d", store)]
             journal = await stack.enter_async_context(Journal([store]))
         containers = await stack.enter_async_context(
             Containers([StoreSlot("d", store)], codec=lambda name: Fixed(8 << 20), journal=journal)
