@@ -50,12 +50,23 @@ class Page(NamedTuple):
 
 
 @dataclass(slots=True)
+class Kept:
+    """What a snapshot keeps."""
+
+    names: dict[bytes, list[Version]]
+    directories: set[bytes]
+    symlinks: dict[bytes, bytes]
+
+
+@dataclass(slots=True)
 class ModelVolume:
-    """A volume."""
+    """A volume. `directories` are those that stay when they are empty; names imply others. `symlinks` are no objects."""
 
     versioning: str = "off"
     names: dict[bytes, list[Version]] = field(default_factory=dict)
-    snapshots: dict[str, dict[bytes, list[Version]]] = field(default_factory=dict)
+    directories: set[bytes] = field(default_factory=set)
+    symlinks: dict[bytes, bytes] = field(default_factory=dict)
+    snapshots: dict[str, Kept] = field(default_factory=dict)
     made: int = 0
 
     # Objects --------------------------------------------------------------------------------------
@@ -76,6 +87,8 @@ class ModelVolume:
     def delete(self, key: bytes, marker: str = NULL) -> bool:
         """Delete a name as versioning says; return whether it had a current version."""
         found = self.current(key) is not None
+        if key in self.symlinks:
+            return False
         if self.versioning == "off":
             self.names.pop(key, None)
         else:
@@ -93,6 +106,7 @@ class ModelVolume:
 
     def _insert(self, key: bytes, version: str, file: File | None) -> Version:
         self.made += 1
+        self.symlinks.pop(key, None)
         made = Version(version, file, self.made)
         older = self.names.get(key, [])
         if self.versioning == "off":
@@ -165,15 +179,110 @@ class ModelVolume:
         file = self._file(key)
         file.content = file.content[:size].ljust(size, b"\0")
 
+    def create(self, key: bytes, version: str = NULL) -> None:
+        """Make an empty file; the name is free."""
+        self.settle(key)
+        self._insert(key, version, File(b""))
+
+    def punch(self, key: bytes, offset: int, length: int) -> None:
+        """Make a range read as zeros; the size stays."""
+        file = self._file(key)
+        end = min(offset + length, len(file.content))
+        if offset < end:
+            file.content = file.content[:offset] + bytes(end - offset) + file.content[end:]
+
+    def clone_file(self, source: bytes, target: bytes, version: str = NULL) -> None:
+        """Make a file with the content of another; the target is free."""
+        self.settle(target)
+        self._insert(target, version, File(self._file(source).content))
+
     def link(self, source: bytes, target: bytes, version: str = NULL) -> None:
         """Give a file another name; the target is free."""
+        self.settle(target)
         self._insert(target, version, self._file(source))
 
+    def unlink(self, key: bytes, marker: str = NULL) -> None:
+        """Remove a file's name, or a symbolic link."""
+        self.settle(key)
+        if self.symlinks.pop(key, None) is None:
+            self.delete(key, marker)
+
     def rename(self, source: bytes, target: bytes, version: str = NULL, marker: str = NULL) -> None:
-        """Move a name; what the target was becomes a version, or goes."""
+        """Move a file's name; what the target was becomes a version, or goes. Two names of one file: nothing happens."""
+        there = self.current(target)
         file = self._file(source)
+        if there is not None and there.file is file:
+            return
+        self.settle(source)
+        self.settle(target)
         self._insert(target, version, file)
         self.delete(source, marker)
+
+    def symlink(self, key: bytes, target: bytes) -> None:
+        """Make a symbolic link; the name is free."""
+        self.settle(key)
+        self.symlinks[key] = target
+
+    # Directories ----------------------------------------------------------------------------------
+
+    def settle(self, key: bytes) -> None:
+        """Note that the Files view changed an entry: the directory that it lies in stays from now on."""
+        parent = key.rpartition(b"/")[0]
+        if parent:
+            self.directories.add(parent)
+
+    def children(self, path: bytes) -> dict[bytes, str]:
+        """Return a directory's entries (b"": the root), as the Files view shows them: a directory hides a file of its name."""
+        prefix = path + b"/" if path else b""
+        found: dict[bytes, str] = {}
+        live = {key: "file" for key in self.names if self.current(key) is not None}
+        live |= dict.fromkeys(self.symlinks, "symlink")
+        live |= {each + b"/": "directory" for each in self.directories}
+        for key, kind in live.items():
+            if not key.startswith(prefix) or key == prefix:
+                continue
+            name, slash, _ = key[len(prefix) :].partition(b"/")
+            if slash:
+                found[name] = "directory"
+            else:
+                found.setdefault(name, kind)
+        return found
+
+    def is_directory(self, path: bytes) -> bool:
+        """Say whether a path is a directory, made or implied."""
+        return not path or path in self.directories or bool(self.children(path))
+
+    def mkdir(self, path: bytes) -> None:
+        """Make a directory; the name is free."""
+        self.settle(path)
+        self.directories.add(path)
+
+    def rmdir(self, path: bytes) -> None:
+        """Remove an empty directory."""
+        self.settle(path)
+        self.directories.discard(path)
+
+    def rename_directory(self, source: bytes, target: bytes) -> None:
+        """Move a directory with its history; the target is free, and had none."""
+        self.settle(source)
+        self.settle(target)
+        self.directories.add(source)
+
+        def moved(path: bytes) -> bytes:
+            if path == source or path.startswith(source + b"/"):
+                return target + path[len(source) :]
+            return path
+
+        below = source + b"/"
+        self.names = {
+            moved(key) if key.startswith(below) else key: value for key, value in self.names.items()
+        }
+        self.symlinks = {
+            moved(key) if key.startswith(below) else key: value
+            for key, value in self.symlinks.items()
+        }
+        self.directories = {moved(path) for path in self.directories}
+        self.directories.add(target)
 
     def _file(self, key: bytes) -> File:
         found = self.current(key)
@@ -185,15 +294,19 @@ class ModelVolume:
 
     def snapshot(self, name: str) -> None:
         """Keep everything as it is now."""
-        self.snapshots[name] = copy.deepcopy(self.names)
+        self.snapshots[name] = self._kept()
 
     def rollback(self, name: str) -> None:
         """Make everything as a snapshot has it."""
-        self.names = copy.deepcopy(self.snapshots[name])
+        kept = copy.deepcopy(self.snapshots[name])
+        self.names, self.directories, self.symlinks = kept.names, kept.directories, kept.symlinks
 
     def prune(self, name: str) -> None:
         """Forget a snapshot."""
         del self.snapshots[name]
+
+    def _kept(self) -> Kept:
+        return copy.deepcopy(Kept(self.names, self.directories, self.symlinks))
 
 
 @dataclass(slots=True)
@@ -210,7 +323,8 @@ class Model:
     def clone(self, volume: str, snapshot: str, target: str) -> ModelVolume:
         """Make a volume of a snapshot."""
         source = self.volumes[volume]
-        made = ModelVolume(source.versioning, copy.deepcopy(source.snapshots[snapshot]))
+        kept = copy.deepcopy(source.snapshots[snapshot])
+        made = ModelVolume(source.versioning, kept.names, kept.directories, kept.symlinks)
         self.volumes[target] = made
         return made
 

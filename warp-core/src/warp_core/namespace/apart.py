@@ -235,7 +235,19 @@ class Inodes:
             live.content.inode = msgspec.structs.replace(live.content.inode, shared=True)
         if held:
             change.rows.put_present(keys.orphan_key(number), b"")
-        return version if kept else msgspec.structs.replace(version, revision=0)
+        if not kept:
+            return msgspec.structs.replace(version, revision=0)
+        # The file goes on at its other names: a version that becomes current again is a file of its own.
+        return msgspec.structs.replace(version, inode=await change.take_id())
+
+    async def unnamed(self, change: Change, number: int) -> None:
+        """Take one name from an inode without content: a symbolic link, a special file."""
+        inode = await inode_row(change.rows, number)
+        if inode is not None and inode.links > 1:
+            left = msgspec.structs.replace(inode, links=inode.links - 1, changed_ns=change.now_ns)
+            await put_inode(change, number, left)
+        else:
+            await change.rows.delete(keys.inode_key(number))
 
     async def flatten(self, stored: Rows, revision: int, size: int) -> list[Extent]:
         """Return the extents of a revision as rows of one moment tell it.

@@ -67,6 +67,9 @@ class Apart(Protocol):
     async def unlinked(self, change: Change, name: Name, holder: bytes) -> Name:
         """Take one name from the inode; return the name as a version to keep or drop: with a revision that it holds by `holder`."""
 
+    async def unnamed(self, change: Change, number: int) -> None:
+        """Take one name from an inode without content: a symbolic link, a special file."""
+
     async def summary(self, stored: Rows, name: Name) -> Name:
         """Return the name with what its inode knows: revision, size, etag, times."""
 
@@ -365,11 +368,14 @@ class Change:
         current = path.current
         if current is not None:
             self.disturbed.add(current.inode)
-        if current is not None and current.revision == 0 and current.kind == FILE:
+        kept: Name | None
+        if current is not None and current.kind != FILE:
+            assert self.apart is not None, "a symbolic link, and no Files view"
+            await self.apart.unnamed(self, current.inode)
+            kept = None
+        elif current is not None and current.revision == 0:
             assert self.apart is not None, "an inode set apart, and no Files view"
-            kept: Name | None = await self.apart.unlinked(
-                self, current, self.holder(path, current.sequence)
-            )
+            kept = await self.apart.unlinked(self, current, self.holder(path, current.sequence))
         else:
             kept = current
         if current is not None and path.names[-1].kind == FILE:

@@ -163,6 +163,7 @@ class Namer(Finder):
         """Write the rows of a new entry that is no directory."""
         path = await self._path(change, directory, name, is_directory=False)
         await change.make_way(path)
+        await change.supersede(path)
         number = await change.take_id()
         entry = Name(
             change.epoch,
@@ -273,14 +274,8 @@ class Namer(Finder):
                 await change.put_marker(path)
             await take_row(change, path)
             return
-        inode = await inode_row(change.rows, found.number)
         await change.drop_name(path)
-        if inode is not None and inode.links > 1:
-            await put_inode(
-                change, found.number, msgspec.structs.replace(inode, links=inode.links - 1)
-            )
-        else:
-            await change.rows.delete(keys.inode_key(found.number))
+        await self.inodes.unnamed(change, found.number)
 
     async def link(self, file: Ref, directory: Ref, name: bytes, caller: Caller = ROOT) -> FileInfo:
         """See `Files.link`."""
@@ -303,6 +298,7 @@ class Namer(Finder):
                 change.rows.delete_present(keys.orphan_key(file.inode))
             path = await self._path(change, directory, name, is_directory=False)
             await change.make_way(path)
+            await change.supersede(path)
             entry = Name(
                 change.epoch,
                 inode.kind,
@@ -467,6 +463,7 @@ class Namer(Finder):
             version = msgspec.structs.replace(
                 name,
                 born=change.epoch,
+                inode=await change.take_id(),  # the file goes on elsewhere
                 revision=inode.revision,
                 size=inode.size,
                 etag=inode.etag,
@@ -492,8 +489,7 @@ class Namer(Finder):
         path = await self._path(change, place, raw, is_directory=moved.is_directory)
         await change.make_way(path)
         if not moved.is_directory:
-            if path.current is not None:
-                await change.supersede(path)
+            await change.supersede(path)
             lifted = msgspec.structs.replace(
                 lifted,
                 sequence=await change.next_sequence(path),
