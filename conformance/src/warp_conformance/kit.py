@@ -200,5 +200,5 @@ def _with_limit(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...,
 
 def sample_of(entry: Entry[Any], folder: Path) -> msgspec.Struct:
     """Return the configuration that an entry may be tried with: its sample, or all defaults where it names none."""
-    made = entry.sample(folder)
+    made = entry.sampled(folder)
     return entry.config() if isinstance(made, NoConfig) else made

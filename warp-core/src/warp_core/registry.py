@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -25,7 +25,8 @@ class Entry(Generic[P]):
     """One thing that a plugin offers.
 
     `build(config, context)` makes the part without side effects; resources open when it is entered. `context` is what its kind gets
-    (see `warp_core.contexts`). `sample(folder)` returns a configuration that kits and skeletons may try, using only `folder`.
+    (see `warp_core.contexts`). `sample(folder)` returns a configuration that kits and skeletons may try, using only `folder`; without one
+    they try all defaults.
     `by_default` says of a protocol or service that a node runs it without being told: it needs no privilege, and its
     configuration's defaults stay on loopback.
     """
@@ -34,8 +35,12 @@ class Entry(Generic[P]):
     build: Callable[[Any, Any], P]
     config: type[msgspec.Struct] = NoConfig
     summary: str = ""
-    sample: Callable[[Path], msgspec.Struct] = field(default=lambda folder: NoConfig())
+    sample: Callable[[Path], msgspec.Struct] | None = None
     by_default: bool = True
+
+    def sampled(self, folder: Path) -> msgspec.Struct:
+        """Return a configuration to try; without a sample of its own, all defaults."""
+        return self.sample(folder) if self.sample is not None else self.config()
 
 
 class Registry(Generic[P]):

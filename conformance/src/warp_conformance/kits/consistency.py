@@ -77,7 +77,7 @@ def adopt(entry: Entry[MetaStore]) -> Iterator[tuple[type[Kit], dict[str, Any]]]
                     metrics=Metrics(),
                     monotonic=time.monotonic,
                 )
-                store = entry.build(entry.sample(tmp_path), context)
+                store = entry.build(entry.sampled(tmp_path), context)
                 yield await stack.enter_async_context(store)
 
         return opened

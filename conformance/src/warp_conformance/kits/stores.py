@@ -52,7 +52,7 @@ def adopt(entry: Entry[BlobStore]) -> Iterator[tuple[type[Kit], dict[str, Any]]]
 
         async def again() -> BlobStore:
             await stack.aclose()
-            store = entry.build(entry.sample(tmp_path), StoreContext(tmp_path, Metrics()))
+            store = entry.build(entry.sampled(tmp_path), StoreContext(tmp_path, Metrics()))
             return await stack.enter_async_context(store)
 
         yield again
