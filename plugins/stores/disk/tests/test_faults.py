@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from warp_core.config.types import Size
-from warp_core.errors import NoSpace, StoreFailed
+from warp_core.errors import InvalidArgument, NoSpace, StoreFailed
 from warp_disk import Config, Disk, files
 
 
@@ -131,6 +131,7 @@ async def test_recycled_files_are_taken_again_and_others_are_not(store: Disk) ->
     await store.write("r1", offset=0, buffers=[b"secret" * 1000], sync=True)
     await store.seal("r1", size=size - 10_000)
     await store.delete("r1")
+    assert len(os.listdir(store.path / "spare")) == 1  # an inode's number alone could be chance
     await store.create("r2", reserve=size, recycle=True)
 
     assert (store.path / "blobs" / "r2").stat().st_ino == inode
@@ -141,6 +142,29 @@ async def test_recycled_files_are_taken_again_and_others_are_not(store: Disk) ->
     assert await store.read("plain", offset=0, length=size) == bytes(size)
     await store.create("small", reserve=1000, recycle=True)
     assert await store.read("small", offset=0, length=1000) == bytes(1000)
+
+
+async def test_a_punched_file_is_not_taken_again(store: Disk) -> None:
+    await store.create("r", reserve=300_000, recycle=True)
+    await store.seal("r", size=300_000)
+    await store.punch("r", offset=0, length=100_000)
+    await store.delete("r")
+
+    assert os.listdir(store.path / "spare") == []
+
+
+async def test_a_crash_while_a_blob_is_punched_leaves_it_whole(tmp_path: Path) -> None:
+    config = Config(path="d", reserve=Size(0))
+    async with Disk(config, tmp_path) as store:
+        await store.put("a", [b"x" * 10_000])
+        path = store.path / "blobs" / "a"
+    path.chmod(0o601)
+    async with Disk(config, tmp_path) as store:
+        with pytest.raises(InvalidArgument, match="whole"):
+            await store.write("a", offset=0, buffers=[b"y"])
+        await store.punch("a", offset=0, length=4096)
+
+        assert await store.read("a", offset=0, length=10_000) == bytes(4096) + b"x" * 5904
 
 
 async def test_syncing_folders_is_not_forgotten(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import itertools
 import os
+import stat
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -43,6 +46,7 @@ WHOLE = (
 )
 GROWING = 0o600
 RECYCLED = 0o010  # beside the state: every block was written, so the file may become a spare when it is deleted
+PUNCHED = 0o001  # beside GROWING: writable for the moment of a punch by who is not root, and whole all the same
 SPARE_FIT = 0.75  # how much of the wanted size a spare must have: sealed segments are a little shorter than full ones
 
 
@@ -60,6 +64,24 @@ class _File:
         self.dropped = False
 
 
+def _grows(mode: int) -> bool:
+    return bool(mode & 0o200) and not mode & PUNCHED
+
+
+def _punch_whole(descriptor: int, offset: int, length: int) -> None:
+    """Free blocks of a file that its owner may not write; a crash leaves it whole."""
+    os.fchmod(descriptor, GROWING | PUNCHED)
+    try:
+        # Opened again by what it is, not by its name, which may have been deleted since.
+        writable = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            files.punch(writable, offset, length)
+        finally:
+            os.close(writable)
+    finally:
+        os.fchmod(descriptor, WHOLE)
+
+
 class Disk(BlobStore):
     """Blobs as files below `path`."""
 
@@ -72,6 +94,7 @@ class Disk(BlobStore):
         self._blobs = self.path / "blobs"
         self._spare = self.path / "spare"
         self._files: dict[str, _File] = {}
+        self._punching = threading.Lock()
         self._failed: set[str] = set()  # blobs whose sync failed: what they hold is unknown
         self._folders: set[Path] = set()  # known to exist, durably
         self._scratch = memoryview(bytearray(SCRATCH))
@@ -295,8 +318,19 @@ class Disk(BlobStore):
         if not self.capabilities.punch:
             await super().punch(name, offset=offset, length=length)
         file = await self._open(name)
+
+        def work() -> None:
+            status = os.fstat(file.descriptor)
+            if status.st_mode & RECYCLED:  # not every block of it is written any more
+                os.fchmod(file.descriptor, stat.S_IMODE(status.st_mode) & ~RECYCLED)
+            if fcntl.fcntl(file.descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR:
+                files.punch(file.descriptor, offset, length)
+            else:
+                with self._punching:  # else one call would end another's moment
+                    _punch_whole(file.descriptor, offset, length)
+
         try:
-            await self._run(lambda: files.punch(file.descriptor, offset, length), "punch", name)
+            await self._run(work, "punch", name)
         finally:
             self._leave(file)
 
@@ -373,7 +407,7 @@ class Disk(BlobStore):
         except PermissionError:  # whole, and we are not root
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         status = os.fstat(descriptor)
-        return _File(descriptor, status.st_size, growing=bool(status.st_mode & 0o200))
+        return _File(descriptor, status.st_size, growing=_grows(status.st_mode))
 
     def _sync(self, name: str, file: _File) -> None:
         try:
@@ -462,13 +496,8 @@ class Disk(BlobStore):
             os.close(descriptor)
 
     def _remove(self, target: Path) -> None:
-        status = target.stat()
-        growing = status.st_mode & 0o200
-        if (
-            growing
-            and status.st_mode & 0o010
-            and len(os.listdir(self._spare)) < self._config.spares
-        ):
+        recycled = target.stat().st_mode & RECYCLED
+        if recycled and len(os.listdir(self._spare)) < self._config.spares:
             os.rename(target, self._spare / f"{os.getpid()}-{next(self._numbers)}")
             files.sync_folder(self._spare)
         else:
