@@ -226,3 +226,28 @@ def test_judging_is_against_what_is_applied_and_not_only_what_is_durable():
     with pytest.raises(Conflict):
         rows.judge(Commit(checks=[KeyCheck(b"k", 0)], writes=[Write(b"k", b"w")]))
     rows.judge(Commit(checks=[KeyCheck(b"k", version)], writes=[Write(b"k", b"w")]))
+
+
+def test_a_family_that_the_base_has_no_row_of_is_looked_at_once_until_the_next_checkpoint():
+    base = Base()
+    rows = Rows(base)
+    put(rows, b"volumeD1", b"one")
+    base.take(rows)
+    base.take(rows)
+    asked = []
+    scan = base.scan
+    base.scan = lambda start, *more: asked.append(start) or scan(start, *more)
+
+    def found():
+        return [row.key for row in rows.scan(b"volumX1", b"volumX9", rows.durable, 3, False)]
+
+    assert [found(), found(), found()] == [[], [], []]
+    assert len(asked) == 2  # the range, and then its whole family
+    put(rows, b"volumX5", b"five")
+    assert found() == [b"volumX5"]
+    base.take(rows)
+    assert found() == [b"volumX5"]  # from the frozen layer
+    base.take(rows)
+    assert found() == [b"volumX5"]  # from the base
+    assert rows.scan(b"volumX6", b"volumX9", rows.durable, 3, True) == []
+    assert found() == [b"volumX5"]  # one empty range does not make a family bare

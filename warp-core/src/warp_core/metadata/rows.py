@@ -52,6 +52,7 @@ Node = tuple[int, bytes | None, "Node | None"]
 Changes = tuple[tuple[bytes, bytes | None], ...]
 
 LEAD = 6  # bytes of a key: what rows of one family of one volume begin with
+BARE_MAX = 4096  # leads of which is remembered whether the base has rows: families in use, about 100 bytes each
 
 _STAMP = Struct(">Q")
 _ALL_ONES = 2**64 - 1
@@ -103,6 +104,9 @@ class Rows:
         self._frozen_unsorted: list[bytes] = []
         self._frozen_leads: set[bytes] = set()
         self._frozen_rows = 0
+        # Whether the base has no row at all of a lead, of those that were asked for; true until `thaw`: what comes into the base
+        # before it is in the frozen layer as well.
+        self._bare: dict[bytes, bool] = {}
 
     # Reading --------------------------------------------------------------------------------------
 
@@ -177,7 +181,7 @@ class Rows:
         while True:
             wanted = limit - len(rows)
             step = max(wanted, SCAN_STEP_MIN)
-            below = self.base.scan(start, end, step, reverse)
+            below = self._of_base(start, end, step, reverse)
             exhausted = len(below) < step
             if exhausted:
                 low, high = start, end
@@ -199,6 +203,22 @@ class Rows:
                 end = low
             else:
                 start = high
+
+    def _of_base(self, start: bytes, end: bytes, limit: int, reverse: bool) -> list[Row]:
+        """Return up to `limit` rows of the base; most volumes have families without any, such as holders of revisions."""
+        assert self.base is not None
+        lead = start[:LEAD]
+        alike = _alike(lead, end)
+        bare = self._bare.get(lead) if alike else False
+        if bare:
+            return []
+        rows = self.base.scan(start, end, limit, reverse)
+        if not rows and bare is None:
+            if len(self._bare) >= BARE_MAX:
+                self._bare.clear()
+            behind = _behind(lead)
+            self._bare[lead] = bool(behind) and not self.base.scan(lead, behind, 1, False)
+        return rows
 
     def columns(
         self, start: bytes, end: bytes, at: int, limit: int
@@ -265,7 +285,7 @@ class Rows:
         Most small ranges have none that changed lately; where all keys of the range share their lead that costs a look into a set.
         """
         lead = start[:LEAD]
-        alike = len(lead) == LEAD and (end.startswith(lead) or end == _behind(lead))
+        alike = _alike(lead, end)
         layers = []
         if self._frozen and (not alike or lead in self._frozen_leads):
             layers.append((self._frozen, self._frozen_ordered()))
@@ -451,6 +471,7 @@ class Rows:
         self.frozen_at = 0
         self._frozen, self._frozen_keys, self._frozen_unsorted = {}, SortedList(), []
         self._frozen_leads = set()
+        self._bare.clear()
         self.logged_rows -= self._frozen_rows
         self._frozen_rows = 0
 
@@ -510,6 +531,11 @@ class RowsView(View):
         if self._open:
             self._open = False
             self._rows.close_view(self.version)
+
+
+def _alike(lead: bytes, end: bytes) -> bool:
+    """Say whether all keys from one that begins with `lead` up to `end` do."""
+    return len(lead) == LEAD and (end.startswith(lead) or end == _behind(lead))
 
 
 def _behind(lead: bytes) -> bytes:

@@ -43,8 +43,8 @@ from warp_core.namespace.rows import (
 )
 from warp_core.namespace.tree import Rows, Volume, VolumeTransaction
 from warp_core.namespace.usage import Usage
+from warp_core.namespace.witnesses import WITNESSES, Witnesses
 
-WITNESSES: Final = 8  # rows of a directory of which one is watched: enough that parallel deletes rarely watch each other's
 GARBAGE_CHUNKS: Final = 1000  # of one garbage row: about 40 bytes each, within a row's 64 KiB
 
 
@@ -184,6 +184,7 @@ class Change:
         "_touched",
         "_usage",
         "_volume_of",
+        "_witnesses",
         "apart",
         "disturbed",
         "now_ns",
@@ -201,8 +202,10 @@ class Change:
         take_id: Callable[[], Awaitable[int]],
         volume_of: Callable[[Transaction, int], Awaitable[Volume]],
         apart: Apart | None = None,
+        witnesses: Witnesses | None = None,
     ) -> None:
         self.rows = transaction
+        self._witnesses = Witnesses() if witnesses is None else witnesses
         self.now_ns = now_ns
         self.take_id = take_id
         self._volume_of = volume_of
@@ -319,15 +322,21 @@ class Change:
         """Say whether a range has a row; the commit fails if that is not so any more.
 
         One row out of several at the end is watched, so that deletes of a directory's entries side by side do not collide.
+        Those that were found last time are tried first: a row costs much less than a range.
         """
         if not self.rows.volume.plain:
             return bool(await self.rows.scan(start, end, limit=1))
         engine, prefix = self.rows.engine, self.rows.volume.prefix
+        while (known := self._witnesses.one_of(prefix + start)) is not None:
+            if await engine.get(known) is not None:
+                return True
+            self._witnesses.gone(prefix + start, known)
         found = await engine.scan(
             prefix + start, prefix + end, limit=WITNESSES, reverse=True, checked=False
         )
         if not found:
             return bool(await engine.scan(prefix + start, prefix + end, limit=1))
+        self._witnesses.seen(prefix + start, [row.key for row in found])
         witness = random.choice(found)
         if witness.version:
             engine.check(witness.key, witness.version)
@@ -627,7 +636,13 @@ class Change:
         if found is None:
             volume = await self._volume_of(self.rows.engine, number)
             rows_there = VolumeTransaction(self.rows.engine, volume)
-            found = Change(rows_there, self.now_ns, self.take_id, self._volume_of)
+            found = Change(
+                rows_there,
+                self.now_ns,
+                self.take_id,
+                self._volume_of,
+                witnesses=self._witnesses,
+            )
             self._others[number] = found
         return found
 

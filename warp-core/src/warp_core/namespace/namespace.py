@@ -22,6 +22,7 @@ from warp_core.namespace.rows import decode_volume
 from warp_core.namespace.tree import Rows, ViewSource, Volume, VolumeTransaction
 from warp_core.namespace.usage import Usage, decode_usage
 from warp_core.namespace.volumes import Volumes, demand_thawed, demand_writable
+from warp_core.namespace.witnesses import Witnesses
 
 T = TypeVar("T")
 
@@ -57,6 +58,7 @@ class Namespace:
         self.ids = Ids(store)
         self.volumes = Volumes(store, clock_ns)
         self.apart: Apart | None = None
+        self._witnesses = Witnesses()
         self.journaled = store.capabilities.journaled
         self._policies: dict[int, tuple[dict[str, str], DataPolicy]] = {}
 
@@ -180,6 +182,7 @@ class Namespace:
                 self.ids.take,
                 self.volume_in,
                 self.apart,
+                self._witnesses,
             )
             result = await body(change)
             if self.opens is not None:
