@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import tomllib
 import types
@@ -27,6 +28,7 @@ from warp_conformance.stage import STAGE, Staging
 Implementation = TypeVar("Implementation")
 
 MUTANT_TIME_LIMIT_S = 2.0  # of one kit test on a mutant: many faults lose a wake-up, and that shows as waiting for ever
+PATIENT_LIMIT_S = 6.0  # where nothing says which test to expect
 MUTANTS_MIN = 20  # for each kind of plugin
 
 # A mutant that raises one of these has a bug besides its fault: it would be "caught" by any test.
@@ -108,14 +110,18 @@ def references(mutants: Iterable[Mutant]) -> dict[str, type[Kit]]:
 
 
 def hunt(
-    mutants: Sequence[Mutant], first: Mapping[tuple[str, str], str] | None = None
+    mutants: Sequence[Mutant],
+    first: Mapping[tuple[str, str], str] | None = None,
+    *,
+    limit_s: float = MUTANT_TIME_LIMIT_S,
 ) -> dict[Mutant, Caught | None]:
     """Run the kits on the mutants, in this process, and return what caught each; None for a survivor.
 
-    `first` names the test to try first, by method and fault. A class stops at its first failure.
+    `first` names the test to try first, by method and fault; then only that test may catch a mutant by taking longer than
+    `limit_s`, so that a busy machine hides no survivor. A class stops at its first failure.
     A crash (see CRASHES) does not count: the mutant has to fail by its fault.
     """
-    classes: dict[str, type[Kit]] = {mutant.name: _staged(mutant) for mutant in mutants}
+    classes: dict[str, type[Kit]] = {mutant.name: _staged(mutant, limit_s) for mutant in mutants}
     if len(classes) != len(mutants):
         names = [mutant.name for mutant in mutants]
         raise ValueError(
@@ -131,11 +137,11 @@ def hunt(
     return {mutant: hunter.caught.get(mutant.name) for mutant in mutants}
 
 
-def _staged(mutant: Mutant) -> type[Kit]:
+def _staged(mutant: Mutant, limit_s: float) -> type[Kit]:
     made: Any = mutant.implementation
     members = {
         "implementation": staticmethod(made) if isinstance(made, types.FunctionType) else made,
-        "time_limit_s": min(mutant.adoption.time_limit_s, MUTANT_TIME_LIMIT_S),
+        "time_limit_s": min(mutant.adoption.time_limit_s, limit_s),
     }
     return type(mutant.name, (mutant.adoption,), members)
 
@@ -157,7 +163,7 @@ class _Hunter:
 
         def place(item: pytest.Item) -> tuple[int, bool]:
             name = item.cls.__name__  # type: ignore[attr-defined]
-            return places[name], item.name.partition("[")[0] != self._first[name]
+            return places[name], _plain(item) != self._first[name]
 
         items.sort(key=place)
 
@@ -183,9 +189,26 @@ class _Hunter:
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
         report = yield
         name = item.cls.__name__  # type: ignore[attr-defined]
-        if report.failed and call.excinfo and not call.excinfo.errisinstance(CRASHES):
+        if (
+            report.failed
+            and call.excinfo
+            and not call.excinfo.errisinstance(CRASHES)
+            and not (self._late(call) and self._first[name] not in ("", _plain(item)))
+        ):
             self.caught.setdefault(name, Caught(item.name, call.excinfo.exconly(tryshort=True)))
         return report
+
+    @staticmethod
+    def _late(call: pytest.CallInfo[None]) -> bool:
+        error = call.excinfo.value if call.excinfo else None
+        return isinstance(error, TimeoutError) or (
+            isinstance(error, AssertionError)
+            and bool(re.match("took longer than|neither finished nor waited", str(error)))
+        )
+
+
+def _plain(item: pytest.Item) -> str:
+    return item.name.partition("[")[0]
 
 
 @contextmanager
@@ -213,7 +236,7 @@ def main(kinds: Sequence[str]) -> int:
     """Print what catches each mutant of some kinds; return 1 if one survives."""
     survivors = 0
     for kind in kinds:
-        for mutant, caught in hunt(mutants_of(kind)).items():
+        for mutant, caught in hunt(mutants_of(kind), limit_s=PATIENT_LIMIT_S).items():
             how = f"{caught.test}: {caught.error.splitlines()[0][:100]}" if caught else "SURVIVES"
             print(f"{mutant.method:24} {mutant.fault:32} {how}")
             survivors += caught is None

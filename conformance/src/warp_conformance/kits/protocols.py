@@ -207,7 +207,7 @@ class ProtocolKit(Kit, kit=True):
             taken, before, block = 0, memory(), b"x" * (1 << 20)
             with contextlib.suppress(ConnectionError, TimeoutError):
                 while taken < FLOOD:  # ended, left unread or thrown away: all three are fine
-                    async with asyncio.timeout(0.5):
+                    async with asyncio.timeout(2.0):
                         writer.write(block)
                         await writer.drain()
                     taken += len(block)
