@@ -25,10 +25,9 @@ class Entry(Generic[P]):
     """One thing that a plugin offers.
 
     `build(config, context)` makes the part without side effects; resources open when it is entered. `context` is what its kind gets
-    (see `warp_core.contexts`). `sample(folder)` returns a configuration that kits and skeletons may try, using only `folder`; without one
-    they try all defaults.
-    `by_default` says of a protocol or service that a node runs it without being told: it needs no privilege, and its
-    configuration's defaults stay on loopback.
+    (see `warp_core.contexts`). `sample(folder)` returns a configuration that kits and skeletons may try, using only `folder`;
+    without one they try all defaults. `by_default` says of a protocol or service that a node runs it without being told: it needs
+    no privilege, and its configuration's defaults stay on loopback.
     """
 
     name: str

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 from warp_conformance.reference import data_plane as rig
+from warp_conformance.reference.consistency import Plain
 from warp_conformance.reference.stores import Medium
 from warp_core.containers import Containers, DataPolicy
 from warp_core.interfaces.auth import Principal
@@ -18,7 +19,6 @@ from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.objects import NamespaceObjects
 from warp_core.views.objects import Attributes, Digests, PartInfo
 from warp_gc import Collection, Config
-from warp_meta_memory.engine import Memory as MemoryMeta
 
 ALICE = Principal("account:alice")
 POLICY = DataPolicy(chunker="fixed:100000")
@@ -69,7 +69,7 @@ class Node:
 
 
 @asynccontextmanager
-async def node(meta: MemoryMeta, *media: Medium, crash: bool = False) -> AsyncIterator[Node]:
+async def node(meta: Plain, *media: Medium, crash: bool = False) -> AsyncIterator[Node]:
     opened = rig.crashing(*media) if crash else rig.node(*media)
     async with opened as containers:
         namespace = Namespace(meta, containers, policy=POLICY)
@@ -77,12 +77,12 @@ async def node(meta: MemoryMeta, *media: Medium, crash: bool = False) -> AsyncIt
 
 
 @pytest.fixture
-async def meta() -> AsyncIterator[MemoryMeta]:
-    async with MemoryMeta() as engine:
+async def meta() -> AsyncIterator[Plain]:
+    async with Plain() as engine:
         yield engine
 
 
-async def test_what_was_deleted_and_overwritten_is_freed(meta: MemoryMeta) -> None:
+async def test_what_was_deleted_and_overwritten_is_freed(meta: Plain) -> None:
     medium = Medium()
     async with node(meta, medium) as one:
         await one.objects.create_volume("v", owner=ALICE)
@@ -111,7 +111,7 @@ async def test_what_was_deleted_and_overwritten_is_freed(meta: MemoryMeta) -> No
         assert rig.blobs(medium) == []
 
 
-async def test_an_open_reader_keeps_what_it_reads(meta: MemoryMeta) -> None:
+async def test_an_open_reader_keeps_what_it_reads(meta: Plain) -> None:
     medium = Medium()
     async with node(meta, medium) as one:
         await one.objects.create_volume("v", owner=ALICE)
@@ -127,7 +127,7 @@ async def test_an_open_reader_keeps_what_it_reads(meta: MemoryMeta) -> None:
 
 
 async def test_after_a_crash_what_was_never_linked_is_freed_and_what_was_is_kept(
-    meta: MemoryMeta,
+    meta: Plain,
 ) -> None:
     medium = Medium()
     async with node(meta, medium, crash=True) as one:
@@ -160,7 +160,7 @@ async def test_after_a_crash_what_was_never_linked_is_freed_and_what_was_is_kept
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_whatever_happens_every_object_reads_back_and_nothing_is_left_at_the_end(
-    meta: MemoryMeta, seed: int
+    meta: Plain, seed: int
 ) -> None:
     media = Medium(), Medium()
     source = random.Random(seed)
