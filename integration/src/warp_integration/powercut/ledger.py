@@ -72,6 +72,7 @@ class Ledger:
     ) -> None:
         self._position = position
         self._tick = 0
+        self._observed = 0
         self._history: dict[str, list[Operation]] = defaultdict(list)
         self._file = file.open("x", buffering=1) if file else None
 
@@ -105,6 +106,7 @@ class Ledger:
             ):
                 self._end(operation, End.DOUBTFUL, self._position())
         self.acknowledge(self.begin(key, content))
+        self._observed += 1
 
     def acks(self) -> list[int]:
         """Return the positions of all acknowledgements."""
@@ -120,8 +122,8 @@ class Ledger:
         return list(self._history)
 
     def acknowledged(self) -> int:
-        """Return the number of acknowledged operations."""
-        return len(self.acks())
+        """Return the number of acknowledged operations, without what was merely observed."""
+        return len(self.acks()) - self._observed
 
     def allowed(self, key: str, at: int = _NEVER) -> tuple[str, ...]:
         """Return the contents that `key` may have after a cut at position `at`, likeliest last."""
