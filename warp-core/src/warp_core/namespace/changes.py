@@ -39,6 +39,7 @@ from warp_core.namespace.rows import (
     decode_name,
     decode_null,
     decode_revision,
+    decode_way,
     encode,
 )
 from warp_core.namespace.tree import Rows, Volume, VolumeTransaction
@@ -128,15 +129,22 @@ async def resolve(
     stored: Rows, steps: list[Step], key: bytes = b"", *, root: int = keys.ROOT
 ) -> Path:
     """Look a path up among live names."""
-    path = Path(key, steps, [root], [])
+    nodes: list[int] = [root]
+    names: list[Name] = []
+    path = Path(key, steps, nodes, names)
+    if not steps:
+        return path
+    last = steps[-1]
     for step in steps:
-        value = await stored.get(keys.name_key(path.nodes[-1], step.key))
+        value = await stored.get(keys.name_key(nodes[-1], step[0]))
         if value is None:
             return path
-        name = decode_name(value)
-        path.names.append(name)
-        if len(path.nodes) < len(steps):
-            path.nodes.append(name.inode)
+        if step is last:
+            names.append(decode_name(value))
+        else:
+            name = decode_way(value)
+            names.append(name)
+            nodes.append(name.inode)
     return path
 
 

@@ -12,6 +12,7 @@ escaped, so the order survives. Every key stays within what any engine takes (`K
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -19,6 +20,8 @@ from warp_core.errors import InvalidArgument
 
 # Raw bytes of a component in one row: escaped at most 400, which leaves room for every prefix and tail.
 NODE_BYTES: Final = 200
+# Prefixes of keys whose steps are remembered: requests share few. A KiB each as a rule, 100 KiB where all is slashes.
+PREFIXES_MAX: Final = 1024
 ROOT: Final = 1  # the root directory of every volume
 PREFIX_BYTES: Final = 5  # "v" + volume
 
@@ -26,6 +29,7 @@ FILE_END: Final = b"\0\0"
 DIRECTORY_END: Final = b"/\0\0"
 CONTINUED_END: Final = b"\0\1"
 
+_new = tuple.__new__
 _U64 = Struct(">Q")
 _VOLUME = Struct(">cI")
 _U64_MAX: Final = 2**64 - 1
@@ -88,20 +92,29 @@ def steps(key: bytes) -> list[Step]:
     >>> [step.key for step in steps(b"a/b")]
     [b'a/\\x00\\x00', b'b\\x00\\x00']
     """
-    if b"/" not in key and len(key) < NODE_BYTES:
-        return [Step(escape(key) + FILE_END, key)]
-    path: list[Step] = []
-    *directories, name = key.split(b"/")
-    for component in directories:
-        while len(component) >= NODE_BYTES:
-            path.append(_continued(component))
-            component = component[NODE_BYTES:]
-        path.append(Step(escape(component) + DIRECTORY_END, component + b"/"))
+    cut = key.rfind(b"/") + 1
+    name = key[cut:]
+    if len(name) < NODE_BYTES:
+        last = _new(Step, (escape(name) + FILE_END, name))
+        return [*_above(key[:cut]), last] if cut else [last]
+    path = [*_above(key[:cut])]
     while len(name) >= NODE_BYTES:
         path.append(_continued(name))
         name = name[NODE_BYTES:]
     path.append(Step(escape(name) + FILE_END, name))
     return path
+
+
+@lru_cache(maxsize=PREFIXES_MAX)
+def _above(prefix: bytes) -> tuple[Step, ...]:
+    """Return the rows on the way through a prefix of keys, which is empty or ends with a slash."""
+    path: list[Step] = []
+    for component in prefix.split(b"/")[:-1]:
+        while len(component) >= NODE_BYTES:
+            path.append(_continued(component))
+            component = component[NODE_BYTES:]
+        path.append(Step(escape(component) + DIRECTORY_END, component + b"/"))
+    return tuple(path)
 
 
 def name_steps(name: bytes, *, directory: bool) -> list[Step]:

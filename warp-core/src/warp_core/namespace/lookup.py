@@ -5,7 +5,7 @@ from __future__ import annotations
 from warp_core.interfaces.consistency import View
 from warp_core.namespace import keys
 from warp_core.namespace.changes import Path, extend, parse_version_id, resolve, version_id
-from warp_core.namespace.rows import Name, decode_name, decode_null
+from warp_core.namespace.rows import Name, decode_name, decode_null, decode_way
 from warp_core.namespace.tree import Rows
 
 
@@ -13,13 +13,14 @@ async def find_plain(view: View, prefix: bytes, key: bytes) -> Name | None:
     """Return the current version of a key in a volume that is neither snapshot nor clone: one `get` a level."""
     directory = keys.ROOT
     get = view.get
-    for step in keys.steps(key):
+    *above, last = keys.steps(key)
+    for step in above:
         found = await get(prefix + keys.name_key(directory, step[0]))
         if found is None:
             return None
-        name = decode_name(found[0])
-        directory = name.inode
-    return name
+        directory = decode_way(found[0]).inode
+    found = await get(prefix + keys.name_key(directory, last[0]))
+    return decode_name(found[0]) if found else None
 
 
 async def find_version(stored: Rows, key: bytes, version: str) -> tuple[Name | None, bool]:

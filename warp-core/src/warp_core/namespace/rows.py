@@ -7,6 +7,7 @@ default, so that older rows stay readable; `FORMAT` grows when that is not enoug
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -239,6 +240,17 @@ decode_null = msgspec.msgpack.Decoder(NullVersion).decode
 decode_manifest = msgspec.msgpack.Decoder(Manifest).decode
 decode_garbage = msgspec.msgpack.Decoder(Garbage).decode
 decode_event = msgspec.msgpack.Decoder(Event).decode
+
+WAYS_MAX: Final = (
+    2048  # directories' rows whose decoded form is remembered, a few hundred bytes each
+)
+
+
+@lru_cache(maxsize=WAYS_MAX)
+def decode_way(value: bytes) -> Name:
+    """Decode the row of a name that a path goes through; many keys go through few."""
+    return decode_name(value)
+
 
 WHITEOUT_BYTE: Final = 0x91  # an array of one element: `Born` and nothing more
 

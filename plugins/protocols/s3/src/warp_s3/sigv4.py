@@ -180,11 +180,7 @@ def _header_claim(request: Request, authorization: str, now: float) -> Claim:
     timestamp = headers.get("x-amz-date")
     if timestamp is None:
         timestamp = _timestamp_of_date(headers.get("date"))
-    elif _TIMESTAMP.fullmatch(timestamp) is None:
-        raise S3Error(
-            "AccessDenied", "AWS authentication requires a valid Date or x-amz-date header"
-        )
-    if abs(_epoch(timestamp) - now) > SKEW_MAX_S:
+    if abs(_epoch_of_header(timestamp) - now) > SKEW_MAX_S:
         raise S3Error(
             "RequestTimeTooSkewed",
             details={
@@ -273,19 +269,14 @@ def _query_claim(request: Request, now: float) -> Claim:
 
 def _signature(claim: Claim, request: Request, key: bytes, path: str) -> tuple[str, str]:
     headers = request.headers
-    lines = []
-    for name in claim.signed_headers.split(";"):
-        value = headers.get(name)
-        if value is None:
-            # An empty Expect or Content-Length that a proxy dropped is signed as empty.
-            value = ""
-        elif "  " in value:
-            value = _SPACES.sub(" ", value)
-        lines.append(f"{name}:{value}\n")
+    names = _ordered_names(claim.signed_headers)
+    # An empty Expect or Content-Length that a proxy dropped is signed as empty.
+    lines = "".join([f"{name}:{headers.get(name, '')}\n" for name in names])
+    if "  " in lines:  # in a value: names have no spaces
+        lines = _SPACES.sub(" ", lines)
     query = _canonical_query(request.query, claim.presigned) if request.query else ""
     canonical = (
-        f"{request.method}\n{path}\n{query}\n{''.join(lines)}\n"
-        f"{claim.signed_headers}\n{claim.payload}"
+        f"{request.method}\n{path}\n{query}\n{lines}\n{claim.signed_headers}\n{claim.payload}"
     )
     signed = _string_to_sign(claim, canonical)
     return hmac.digest(key, signed.encode("latin-1"), "sha256").hex(), canonical
@@ -359,6 +350,16 @@ def _epoch(timestamp: str) -> int:
         raise S3Error("AccessDenied", "The request's date is not a date.") from error
 
 
+@lru_cache(maxsize=256)
+def _epoch_of_header(timestamp: str) -> int:
+    """Read a timestamp of a header, which may be anything."""
+    if _TIMESTAMP.fullmatch(timestamp) is None:
+        raise S3Error(
+            "AccessDenied", "AWS authentication requires a valid Date or x-amz-date header"
+        )
+    return _epoch(timestamp)
+
+
 def _timestamp_of_date(date: str | None) -> str:
     try:
         moment = parsedate_to_datetime(date or "")
@@ -372,7 +373,7 @@ def _timestamp_of_date(date: str | None) -> str:
 
 
 def _check_payload(payload: str) -> None:
-    if _HASH.fullmatch(payload) is None and payload != UNSIGNED_PAYLOAD:
+    if payload != UNSIGNED_PAYLOAD and _HASH.fullmatch(payload) is None:
         if payload in STREAMING:
             return
         if payload.startswith("STREAMING-"):
@@ -403,6 +404,11 @@ def _check_signed(signed: str, headers: dict[str, str]) -> None:
 @lru_cache(maxsize=1024)
 def _names(signed: str) -> frozenset[str]:
     return frozenset(signed.split(";"))
+
+
+@lru_cache(maxsize=1024)
+def _ordered_names(signed: str) -> tuple[str, ...]:
+    return tuple(signed.split(";"))
 
 
 def _authorization_error(authorization: str) -> S3Error:
