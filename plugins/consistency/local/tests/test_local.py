@@ -55,7 +55,7 @@ async def start(stores, **options):
 async def crash(local, *, forget=True):
     """End an engine as if the process was killed; with `forget`, as if the power was cut."""
     journal = local._journal
-    tasks = [local._checkpointer, journal._writer, *journal._maker.tasks]
+    tasks = [local._imager, local._checkpointer, journal._writer, *journal._maker.tasks]
     for task in tasks:
         if task is not None:
             task.cancel()
@@ -222,9 +222,11 @@ async def test_losing_every_index_is_told_and_not_papered_over(tmp_path):
     async with engine(stores) as local:
         for i in range(60):
             await put(local, b"%04d" % i, bytes(60_000))
+        await local.checkpoint()
+        await local.image()
     shutil.rmtree(tmp_path / "disk0" / "meta")
 
-    with pytest.raises(Corrupt, match="fsck"):
+    with pytest.raises(Corrupt, match="warp fsck --rebuild"):
         async with engine(stores):
             pass
 

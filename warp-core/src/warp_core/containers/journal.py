@@ -495,6 +495,10 @@ class Journal:
         """Tell whether everything appended by earlier runs after `since` is still here."""
         return await self._past.reaches(since)
 
+    async def logged_since(self, since: Position) -> int:
+        """Return how many bytes earlier runs appended from `since` on; what this one did is `bytes_written`."""
+        return await self._past.size_since(since)
+
     def replay(self, since: Position = START, *, strict: bool = True) -> AsyncIterator[Entry | Gap]:
         """Yield what earlier runs appended from `since` on: verified records in order, and ranges that no copy has any more.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -10,7 +11,7 @@ from warp_core.containers import format as fmt
 from warp_core.containers import segments as seg
 from warp_core.containers.generations import Copy
 from warp_core.containers.segments import START, Entry, Gap, Mark, Position, Segment
-from warp_core.errors import Corrupt, NoSpace
+from warp_core.errors import Corrupt, NoSpace, WarpError
 from warp_core.interfaces.stores import BlobStore
 
 
@@ -90,6 +91,21 @@ class Past:
             return True
         mark = await self._first_mark(later[0])
         return mark is not None and mark.previous == since.container
+
+    async def size_since(self, since: Position) -> int:
+        """See `Journal.logged_since`."""
+        living = self._living()
+        total = 0
+        for container in self.ids:
+            if container < since.container:
+                continue
+            for store in living:
+                with suppress(WarpError):
+                    total += (await store.stat(fmt.blob_name(container))).size
+                    break
+            if container == since.container:
+                total -= since.offset
+        return max(total, 0)
 
     async def replay(self, since: Position, *, strict: bool) -> AsyncIterator[Entry | Gap]:
         """See `Journal.replay`."""

@@ -7,7 +7,7 @@ it (`warp_core.metadata`), with retries and buffered writes; an engine only has 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
@@ -20,6 +20,8 @@ WRITES_MAX = 100  # rows changed by one commit: etcd allows 128 operations, chec
 COMMIT_MAX = 1024 * 1024  # bytes of keys and values in one commit: etcd refuses 1.5 MiB
 SCAN_MAX = 1000  # rows in one call
 VIEW_MAX_S = 5.0  # a view older than this may answer `Expired`
+
+Progress = Callable[[Mapping[str, object]], None]  # told counts by name, of work that takes long
 
 
 class Row(NamedTuple):
@@ -113,6 +115,9 @@ class MetaCapabilities:
     watch: bool = False
     lease: bool = False
     shared: bool = False  # several nodes may use it at once
+    rebuild: bool = (
+        False  # what it answers reads from can be checked against what it logged, and made anew
+    )
     promise: Literal["linearizable", "serializable"] = "linearizable"
 
 
@@ -209,3 +214,24 @@ class MetaStore(ABC):
     async def release(self, lease: Lease) -> None:
         """End a lease early; harmless when it ended already."""
         raise Unsupported("this engine cannot lease")
+
+    async def examine(self, progress: Progress) -> list[str]:
+        """Verify what the engine keeps, of an engine that is not entered: every row against what was logged.
+
+        Return what is wrong, a sentence each.
+
+        Raises:
+            Unsupported: Without the capability `rebuild`.
+        """
+        raise Unsupported("this engine cannot be examined from outside")
+
+    async def rebuild(self, progress: Progress) -> Mapping[str, object]:
+        """Make anew what reads are answered from, of an engine that is not entered; what was there is moved aside.
+
+        Return what was done.
+
+        Raises:
+            Corrupt: What would be needed is damaged or gone; nothing was changed.
+            Unsupported: Without the capability `rebuild`.
+        """
+        raise Unsupported("this engine cannot be rebuilt")

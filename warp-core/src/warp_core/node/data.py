@@ -36,11 +36,22 @@ class Data:
     metastore: MetaStore
 
 
+@dataclass(frozen=True, slots=True)
+class Below:
+    """What lies below the metadata engine, open; the engine is built, and not entered."""
+
+    metrics: Metrics
+    directory: DataDirectory
+    stores: Sequence[tuple[Part, StoreSlot]]
+    journal: Journal
+    engine: MetaStore
+
+
 @asynccontextmanager
-async def open_data(
+async def open_below(
     settings: Settings, plugins: Plugins, *, replace_stores: bool = False
-) -> AsyncIterator[Data]:
-    """Open everything below the namespace, and close it in reverse.
+) -> AsyncIterator[Below]:
+    """Open directory, stores and journal, and close them in reverse: for repair, and as the first step of a start.
 
     Raises:
         AlreadyRunning: Another process has the data.
@@ -66,13 +77,6 @@ async def open_data(
             [slot.store.id for slot in copies if slot.store.capabilities.durable]
         )
         journal = await stack.enter_async_context(Journal([slot.store for slot in copies]))
-        containers = await stack.enter_async_context(
-            Containers(
-                slots,
-                codec=lambda spec: build_codec(settings, plugins.registries, spec),
-                journal=journal,
-            )
-        )
         engine = plugins.registries["consistency"].get(settings.engine.name)
         context = MetaContext(
             node=directory.node,
@@ -82,14 +86,39 @@ async def open_data(
             metrics=metrics,
             monotonic=time.monotonic,
         )
-        metastore = await stack.enter_async_context(engine.build(settings.engine.config, context))
-        yield Data(
-            settings,
-            plugins,
+        yield Below(
             metrics,
             directory,
             [(part, slot) for (part, _), slot in zip(opened, slots, strict=True)],
             journal,
+            engine.build(settings.engine.config, context),
+        )
+
+
+@asynccontextmanager
+async def open_data(
+    settings: Settings, plugins: Plugins, *, replace_stores: bool = False
+) -> AsyncIterator[Data]:
+    """Open everything below the namespace, and close it in reverse; raises as `open_below`."""
+    async with AsyncExitStack() as stack:
+        below = await stack.enter_async_context(
+            open_below(settings, plugins, replace_stores=replace_stores)
+        )
+        containers = await stack.enter_async_context(
+            Containers(
+                [slot for _, slot in below.stores],
+                codec=lambda spec: build_codec(settings, plugins.registries, spec),
+                journal=below.journal,
+            )
+        )
+        metastore = await stack.enter_async_context(below.engine)
+        yield Data(
+            settings,
+            plugins,
+            below.metrics,
+            below.directory,
+            below.stores,
+            below.journal,
             containers,
             metastore,
         )

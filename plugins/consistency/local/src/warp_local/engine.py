@@ -16,14 +16,15 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+import msgspec
 from warp_core.containers import format as fmt
 from warp_core.containers.journal import Journal
-from warp_core.containers.segments import START, Gap, Position
+from warp_core.containers.segments import START, Position
 from warp_core.errors import (
     Ambiguous,
     ConfigError,
@@ -41,9 +42,11 @@ from warp_core.interfaces.consistency import (
     Lease,
     MetaCapabilities,
     MetaStore,
+    Progress,
     View,
 )
 from warp_core.interfaces.stores import BlobStore
+from warp_core.logs import get
 from warp_core.metadata.history import History
 from warp_core.metadata.leases import Leases
 from warp_core.metadata.limits import check_limits
@@ -51,7 +54,11 @@ from warp_core.metadata.rows import Rows, RowsView
 
 from warp_local import records
 from warp_local.config import Config
+from warp_local.images import Images
 from warp_local.index import FOLDER, Changed, Index
+from warp_local.replay import commits_after
+
+log = get("warp_local")
 
 RECORD_ROOM = (
     4096  # bytes that a commit's record adds to its rows at most: keys and values are counted
@@ -60,6 +67,8 @@ OVERLAY_MAX = 8  # checkpoints' worth of rows or bytes in memory; then commits w
 VIEWS_POLL_S = 0.01  # how often a checkpoint looks whether the views that hold it back are closed
 TICK_S = 0.5  # how often expired views are looked for, a fraction of VIEW_MAX_S
 RETRY_S = 1.0  # after a checkpoint that found a disk full
+IMAGE_RETRY_S = 10.0  # after an image that could not be written
+LOST = "run `warp fsck --rebuild`, which makes it anew from its image and the journal"
 
 
 class Local(MetaStore):
@@ -67,7 +76,9 @@ class Local(MetaStore):
     has a local path.
     """
 
-    capabilities = MetaCapabilities(durable=True, journaled=True, watch=True, lease=True)
+    capabilities = MetaCapabilities(
+        durable=True, journaled=True, watch=True, lease=True, rebuild=True
+    )
 
     def __init__(
         self,
@@ -102,6 +113,11 @@ class Local(MetaStore):
         self._waiting: list[asyncio.Future[None]] = []
         self._checkpointing = asyncio.Lock()
         self._checkpointer: asyncio.Task[None] | None = None
+        self._images = Images(stores, journal, config.image_after)
+        self._imager: asyncio.Task[None] | None = None
+        self._image_due = asyncio.Event()
+        self._begins = True  # the journal still has its very beginning
+        self._applied = START  # up to where the index has the journal
         self._closed = True
         self.checkpoints = 0
 
@@ -123,16 +139,26 @@ class Local(MetaStore):
         for store in with_path:
             assert store.path is not None
             self._indexes.append(Index(store.path / FOLDER, self._config.index_max))
-        best = await self._open_indexes()
-        await self._replay()
-        best.refresh()
+        await self._images.find()
+        self._begins = await self._journal.reaches(START)
+        try:
+            best = await self._open_indexes()
+            await self._replay()
+            best.refresh()
+        except BaseException:
+            for index in self._indexes:
+                index.close()
+            raise
         self._rows = Rows(best, version=best.state.version)
         for request_id, version in best.requests():
             self._rows.remember(request_id, version)
         self._history = History(self._rows)
-        self._journal.release(best.state.position)
+        self._applied = best.state.position
+        self._release()
+        self._begin_image()
         self._closed = False
         self._checkpointer = asyncio.create_task(self._checkpoints(), name="metadata checkpoints")
+        self._imager = asyncio.create_task(self._write_images(), name="metadata images")
         return self
 
     async def __aexit__(
@@ -144,6 +170,10 @@ class Local(MetaStore):
         """Checkpoint, so that the next start has nothing to replay, and close."""
         self._closed = True
         self._due.set()
+        if self._imager is not None:
+            # What is written of an image is begun anew by the next run; the file it reads is closed below.
+            self._imager.cancel()
+            await asyncio.gather(self._imager, return_exceptions=True)
         if self._checkpointer is not None:
             await asyncio.gather(self._checkpointer, return_exceptions=True)
         with suppress(WarpError):
@@ -175,13 +205,14 @@ class Local(MetaStore):
                 await asyncio.to_thread(index.open)
             except (StoreFailed, Corrupt) as error:
                 index.failed = str(error)
-        best = max(self._living(), key=lambda index: (not index.empty, index.state.version))
+        good = [index for index in self._indexes if not index.failed]
+        if not good:
+            reasons = "; ".join(index.failed for index in self._indexes)
+            raise Corrupt(f"no copy of the metadata index can be used ({reasons}): {LOST}")
+        best = max(good, key=lambda index: (not index.empty, index.state.version))
         if best.empty:
-            if not await self._journal.reaches(START):
-                raise Corrupt(
-                    "the metadata index is lost on every copy and the journal does not reach back to its "
-                    "beginning: run `warp fsck --rebuild`"
-                )
+            if self._images.any or not self._begins:
+                raise Corrupt(f"the metadata index is lost on every copy: {LOST}")
             best.begin(os.urandom(16))
         for index in self._indexes:
             if index is best:
@@ -212,9 +243,8 @@ class Local(MetaStore):
         """Apply what the journal has beyond the copies, in batches of one checkpoint."""
         living = self._living()
         since = min(index.state.position for index in living)
-        newest = min(index.state.version for index in living)
+        newest = began = min(index.state.version for index in living)
         ahead = max(index.state.version for index in living)
-        gap: Gap | None = None
         rows: dict[bytes, tuple[int, bytes | None]] = {}
         requests: list[tuple[bytes, int]] = []
         position = since
@@ -222,22 +252,8 @@ class Local(MetaStore):
         def changed() -> Changed:
             return sorted((key, *row) for key, row in rows.items())
 
-        async for entry in self._journal.replay(since):
-            if isinstance(entry, Gap):
-                gap = entry
-                continue
-            if entry.kind != fmt.Kind.COMMIT:
-                continue
-            record = records.unpack(entry.payload)
-            if record.version > newest + 1:
-                raise Corrupt(
-                    f"commits {newest + 1} to {record.version - 1} are missing in the journal before "
-                    f"{entry.position.container:016x}:{entry.position.offset}: run `warp fsck`"
-                )
-            gap = None  # the versions follow one another, so it held no commit
-            if record.version <= newest:
-                continue
-            newest, position = record.version, entry.end
+        async for record, end in commits_after(self._journal, since, began):
+            newest, position = record.version, end
             for key, value in record.changes:
                 rows[key] = (newest, value)
             if record.request_id:
@@ -246,11 +262,6 @@ class Local(MetaStore):
             if len(rows) >= self._config.checkpoint_rows and newest >= ahead:
                 await self._apply(changed, requests, newest, position)
                 rows, requests = {}, []
-        if gap is not None:
-            raise Corrupt(
-                f"the journal cannot be read at {gap.start.container:016x}:{gap.start.offset}, where commits may "
-                "have been: run `warp fsck`"
-            )
         if newest > min(index.state.version for index in living):
             await self._apply(changed, requests, newest, position)
         for index in living:
@@ -417,8 +428,53 @@ class Local(MetaStore):
         self._oldest_s = self._monotonic()
         self._full = ""
         self.checkpoints += 1
-        self._journal.release(position)
+        self._applied = position
+        self._release()
+        self._begin_image()
         self._let_go()
+
+    def _release(self) -> None:
+        """Let go of commits that both the index and an image have."""
+        images = self._images
+        position = self._applied
+        if self._journal.tight is None or not images.problem:
+            position = min(position, images.position)
+        # Else a full disk comes first: deletes need the journal's space, and the next image mends it.
+        if position > START:
+            self._journal.release(position)
+
+    def _begin_image(self) -> None:
+        """Let the next image begin, if it is due: after a checkpoint, as there is nothing new to write before one."""
+        if self._applied > START and self._images.due(begins=self._begins):
+            self._image_due.set()
+
+    async def _write_images(self) -> None:
+        """Write an image whenever one is due."""
+        images = self._images
+        while True:
+            await self._image_due.wait()
+            self._image_due.clear()
+            try:
+                # Checkpoints went on while the last one was written, so it may not be due any more.
+                if images.due(begins=self._begins):
+                    await images.write(self._living()[0], stopped=lambda: self._closed)
+                    self._release()
+            except WarpError as error:
+                if not images.problem:
+                    log.warning("the image of the index waits", error=str(error))
+                images.problem = str(error)
+                self._release()
+                await asyncio.sleep(IMAGE_RETRY_S)
+                self._image_due.set()
+
+    async def image(self) -> None:
+        """Write an image of the index as it is after the last checkpoint.
+
+        Raises:
+            NoSpace, StoreFailed: A store did not take it.
+        """
+        await self._images.write(self._living()[0], stopped=lambda: self._closed)
+        self._release()
 
     async def _apply(
         self,
@@ -478,6 +534,37 @@ class Local(MetaStore):
         for future in waiting:
             if not future.done():
                 future.set_result(None)
+
+    # Verification and rebuild, of an engine that is not entered -----------------------------------
+
+    async def examine(self, progress: Progress) -> list[str]:
+        """See `MetaStore.examine`."""
+        from warp_local.probe import probe
+        from warp_local.verify import folders, verify
+
+        told = []
+        probed = [
+            await probe(place / FOLDER, self._config.index_max) for place in folders(self._stores)
+        ]
+        if all(each.version >= 0 and not each.damaged for each in probed):
+            try:
+                async with self._again():
+                    pass  # every copy is at the journal's end now, and one that was lost is there again
+            except WarpError as error:
+                told.append(str(error))
+        return told + await verify(self._config, self._stores, self._journal, progress)
+
+    async def rebuild(self, progress: Progress) -> Mapping[str, object]:
+        """See `MetaStore.rebuild`."""
+        from warp_local.verify import rebuild
+
+        made = await rebuild(self._config, self._stores, self._journal, progress)
+        async with self._again():
+            pass  # which makes the other copies
+        return msgspec.structs.asdict(made)
+
+    def _again(self) -> Local:
+        return Local(self._config, self._stores, self._journal, self._monotonic)
 
     # Capabilities ---------------------------------------------------------------------------------
 

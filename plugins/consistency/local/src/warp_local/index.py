@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from struct import Struct
@@ -23,6 +24,7 @@ from warp_core.errors import Corrupt, NewerFormat, NoSpace, StoreFailed, WarpErr
 from warp_core.interfaces.consistency import Row
 from warp_core.metadata.rows import REQUESTS_REMEMBERED
 
+from warp_local import image
 from warp_local.space import reserve_behind
 
 if TYPE_CHECKING:
@@ -34,7 +36,6 @@ FIRST_STEP = 32  # rows of a range read before it is known whether more belong t
 CACHE_ROWS = 16_384  # rows of the index kept decoded
 CACHED_VALUE_MAX = 1024  # bytes: larger values are not kept, so the cache stays below some 20 MiB
 PUT_STEP = 256  # rows handed to LMDB at once: between steps the loop's thread may run
-REBUILD_STEP = 20_000  # rows of one LMDB transaction
 RESERVE = 16 * 1024 * 1024  # bytes allocated behind the file's end, for checkpoints on a full disk
 
 _VERSION = Struct(">Q")
@@ -97,13 +98,14 @@ class Index:
             self._env = lmdb.open(
                 str(self.folder), map_size=self._size_max, max_dbs=3, metasync=True, sync=True
             )
+            self._check_length()
             self._rows = self._env.open_db(b"rows")
             self._meta = self._env.open_db(b"meta")
             self._requests = self._env.open_db(b"requests")
             with self._env.begin(db=self._meta) as txn:
                 packed = txn.get(b"state")
-            _sync_folder(self.folder)
-            _sync_folder(self.folder.parent)
+            sync_folder(self.folder)
+            sync_folder(self.folder.parent)
         except (lmdb.Error, OSError) as error:
             self.close()
             raise StoreFailed(f"the index in {self.folder} cannot be opened: {error}") from error
@@ -118,6 +120,21 @@ class Index:
             except msgspec.DecodeError as error:
                 raise Corrupt(f"the index in {self.folder} has no valid state: {error}") from error
         self.refresh()
+
+    def _check_length(self) -> None:
+        """Refuse a file that was cut: reading behind its end would end the process.
+
+        Raises:
+            StoreFailed: It is shorter than it says.
+        """
+        assert self._env is not None
+        size = (self.folder / "data.mdb").stat().st_size
+        needed = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        if size < needed:
+            self.close()
+            raise StoreFailed(
+                f"the index in {self.folder} cannot be opened: it has {size} of {needed} bytes"
+            )
 
     def close(self) -> None:
         """Close the file."""
@@ -206,6 +223,20 @@ class Index:
             for key, packed in txn.cursor():
                 yield Row(key, packed[8:], _VERSION.unpack_from(packed)[0])
 
+    def dump(self) -> Dump:
+        """Return a reader of the copy as it is now, that checkpoints do not disturb. Close it before the copy.
+
+        Raises:
+            StoreFailed: It cannot be read.
+        """
+        import lmdb
+
+        assert self._env is not None
+        try:
+            return Dump(self._env, self._rows, self._meta, self._requests)
+        except (lmdb.Error, msgspec.DecodeError) as error:
+            raise StoreFailed(f"the index in {self.folder} cannot be read: {error}") from error
+
     # Writing, in a thread -------------------------------------------------------------------------
 
     def apply(
@@ -255,6 +286,30 @@ class Index:
         self.state = state
         reserve_behind(self.folder / "data.mdb", RESERVE)
 
+    def load(self, pairs: image.Pairs) -> None:
+        """Append rows of an image, which follow all that are there; `finish_load` makes the copy valid.
+
+        Raises:
+            NoSpace, StoreFailed: It could not be written.
+        """
+        import lmdb
+
+        assert self._env is not None
+        try:
+            with self._env.begin(write=True) as txn, txn.cursor(self._rows) as cursor:
+                cursor.putmulti(pairs, append=True)
+        except (lmdb.Error, OSError) as error:
+            raise _explained(error, self.folder) from error
+
+    def finish_load(self, end: image.End) -> None:
+        """Say what the loaded rows are: the copy is that image from now on.
+
+        Raises:
+            NoSpace, StoreFailed: It could not be written.
+        """
+        self.begin(end.lineage)
+        self.apply((), tuple(_REQUEST.iter_unpack(end.requests)), end.version, end.position)
+
     def begin(self, lineage: bytes) -> None:
         """Make an empty copy one of an index."""
         self.state = msgspec.structs.replace(self.state, lineage=lineage)
@@ -290,15 +345,60 @@ class Index:
             self._env.copy(str(making), compact=True)
             with open(making / "data.mdb", "rb") as file:
                 os.fsync(file.fileno())
-            _sync_folder(making)
+            sync_folder(making)
             shutil.rmtree(folder, ignore_errors=True)
             making.rename(folder)
-            _sync_folder(folder.parent)
+            sync_folder(folder.parent)
         except (lmdb.Error, OSError) as error:
             raise _explained(error, folder) from error
 
 
-def _sync_folder(folder: Path) -> None:
+class Dump:
+    """Reads every row of one version in order; `part` may run in another thread."""
+
+    def __init__(self, env: lmdb.Environment, rows: Any, meta: Any, requests: Any) -> None:
+        self._txn = env.begin()
+        try:
+            packed = self._txn.get(b"state", db=meta)
+            empty = IndexState(INDEX_VERSION, b"", 0, *START)
+            self.state = msgspec.msgpack.decode(packed, type=IndexState) if packed else empty
+            self.requests = b"".join(value for _, value in self._txn.cursor(requests))
+            self._cursor = self._txn.cursor(rows)
+            self._rows = iter(self._cursor)
+        except BaseException:
+            self._txn.abort()
+            raise
+
+    def part(self) -> tuple[list[bytes], int]:
+        """Return the next rows as steps of an image's part, and how many they are; none at the end.
+
+        Raises:
+            StoreFailed: They cannot be read.
+        """
+        import lmdb
+
+        steps: list[bytes] = []
+        count = size = 0
+        try:
+            while size < image.PART:
+                pairs = list(islice(self._rows, PUT_STEP))
+                if not pairs:
+                    break
+                steps.append(image.pack_step(pairs))
+                size += len(steps[-1])
+                count += len(pairs)
+                time.sleep(0)  # the loop's thread may run
+        except lmdb.Error as error:
+            raise StoreFailed(f"the index cannot be read: {error}") from error
+        return steps, count
+
+    def close(self) -> None:
+        """End the reading; harmless when repeated."""
+        self._txn.abort()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -314,31 +414,3 @@ def _explained(error: Exception, folder: Path) -> WarpError:
     if isinstance(error, lmdb.DiskError) or getattr(error, "errno", None) == 28:
         return NoSpace(f"no space for the index in {folder}")
     return StoreFailed(f"the index in {folder} failed: {error}")
-
-
-def write_rows(
-    folder: Path,
-    size_max: int,
-    rows: Iterable[Row],
-    lineage: bytes,
-    position: Position,
-    version: int,
-) -> int:
-    """Make a new index of given rows, for a rebuild; return its version: at least `version`, and that of every row.
-
-    Raises:
-        NoSpace, StoreFailed: It could not be written.
-    """
-    index = Index(folder, size_max)
-    index.open()
-    index.begin(lineage)
-    changed: list[tuple[bytes, int, bytes | None]] = []
-    for row in rows:
-        changed.append((row.key, row.version, row.value))
-        version = max(version, row.version)
-        if len(changed) >= REBUILD_STEP:
-            index.apply(sorted(changed), (), version, position)
-            changed = []
-    index.apply(sorted(changed), (), version, position)
-    index.close()
-    return version

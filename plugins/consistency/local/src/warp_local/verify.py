@@ -1,146 +1,169 @@
-"""Verification and rebuild of the index: what `warp fsck` does about it."""
+"""Verification and rebuild of the index: what `warp fsck` does about it while no node runs."""
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from itertools import zip_longest
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from warp_core.containers import format as fmt
+import lmdb
+import msgspec
 from warp_core.containers.journal import Journal
-from warp_core.containers.segments import START, Gap, Position
-from warp_core.errors import ConfigError, Corrupt
-from warp_core.interfaces.consistency import KEY_MAX, Row
+from warp_core.errors import ConfigError, StoreFailed, WarpError
+from warp_core.interfaces.consistency import Progress, Row
 from warp_core.interfaces.stores import BlobStore
-from xxhash import xxh3_64_intdigest as checksum
 
-from warp_local import records
+from warp_local import image
 from warp_local.config import Config
-from warp_local.index import FOLDER, Index, write_rows
-from warp_local.records import CommitRecord
+from warp_local.index import FOLDER, Index, sync_folder
+from warp_local.probe import PROBLEMS_MAX, probe
+from warp_local.restore import restore
 
-PROBLEMS_MAX = 1000  # reported of one index: the first ones tell
-
-
-async def logged_commits(journal: Journal) -> AsyncIterator[CommitRecord]:
-    """Yield every commit that the journal still has, oldest first, whatever is missing between them."""
-    async for entry in journal.replay(strict=False):
-        if isinstance(entry, Gap) or entry.kind != fmt.Kind.COMMIT:
-            continue
-        try:
-            yield records.unpack(entry.payload)
-        except Corrupt:
-            continue
+ANEW = "meta.anew"  # beside the index, while it is made anew
+OLD = "meta.old"  # what a rebuild moved aside, with a number behind it
 
 
-async def verify(indexes: Sequence[Index], journal: Journal) -> list[str]:
-    """Say, in a sentence each, where copies of the index are not sound, differ, or disagree with the log.
+class Rebuilt(msgspec.Struct, frozen=True):
+    """What a rebuild did. `image` is the version of the image that it began with, 0 for none."""
 
-    `indexes` are open and no checkpoint runs; `journal` was opened after the last commit.
+    version: int
+    rows: int
+    image: int
+    moved: tuple[str, ...] = ()  # where the old copies are now
+
+
+def folders(stores: Sequence[BlobStore]) -> list[Path]:
+    """Return where the copies are kept.
+
+    Raises:
+        ConfigError: No store has a local path.
     """
-    problems: list[str] = []
-    for index in indexes:
-        problems += _first(_unsound(index))
-    for other in indexes[1:]:
-        problems += _first(_differences(indexes[0], other))
-    last: dict[bytes, tuple[int, int | None]] = {}
-    previous = 0
-    async for record in logged_commits(journal):
-        if previous and record.version != previous + 1:
-            last.clear()  # what was logged before a hole may have been changed in it
-        previous = record.version
-        for key, value in record.changes:
-            last[key] = (record.version, None if value is None else checksum(value))
-    for index in indexes:
-        if previous < index.state.version:
-            continue  # the log ends before it: nothing can be said
-        problems += _first(_disagreements(index, last))
-    return problems
-
-
-def _first(problems: Iterator[str]) -> list[str]:
-    found = []
-    for problem in problems:
-        found.append(problem)
-        if len(found) == PROBLEMS_MAX:
-            found.append("there are more problems of this kind")
-            break
+    found = [store.path for store in stores if store.path is not None]
+    if not found:
+        raise ConfigError('metadata engine "local" needs a store with a local path, such as "disk"')
     return found
 
 
-def _unsound(index: Index) -> Iterator[str]:
-    previous = b""
-    for row in index.all_rows():
-        if not 0 < len(row.key) <= KEY_MAX or row.key <= previous:
-            yield f"{index.folder}: key {row.key[:40]!r} is out of order or too long"
-        if not 0 < row.version <= index.state.version:
-            yield f"{index.folder}: row {row.key!r} has version {row.version}, the index {index.state.version}"
-        previous = row.key
+async def verify(
+    config: Config, stores: Sequence[BlobStore], journal: Journal, progress: Progress
+) -> list[str]:
+    """Say, in a sentence each, what is wrong with the log, the images and the copies of the index.
+
+    The index is made anew beside the old one, from image and log, and every row is compared. `journal` was opened after the last
+    commit, and every copy of the index was brought to its end, if that is possible.
+    """
+    problems = [problem async for problem in journal.inspect()]
+    for store in stores:
+        for end in (await image.ends(store))[:1]:
+            problems += await image.damage(end, store)
+    sound = []
+    places = folders(stores)
+    for place in places:
+        probed = await probe(place / FOLDER, config.index_max)
+        problems += probed.problems
+        if not probed.problems:
+            sound.append(place / FOLDER)
+        progress({"rows": probed.rows})
+    anew = places[0] / ANEW
+    try:
+        restored = await restore(config, stores, journal, anew, progress)
+    except WarpError as error:
+        return [*problems, str(error)]
+    try:
+        for folder in sound:
+            problems += await asyncio.to_thread(_compared, restored.index, folder, config)
+    finally:
+        restored.index.close()
+        shutil.rmtree(anew, ignore_errors=True)
+    return problems
 
 
-def _differences(one: Index, other: Index) -> Iterator[str]:
-    if one.state.version != other.state.version:
-        yield (
-            f"{one.folder} is at version {one.state.version}, {other.folder} at {other.state.version}"
-        )
-        return
-    for ours, theirs in zip_longest(one.all_rows(), other.all_rows()):
-        if ours != theirs:
-            keys = [row.key for row in (ours, theirs) if row is not None]
-            yield f"{one.folder} and {other.folder} differ from row {min(keys)!r} on"
-            return
+def _compared(expected: Index, folder: Path, config: Config) -> list[str]:
+    index = Index(folder, config.index_max)
+    try:
+        index.open()
+        if index.state.version < expected.state.version:
+            return []  # the journal holds the rest: after a crash, beside a damaged copy that nobody opened
+        if index.state.version > expected.state.version:
+            return [
+                f"{folder} is at version {index.state.version}, image and journal give"
+                f" {expected.state.version}"
+            ]
+        found: list[str] = []
+        for problem in _differences(folder, index, expected):
+            if len(found) == PROBLEMS_MAX:
+                return [*found, f"{folder}: there are more problems of this kind"]
+            found.append(problem)
+        return found
+    except (WarpError, lmdb.Error) as error:
+        return [f"{folder}: {error}"]
+    finally:
+        index.close()
 
 
-def _disagreements(index: Index, last: dict[bytes, tuple[int, int | None]]) -> Iterator[str]:
-    for key, (version, digest) in last.items():
-        if version > index.state.version:
-            continue
-        row = index.get(key)
-        if digest is None:
-            if row is not None:
-                yield f"{index.folder}: row {key!r} was deleted in version {version} and is there"
-        elif row is None:
-            yield f"{index.folder}: row {key!r} of version {version} is missing"
-        elif row[1] != version or checksum(row[0]) != digest:
-            yield f"{index.folder}: row {key!r} is not what version {version} made it"
+def _differences(folder: Path, index: Index, expected: Index) -> Iterator[str]:
+    """Walk both in step."""
+    ours, theirs = index.all_rows(), expected.all_rows()
+    mine: Row | None = next(ours, None)
+    right: Row | None = next(theirs, None)
+    while mine is not None or right is not None:
+        if right is None or (mine is not None and mine.key < right.key):
+            assert mine is not None
+            yield f"{folder}: row {mine.key!r} of version {mine.version} should not be there"
+            mine = next(ours, None)
+        elif mine is None or right.key < mine.key:
+            yield f"{folder}: row {right.key!r} of version {right.version} is missing"
+            right = next(theirs, None)
+        else:
+            if mine != right:
+                yield f"{folder}: row {mine.key!r} is not what version {right.version} made it"
+            mine, right = next(ours, None), next(theirs, None)
 
 
-async def rows_from_log(journal: Journal) -> dict[bytes, Row]:
-    """Return the rows as the commits that are left in the journal make them."""
-    rows: dict[bytes, Row] = {}
-    async for record in logged_commits(journal):
-        for key, value in record.changes:
-            if value is None:
-                rows.pop(key, None)
-            else:
-                rows[key] = Row(key, value, record.version)
-    return rows
+async def rebuild(
+    config: Config, stores: Sequence[BlobStore], journal: Journal, progress: Progress
+) -> Rebuilt:
+    """Make the index anew from image and journal, and put it in place of all copies; what was there is moved aside.
 
-
-def rebuild(
-    config: Config,
-    stores: Sequence[BlobStore],
-    rows: Iterable[Row],
-    *,
-    position: Position = START,
-    version: int = 0,
-) -> int:
-    """Write new copies of the index from rows that somebody has put together; return the greatest version.
-
-    Args:
-        stores: All stores of the copies; none may have an index any more.
-        rows: Read once for each copy.
-        position: Where the journal goes on: what lies before it is in the rows. `journal.end` if nothing of it is to be replayed.
-        version: The index has at least this one, so that versions which were given out are not given out again.
+    The other copies are made from it at the next start of the engine.
 
     Raises:
-        ConfigError: An index is there; move it away first.
+        Corrupt: It cannot be made anew; nothing was changed.
+        StoreFailed: A copy that is there and sound has commits that image and journal do not give; nothing was changed.
+        NoSpace: There is no room for it; nothing was changed.
     """
-    folders = [store.path / FOLDER for store in stores if store.path is not None]
-    for folder in folders:
-        if (folder / "data.mdb").exists():
-            raise ConfigError(f"{folder} has an index: move it away before it is made anew")
-    lineage = os.urandom(16)
-    for folder in folders:
-        version = write_rows(folder, config.index_max, rows, lineage, position, version)
-    return version
+    places = folders(stores)
+    anew = places[0] / ANEW
+    restored = await restore(config, stores, journal, anew, progress)
+    version, rows = restored.version, restored.rows
+    restored.index.close()
+    try:
+        for place in places:
+            probed = await probe(place / FOLDER, config.index_max)
+            if not probed.problems and probed.version > version:
+                raise StoreFailed(
+                    f"{place / FOLDER} is sound and at version {probed.version}, image and journal give"
+                    f" only {version}: it is kept; start the node with it"
+                )
+    except BaseException:
+        shutil.rmtree(anew, ignore_errors=True)
+        raise
+    moved = []
+    for place in places:
+        if (place / FOLDER).exists():
+            aside = _free_name(place)
+            os.rename(place / FOLDER, aside)
+            sync_folder(place)
+            moved.append(str(aside))
+    os.rename(anew, places[0] / FOLDER)
+    sync_folder(places[0])
+    return Rebuilt(version, rows, restored.image, tuple(moved))
+
+
+def _free_name(place: Path) -> Path:
+    number = 1
+    while (place / f"{OLD}-{number}").exists():
+        number += 1
+    return place / f"{OLD}-{number}"
