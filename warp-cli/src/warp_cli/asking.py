@@ -99,5 +99,31 @@ def _offline(
     return asyncio.run(run())
 
 
+def mend(config: Path | None, data: Path | None, *, rebuild: bool, progress: Progress) -> Any:
+    """Examine the metadata below a node that does not run, or make it anew; None where a node runs and nothing was asked of it.
+
+    Raises:
+        AlreadyRunning: A node runs, and it should be made anew.
+        Unavailable: There is no data.
+    """
+    from warp_core import logs
+    from warp_core.errors import AlreadyRunning
+    from warp_core.node import mending
+    from warp_core.plugins import Plugins
+
+    folder = data_of(config, data)
+    if not is_data(folder):
+        raise Unavailable(f"there is no data in {folder}: name another directory with --data")
+    plugins = Plugins()
+    settings = settings_of(config, data, plugins=plugins)
+    logs.configure(level="warning", format=settings.log.format)
+    if rebuild:
+        return asyncio.run(mending.rebuild(settings, plugins, progress))
+    try:
+        return asyncio.run(mending.examine(settings, plugins, progress))
+    except AlreadyRunning:
+        return None
+
+
 def _ignore(progress: Mapping[str, Any]) -> None:
     """Nobody watches."""

@@ -17,6 +17,7 @@ from warp_core.errors import InvalidArgument, NotFound, VolumeNotFound, WarpErro
 from warp_core.metadata import Transaction
 from warp_core.metrics import render, snapshot
 from warp_core.namespace.check import Check, CheckReport
+from warp_core.namespace.recount import correct, miscounted
 from warp_core.namespace.rows import VolumeRow
 from warp_core.namespace.salvage import SalvageReport, salvage
 from warp_core.namespace.tree import Volume
@@ -540,14 +541,15 @@ async def heal(node: Node, arguments: Nothing, progress: Progress) -> object:
 
 
 class Fsck(msgspec.Struct, frozen=True):
-    """How to check: `deep` reads every byte; `salvage` first names content that has lost its rows."""
+    """How to check: `deep` reads every byte; `salvage` first names content that has lost its rows; `repair` corrects counters."""
 
     deep: bool = False
     salvage: bool = False
+    repair: bool = False
 
 
 async def fsck(node: Node, arguments: Fsck, progress: Progress) -> object:
-    """Check rows, names and content of every volume, then every container."""
+    """Check rows, names, content and counters of every volume, then every container."""
 
     def tell(report: CheckReport) -> None:
         progress({"rows": report.rows, "chunks": report.chunks, "problems": report.problem_count})
@@ -556,8 +558,12 @@ async def fsck(node: Node, arguments: Fsck, progress: Progress) -> object:
     if arguments.salvage:
         named = await salvage(node.namespace, node.data.containers.records())
     checked = await Check(node.namespace, deep=arguments.deep, progress=tell).run()
+    counters, corrected = await _recounted(node, repair=arguments.repair)
+    for counter in counters:
+        checked.tell(counter)
     scrubbed = await scrub(node, Scrub(deep=arguments.deep), progress)
     return {
+        "counters_corrected": corrected,
         "volumes": checked.volumes,
         "rows": checked.rows,
         "names": checked.names,
@@ -570,6 +576,27 @@ async def fsck(node: Node, arguments: Fsck, progress: Progress) -> object:
         "salvaged_bytes": named.bytes,
         "salvage_unreadable": named.unreadable,
     }
+
+
+async def _recounted(node: Node, *, repair: bool) -> tuple[list[str], int]:
+    """Say where a volume's counters are off, and with `repair` correct those instead; return also how many were."""
+    wrong: list[str] = []
+    corrected = 0
+    for volume in await node.namespace.volumes.all():
+        name = volume.row.name
+        try:
+            off = await miscounted(node.namespace, name)
+            if off is None or not any(off):
+                continue
+            if repair:
+                await correct(node.namespace, name, off)
+                corrected += 1
+                continue
+        except VolumeNotFound:
+            continue  # deleted meanwhile
+        told = ", ".join(f"{field} by {by:+,}" for field, by in off._asdict().items() if by)
+        wrong.append(f"volume {name}: its counters are off: {told} (`warp fsck --repair`)")
+    return wrong, corrected
 
 
 Run = Callable[[Node, Any, Progress], Awaitable[object]]
