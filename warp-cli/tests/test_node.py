@@ -396,3 +396,27 @@ def test_a_volume_takes_a_named_policy(tmp_path: Path) -> None:
     policy = answer("volume", "show", "logs", cwd=tmp_path)["policy"]
     assert policy["filters"] == {"value": "zstd:19", "origin": "volume"}
     assert policy["verify"]["value"] == "scrub"
+
+
+def test_fsck_rebuilds_an_index_that_is_gone(tmp_path: Path) -> None:
+    with serving(tmp_path) as process:  # and ends killed
+        ready(process)
+        answer("volume", "create", "kept", cwd=tmp_path)
+        refused = warp("fsck", "--rebuild", cwd=tmp_path)
+    healthy = answer("fsck", cwd=tmp_path)
+    before = answer("volume", "list", cwd=tmp_path)
+    index = tmp_path / "warp-data" / "store" / "meta" / "data.mdb"
+    index.write_bytes(b"junk" * 4096)
+
+    unsound = warp("fsck", cwd=tmp_path)
+    rebuilt = warp("fsck", "--rebuild", cwd=tmp_path)
+
+    assert refused.returncode == 1
+    assert "is in use by process" in refused.stderr
+    assert healthy["index"] == []
+    assert unsound.returncode == 1
+    assert "warp fsck --rebuild" in unsound.stdout + unsound.stderr
+    assert rebuilt.returncode == 0, rebuilt.stdout + rebuilt.stderr
+    assert "made anew" in rebuilt.stdout
+    assert (tmp_path / "warp-data" / "store" / "meta.old-1" / "data.mdb").exists()
+    assert answer("volume", "list", cwd=tmp_path) == before

@@ -81,7 +81,9 @@ def fsck(
             as_json({**found, "index": index, "rebuilt": made})
             return FAILURE if wrong else 0
         if index is None:
-            say("the index was not compared with its log: stop the node for that")
+            say(
+                "the index was not compared with its log: that needs a node that is stopped, and an engine with a log"
+            )
         say(
             f"checked {found['volumes']:,} volumes, {found['names']:,} names, {found['rows']:,} rows,"
             f" {found['chunks']:,} chunks, {bytes_text(found['bytes'])} read"

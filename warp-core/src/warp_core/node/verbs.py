@@ -557,10 +557,8 @@ async def fsck(node: Node, arguments: Fsck, progress: Progress) -> object:
     named = SalvageReport()
     if arguments.salvage:
         named = await salvage(node.namespace, node.data.containers.records())
+    corrected = await _corrected(node) if arguments.repair else 0
     checked = await Check(node.namespace, deep=arguments.deep, progress=tell).run()
-    counters, corrected = await _recounted(node, repair=arguments.repair)
-    for counter in counters:
-        checked.tell(counter)
     scrubbed = await scrub(node, Scrub(deep=arguments.deep), progress)
     return {
         "counters_corrected": corrected,
@@ -578,25 +576,19 @@ async def fsck(node: Node, arguments: Fsck, progress: Progress) -> object:
     }
 
 
-async def _recounted(node: Node, *, repair: bool) -> tuple[list[str], int]:
-    """Say where a volume's counters are off, and with `repair` correct those instead; return also how many were."""
-    wrong: list[str] = []
+async def _corrected(node: Node) -> int:
+    """Correct the counters of volumes that differ from what their rows say; return how many did."""
     corrected = 0
     for volume in await node.namespace.volumes.all():
         name = volume.row.name
         try:
             off = await miscounted(node.namespace, name)
-            if off is None or not any(off):
-                continue
-            if repair:
+            if off is not None and any(off):
                 await correct(node.namespace, name, off)
                 corrected += 1
-                continue
         except VolumeNotFound:
             continue  # deleted meanwhile
-        told = ", ".join(f"{field} by {by:+,}" for field, by in off._asdict().items() if by)
-        wrong.append(f"volume {name}: its counters are off: {told} (`warp fsck --repair`)")
-    return wrong, corrected
+    return corrected
 
 
 Run = Callable[[Node, Any, Progress], Awaitable[object]]
