@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from warp_conformance.kits.objects import agree, digests, get, noise, put
@@ -605,10 +606,20 @@ class NamespaceAgrees(RuleBasedStateMachine):
         assert not lost, f"never handed back: {lost}"
 
 
-NamespaceAgrees.TestCase.settings = settings(
-    max_examples=60,
-    stateful_step_count=25,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+class NamespaceAgreesAtLength(NamespaceAgrees):
+    """The same, for as long as somebody waits."""
+
+
+def _settings(examples: int, steps: int) -> settings:
+    return settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+NamespaceAgrees.TestCase.settings = _settings(150, 30)
+NamespaceAgreesAtLength.TestCase.settings = _settings(2_000, 50)
 TestNamespaceAgrees = NamespaceAgrees.TestCase
+TestNamespaceAgreesAtLength = pytest.mark.slow(NamespaceAgreesAtLength.TestCase)

@@ -226,10 +226,9 @@ class ModelVolume:
     # Directories ----------------------------------------------------------------------------------
 
     def settle(self, key: bytes) -> None:
-        """Note that the Files view changed an entry: the directory that it lies in stays from now on."""
-        parent = key.rpartition(b"/")[0]
-        if parent:
-            self.directories.add(parent)
+        """Note that the Files view changed an entry: the directories that it lies in stay from now on."""
+        while key := key.rpartition(b"/")[0]:
+            self.directories.add(key)
 
     def children(self, path: bytes) -> dict[bytes, str]:
         """Return a directory's entries (b"": the root), as the Files view shows them: a directory hides a file of its name."""

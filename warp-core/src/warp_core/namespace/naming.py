@@ -25,7 +25,7 @@ from warp_core.errors import (
 from warp_core.namespace import access as permission
 from warp_core.namespace import keys, rows
 from warp_core.namespace.apart import inode_row, put_inode
-from warp_core.namespace.changes import Change, Path
+from warp_core.namespace.changes import LEVELS, Change, Path
 from warp_core.namespace.finding import (
     DEPTH_MAX,
     SNAPSHOTS_INODE,
@@ -184,24 +184,38 @@ class Namer(Finder):
             raise AlreadyExists(f"{name!r} exists in directory {directory.inode}")
 
     async def _open_directory(self, change: Change, directory: Ref) -> Inode:
-        """Return a directory whose entries are about to change: from now on it stays when it is empty."""
+        """Return a directory whose entries are about to change: from now on it stays when it is empty, and those above it (LEVELS).
+
+        A directory that is implied has keys below it, so that a listing need not look.
+        """
         if directory.inode == SNAPSHOTS_INODE:
             raise ReadOnly("snapshots are made by snapshot commands")
         volume = change.rows.volume
         inode = await self._directory(change.rows, volume, directory)
         if directory.inode == keys.ROOT:
             return inode
-        found = await self._by_ref(change.rows, volume, directory)
-        if found.directory and found.name.kind == rows.IMPLIED:
-            above = Ref(directory.volume, found.directory)
-            path = await self._path(change, above, found.raw, is_directory=True)
-            current = path.current
-            assert current is not None
-            made = msgspec.structs.replace(current, kind=rows.DIRECTORY, born=change.epoch)
-            await change.rows.put(keys.name_key(*path.place), encode(made))
-            inode = msgspec.structs.replace(inode, directory=found.directory, name=found.raw)
-            inode = await put_inode(change, directory.inode, inode)
+        ref = directory
+        for _ in range(LEVELS):
+            found = await self._by_ref(change.rows, volume, ref)
+            if not found.directory or found.name.kind != rows.IMPLIED:
+                break
+            made = await self._make_explicit(change, found)
+            inode = made if ref is directory else inode
+            place = self._places.get((volume.number, found.directory))
+            if found.directory == keys.ROOT or place is None:
+                break
+            ref = Ref(directory.volume, found.directory, *place)
         return inode
+
+    async def _make_explicit(self, change: Change, found: Found) -> Inode:
+        above = Ref(change.rows.volume.row.name, found.directory)
+        path = await self._path(change, above, found.raw, is_directory=True)
+        current = path.current
+        assert current is not None
+        made = msgspec.structs.replace(current, kind=rows.DIRECTORY, born=change.epoch)
+        await change.rows.put(keys.name_key(*path.place), encode(made))
+        inode = msgspec.structs.replace(found.inode, directory=found.directory, name=found.raw)
+        return await put_inode(change, found.number, inode)
 
     async def _writable(self, ref: Ref) -> Volume:
         if ref.snapshot:
@@ -496,6 +510,8 @@ class Namer(Finder):
                 nonce=rows.NULL_VERSION if change.versioning != "on" else secrets.randbits(63) | 1,
             )
             path.names = path.names[: len(path.steps) - 1]
+        elif lifted.kind == rows.IMPLIED:  # from now on its inode's row says where it is
+            lifted = msgspec.structs.replace(lifted, kind=rows.DIRECTORY)
         await change.put_name(path, msgspec.structs.replace(lifted, born=change.epoch))
         history = keys.versions_of(moved.number)
         if moved.is_directory and change.versioned and await change.rows.scan(*history, limit=1):
