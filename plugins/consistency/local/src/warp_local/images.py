@@ -32,6 +32,7 @@ class Images:
         self._after = after
         self._newest: dict[str, End] = {}  # store → its newest complete image
         self._logged = 0  # bytes that earlier runs logged since the oldest of these
+        self._torn = False  # a full disk made an earlier run let go of the log behind the image
         self._counted_from = 0  # of `Journal.bytes_written`
         self.written = 0  # in this run
         self.bytes_written = 0  # to each store
@@ -46,6 +47,7 @@ class Images:
                 continue  # a store that cannot be read is the journal's affair
             if found:
                 self._newest[store.id] = found[0]
+        self._torn = self.any and not await self._journal.reaches(self.position)
         self._logged = await self._journal.logged_since(self.position)
         self._counted_from = self._journal.bytes_written
 
@@ -78,7 +80,7 @@ class Images:
         without = sum(store.id not in self._newest for store in living)
         if without == len(living):
             return not begins or self.logged >= self._after
-        if without:
+        if without or self._torn:
             return True
         last = max(self._newest[store.id].size for store in living)
         return self.logged >= max(self._after, last)
@@ -133,7 +135,7 @@ class Images:
         await _put(stores, image.end_name(end.version), image.pack_end(end))
         for store in stores:
             self._newest[store.id] = end
-        self._logged, self._counted_from = behind, counted_from
+        self._logged, self._counted_from, self._torn = behind, counted_from, False
         self.written += 1
         self.bytes_written += size
         self.problem = ""
