@@ -188,7 +188,7 @@ class Change:
     __slots__ = (
         "_events",
         "_freed",
-        "_others",
+        "_parts",
         "_touched",
         "_usage",
         "_volume_of",
@@ -217,7 +217,8 @@ class Change:
         self.now_ns = now_ns
         self.take_id = take_id
         self._volume_of = volume_of
-        self._others: dict[int, Change] = {}
+        # Every volume's part of the transaction, whoever came to it from where.
+        self._parts: dict[int, Change] = {transaction.volume.number: self}
         self.apart = apart
         self.versioning = transaction.volume.row.versioning
         self.versioned = self.versioning != "off"
@@ -415,7 +416,7 @@ class Change:
     async def keep_version(self, path: Path, version: Name) -> None:
         """Write a V row, and the rows that keep the directories above it."""
         directory, component = path.place
-        await self._keep_directories(path)
+        await self.keep_directories(path)
         await self.rows.put(
             keys.version_key(directory, component, version.sequence), encode(version)
         )
@@ -424,7 +425,8 @@ class Change:
             await self.rows.put(keys.null_version_key(directory, component), encode(pointer))
         self.count(versions=1, version_bytes=version.size)
 
-    async def _keep_directories(self, path: Path) -> None:
+    async def keep_directories(self, path: Path) -> None:
+        """Write the rows that keep the directories above a place in V."""
         for made, index in enumerate(range(len(path.steps) - 2, -1, -1)):
             key = keys.kept_directory_key(path.nodes[index], path.steps[index].key)
             if await self.rows.get(key) is not None:
@@ -640,7 +642,7 @@ class Change:
         """Return the part of this change that is in a volume (0: its own), which may be a deleted one."""
         if number in (0, self.rows.volume.number):
             return self
-        found = self._others.get(number)
+        found = self._parts.get(number)
         if found is None:
             volume = await self._volume_of(self.rows.engine, number)
             rows_there = VolumeTransaction(self.rows.engine, volume)
@@ -651,7 +653,8 @@ class Change:
                 self._volume_of,
                 witnesses=self._witnesses,
             )
-            self._others[number] = found
+            found._parts = self._parts
+            self._parts[number] = found
         return found
 
     def free_revision(self, number: int, revision: Revision, kept: Iterable[Revision]) -> None:
@@ -708,21 +711,22 @@ class Change:
         self._events.append(event)
 
     def finish(self) -> None:
-        """Write counters, times, events and garbage."""
-        freed = list(self._freed)
-        for other in self._others.values():
-            freed += other._freed
-            other._freed = []
-            other.finish()
+        """Write counters, times, events and garbage of every volume that the transaction came to."""
+        freed: list[Garbage] = []
+        for part in self._parts.values():
+            freed += part._freed
+            part._finish()
+        engine = self.rows.engine
+        for index, garbage in enumerate(freed):
+            engine.stamp(keys.GARBAGE, index.to_bytes(2, "big"), encode(garbage))
+
+    def _finish(self) -> None:
         if any(self._usage):
             self.rows.merge(keys.usage_key(self.epoch), add=tuple(self._usage))
         for directory in self._touched:
             self.rows.merge(keys.times_key(directory), maximum=(self.now_ns,))
         for index, event in enumerate(self._events):
             self.rows.stamp(keys.FEED, index.to_bytes(2, "big"), encode(event))
-        engine = self.rows.engine
-        for index, garbage in enumerate(freed):
-            engine.stamp(keys.GARBAGE, index.to_bytes(2, "big"), encode(garbage))
 
 
 def lenders(revision: Revision) -> set[tuple[int, int]]:

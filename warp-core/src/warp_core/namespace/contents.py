@@ -490,6 +490,7 @@ class Content:
             return await self._fold_inode(change, state, cut, allocated)
 
         self.inode, self.layer.cut = await self._ledger.transact(finish)
+        self.layer.windowed = True
 
     async def _in_no_row(self, dead: list[tuple[Chunk, int]]) -> list[tuple[Chunk, int]]:
         """Leave out what a fold that broke off has linked: its windows' rows throw it away."""
@@ -639,7 +640,7 @@ class Content:
                     size=state.size,
                     etag=etag,
                     modified_ns=state.modified_ns,
-                    windowed=self.layer.windowed,
+                    windowed=True,  # readers of extents alone would miss the cut and holes behind it
                     cut=cut if cut < END else -1,
                     checksums={},  # of the content that was
                     checksum_type="",

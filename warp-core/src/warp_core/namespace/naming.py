@@ -464,6 +464,7 @@ class Namer(Finder):
                 kept = keys.kept_directory_key(*path.place)
                 if await change.rows.get(kept) is not None:
                     await change.rows.delete(kept)
+                    await change.prune_versions(path)
             await change.drop_name(path)
             return name
         if name.kind == rows.FILE and name.revision:
@@ -502,6 +503,10 @@ class Namer(Finder):
         """Put a lifted name at its new place, in place of a file that may be there."""
         path = await self._path(change, place, raw, is_directory=moved.is_directory)
         await change.make_way(path)
+        kept = keys.kept_directory_key(*path.place)
+        if moved.is_directory and change.versioned and await change.rows.get(kept) is not None:
+            # Two histories under one name would have to be merged: clients copy instead.
+            raise CrossesVolumes(f"there are versions of what was in {raw!r} before")
         if not moved.is_directory:
             await change.supersede(path)
             lifted = msgspec.structs.replace(
@@ -515,6 +520,7 @@ class Namer(Finder):
         await change.put_name(path, msgspec.structs.replace(lifted, born=change.epoch))
         history = keys.versions_of(moved.number)
         if moved.is_directory and change.versioned and await change.rows.scan(*history, limit=1):
+            await change.keep_directories(path)
             await change.rows.put(
                 keys.kept_directory_key(*path.place),
                 encode(Name(change.epoch, rows.DIRECTORY, moved.number)),

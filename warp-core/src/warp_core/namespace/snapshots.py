@@ -205,7 +205,11 @@ class Snapshots:
         origin = await self._namespace.volumes.get(source)
         number, _ = _named(await self._rows(origin), source, name)
         made = await self._namespace.volumes.create(
-            target, owner=owner, base=(origin.number, number), policy=dict(origin.row.policy)
+            target,
+            owner=owner,
+            base=(origin.number, number),
+            policy=dict(origin.row.policy),
+            versioning=origin.row.versioning,  # it has the versions as well
         )
 
         async def pin(row: VolumeRow, tx: Transaction) -> VolumeRow:

@@ -193,6 +193,7 @@ class Volumes:
         owner: str,
         base: tuple[int, int] | None = None,
         policy: dict[str, str] | None = None,
+        versioning: str = "off",
     ) -> Volume:
         """Make a volume; with `base` a clone of (volume, snapshot), whose row the caller has marked.
 
@@ -218,7 +219,14 @@ class Volumes:
             tx.put(keys.NUMBERS, number.to_bytes(4, "big"))
             tx.put(keys.volume_number_key(number), name.encode())
             row = VolumeRow(
-                FORMAT, number, name, self._clock_ns(), owner, base=base, policy=policy or {}
+                FORMAT,
+                number,
+                name,
+                self._clock_ns(),
+                owner,
+                versioning,
+                base=base,
+                policy=policy or {},
             )
             tx.put(keys.volume_name_key(name), encode(row))
 
