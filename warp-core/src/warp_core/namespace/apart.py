@@ -219,7 +219,7 @@ class Inodes:
             await change.hand_over(inode.revision, keys.holder_of_inode(number), holder)
             return version
         if kept:
-            change.hold(inode.revision, holder)
+            await change.hold(inode.revision, holder)
         await put_inode(
             change,
             number,
@@ -291,7 +291,7 @@ class Inodes:
             directory=directory,
             name=keys.raw_of(component),
             folded=self.log.end(),
-            shared=bool(await change.rows.scan_present(*keys.holds_of(name.revision), limit=1)),
+            shared=bool(await change.rows.scan(*keys.holds_of(name.revision), limit=1)),
         )
         inode = await put_inode(change, name.inode, inode)
         bare = Name(

@@ -566,16 +566,16 @@ class Change:
         """Write a revision, its first holder being what the caller links it to."""
         await self.rows.put(keys.revision_key(number), encode(revision))
 
-    def hold(self, number: int, holder: bytes) -> None:
+    async def hold(self, number: int, holder: bytes) -> None:
         """Add a holder to a revision whose row this transaction has read."""
-        self.rows.put_present(keys.hold_key(number, holder), b"")
+        await self.rows.put(keys.hold_key(number, holder), rows.held(self.epoch))
 
     async def hand_over(self, number: int, holder: bytes, successor: bytes) -> None:
         """Let another holder take the place of one."""
         own = keys.hold_key(number, holder)
-        if await self.rows.get_present(own) is not None:
-            self.rows.delete_present(own)
-            self.hold(number, successor)
+        if await self.rows.get(own) is not None:
+            await self.rows.delete(own)
+            await self.hold(number, successor)
 
     async def release(self, number: int, holder: bytes) -> None:
         """Take a holder from a revision; the last one drops it, with what only it referred to.
@@ -583,19 +583,17 @@ class Change:
         Raises:
             Retained: It is locked, and this is its last holder.
         """
-        held = await self.rows.scan_present(*keys.holds_of(number), limit=3)
+        held = await self.rows.scan(*keys.holds_of(number), limit=3)
         if held:
             own = keys.hold_key(number, holder)
-            if await self.rows.get_present(own) is not None:
-                self.rows.delete_present(own)
-                left_behind = (
-                    len(held) > 1 or await self.rows.get_present(keys.left_key(number)) is None
-                )
+            if await self.rows.get(own) is not None:
+                await self.rows.delete(own)
+                left_behind = len(held) > 1 or await self.rows.get(keys.left_key(number)) is None
                 if left_behind:
                     return
-                self.rows.delete_present(keys.left_key(number))
+                await self.rows.delete(keys.left_key(number))
             else:
-                self.rows.put_present(keys.left_key(number), b"")
+                await self.rows.put(keys.left_key(number), rows.held(self.epoch))
                 return
         revision = await self.revision(number)
         self.check_retention(number, revision)
@@ -636,7 +634,7 @@ class Change:
         holder = keys.holder_of_revision(self.rows.volume.number, number)
         for volume, lender in lenders(revision):
             change = await self.in_volume(volume)
-            change.hold(lender, holder)
+            await change.hold(lender, holder)
 
     async def in_volume(self, number: int) -> Change:
         """Return the part of this change that is in a volume (0: its own), which may be a deleted one."""

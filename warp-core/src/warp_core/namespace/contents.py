@@ -704,7 +704,7 @@ class Content:
             await tx.put(keys.inode_key(self.number), rows.encode(inode))
             await tx.put(keys.revision_key(revision), rows.encode(over))
             volume = self._ledger.number
-            change.hold(base.revision, keys.holder_of_revision(volume, revision))
+            await change.hold(base.revision, keys.holder_of_revision(volume, revision))
             await change.release(base.revision, keys.holder_of_inode(self.number))
             return inode
 

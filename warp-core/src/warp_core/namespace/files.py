@@ -448,7 +448,9 @@ class NamespaceFiles(Namer):
                 legal_hold=False,
             ),
         )
-        change.hold(old.revision, keys.holder_of_revision(change.rows.volume.number, revision))
+        await change.hold(
+            old.revision, keys.holder_of_revision(change.rows.volume.number, revision)
+        )
         await put_inode(change, file.inode, msgspec.structs.replace(old, shared=True))
         inode = new_inode(change, rows.FILE, old.mode, above, caller)
         inode = msgspec.structs.replace(

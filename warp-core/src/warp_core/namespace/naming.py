@@ -485,7 +485,7 @@ class Namer(Finder):
                 modified_ns=inode.modified_ns,
             )
             if change.versioning == "on" or name.nonce:
-                change.hold(inode.revision, change.holder(path, name.sequence))
+                await change.hold(inode.revision, change.holder(path, name.sequence))
                 await put_inode(change, name.inode, msgspec.structs.replace(inode, shared=True))
                 await change.keep_version(path, version)
                 live = self.inodes.live(change.rows.volume.number, name.inode)

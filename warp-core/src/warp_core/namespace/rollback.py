@@ -329,7 +329,7 @@ class _Rollback:
         """Add a holder to a revision; one that was dropped comes back with it."""
         key = keys.revision_key(number)
         if await change.rows.get(key) is not None:
-            change.hold(number, holder)
+            await change.hold(number, holder)
             return
         then = await self._then.get(key)
         if then is None:
@@ -395,7 +395,7 @@ class _Rollback:
     async def _is_base(self, change: Change, number: int) -> bool:
         """Say whether another revision, live or archived, lies over this one."""
         mine = self._volume.number
-        for entry, _ in await change.rows.scan_present(*keys.holds_of(number)):
+        for entry, _ in await change.rows.scan(*keys.holds_of(number)):
             holder = entry[9:]
             if holder[:1] != b"r" or int.from_bytes(holder[1:5], "big") != mine:
                 continue

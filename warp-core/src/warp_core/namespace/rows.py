@@ -266,6 +266,11 @@ def born(value: bytes) -> int:
     return first if first < 0x80 else _borns.decode(value).born
 
 
+def held(epoch: int) -> bytes:
+    """Return a row whose presence is all it says."""
+    return encode((epoch, True))
+
+
 def unborn(value: bytes) -> bytes:
     """Return a row without the epoch that it was written in: rows that say the same have the same rest."""
     head = 3 if value[0] == 0xDC else 1

@@ -374,10 +374,10 @@ async def _free(change: Change, key: bytes, value: bytes, near: list[bytes]) -> 
     elif key[:1] == b"R":
         revision = rows.decode_revision(value)
         kept = [rows.decode_revision(each) for each in near]
-        if not kept and await change.rows.scan_present(*keys.holds_of(number), limit=1):
+        if not kept and await change.rows.scan(*keys.holds_of(number), limit=1):
             # Somebody borrows what only the snapshot showed: it lives on without a name until the last one leaves.
             await change.put_revision(number, msgspec.structs.replace(revision, born=change.epoch))
-            change.rows.put_present(keys.left_key(number), b"")
+            await change.rows.put(keys.left_key(number), rows.held(change.epoch))
             return
         change.free_revision(number, revision, kept)
         if not kept:

@@ -25,7 +25,7 @@ from warp_core.namespace.rows import VolumeRow, born, is_whiteout, whiteout
 Pair = tuple[bytes, bytes]  # relative key, value
 
 KEPT_FAMILIES: Final = frozenset(
-    b"DVRIEC"
+    b"DVRIECXZ"
 )  # what snapshots keep; the rest is bookkeeping of the present
 
 
@@ -118,6 +118,11 @@ class Volume:
             else LiveRows(source, self.prefix)
         )
         return _layered(source, own, self.bases)
+
+
+def below_clone(source: Source, volume: Volume) -> Rows:
+    """Return what a clone shows where it has no rows of its own."""
+    return _layered(source, _Nothing(), volume.bases)
 
 
 def _layered(source: Source, own: Rows, bases: tuple[tuple[int, int], ...]) -> Rows:

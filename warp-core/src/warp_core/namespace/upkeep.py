@@ -10,7 +10,7 @@ from warp_core.metadata import Transaction, transact
 from warp_core.namespace import feed, keys, uploads
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.rows import decode_upload, is_whiteout
-from warp_core.namespace.tree import Volume
+from warp_core.namespace.tree import ViewSource, Volume, below_clone
 from warp_core.namespace.volumes import DELETED, unpin
 
 FEED_KEEP_S: Final = 7 * 24 * 3600.0  # a consumer that is away longer scans anew
@@ -110,13 +110,15 @@ class Upkeep:
                     break
         hidden = [
             row
-            for family in (b"R", b"I", b"E")
+            for family in (b"R", b"I", b"E", b"X", b"Z")
             for row in await self._scan(volume, family, keys.after(family), SCAN_MAX)
             if is_whiteout(row.value)
         ]
         for start in range(0, len(hidden), BATCH):
             await self._drop(volume, hidden[start : start + BATCH])
         done += len(hidden)
+        if volume.row.base is not None:
+            done += await self._remove_copies(volume)
         view = self._namespace.store.view()
         try:
             left = await view.scan(volume.prefix, keys.after(volume.prefix), limit=1)
@@ -135,6 +137,32 @@ class Upkeep:
         await transact(self._namespace.store, body)
         self._namespace.volumes.forget(volume.row.name)
         return done + 1
+
+    async def _remove_copies(self, volume: Volume) -> int:
+        """Remove what a deleted clone says of its base's revisions, unless others borrow them from it: their content is the base's."""
+        lent: set[bytes] = set()
+        start, end = b"X", b"Y"
+        while page := await self._scan(volume, start, end, SCAN_MAX):
+            for row in page:
+                key = row.key[len(volume.prefix) :]
+                if key[9:10] == b"r" and not is_whiteout(row.value):
+                    lent.add(key[1:9])
+            start = page[-1].key[len(volume.prefix) :] + b"\0"
+        view = self._namespace.store.view()
+        try:
+            below = below_clone(ViewSource(view), volume)
+            found = [
+                row
+                for family in (b"R", b"X", b"Z")
+                for row in await self._scan(volume, family, keys.after(family), BATCH)
+                if (number := row.key[len(volume.prefix) + 1 :][:8]) not in lent
+                and await below.get(b"R" + number) is not None
+            ]
+        finally:
+            view.close()
+        for first in range(0, len(found), BATCH):
+            await self._drop(volume, found[first : first + BATCH])
+        return len(found)
 
     async def _drop(self, volume: Volume, found: list[Row]) -> None:
         if not found:

@@ -157,7 +157,7 @@ class Uploads:
                 change.rows.put_present(keys.upload_key(key, upload), encode(row))
                 holder = keys.holder_of_revision(change.rows.volume.number, upload)
                 for home, lender in new:
-                    (await change.in_volume(home)).hold(lender, holder)
+                    await (await change.in_volume(home)).hold(lender, holder)
             place_of_part = keys.part_key(upload, number)
             before = await change.rows.get_present(place_of_part)
             if before is not None:
