@@ -191,7 +191,7 @@ class Rig:
                 inode = read_inode(FILE, await tx.get(keys.inode_key(FILE)))
                 inode = msgspec.structs.replace(inode, shared=True, born=tx.epoch)
                 await tx.put(keys.inode_key(FILE), rows.encode(inode))
-                change.hold(inode.revision, keys.holder_of_revision(9, len(self.log.records)))
+                await change.hold(inode.revision, keys.holder_of_revision(9, len(self.log.records)))
                 return inode
 
             self.content.inode = await self.ledger.transact(body)

@@ -136,8 +136,8 @@ class MetaStoreKit(Kit, kit=True):
         )
 
     @pytest.fixture
-    async def stack(self) -> AsyncIterator[AsyncExitStack]:
-        """Yield what the subject is entered into: close it to close the subject."""
+    async def stack(self, tmp_path: Path) -> AsyncIterator[AsyncExitStack]:
+        """Yield what the subject is entered into: close it to close the subject, while its folder is still there."""
         async with AsyncExitStack() as stack:
             yield stack
 

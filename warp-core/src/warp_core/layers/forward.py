@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -14,6 +14,7 @@ from warp_core.interfaces.consistency import (
     Lease,
     MetaCapabilities,
     MetaStore,
+    Progress,
     Row,
     View,
 )
@@ -196,6 +197,14 @@ class MetaLayer(MetaStore):
     async def release(self, lease: Lease) -> None:
         """As the inner engine."""
         await self._call("release", lambda: self.inner.release(lease))
+
+    async def examine(self, progress: Progress) -> list[str]:
+        """As the inner engine."""
+        return await self._call("examine", lambda: self.inner.examine(progress))
+
+    async def rebuild(self, progress: Progress) -> Mapping[str, object]:
+        """As the inner engine."""
+        return await self._call("rebuild", lambda: self.inner.rebuild(progress))
 
 
 class _ViewLayer(View):

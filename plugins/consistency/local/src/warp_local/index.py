@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from struct import Struct
@@ -63,7 +65,8 @@ class IndexState(msgspec.Struct, array_like=True, frozen=True):
 class Index:
     """One copy.
 
-    `refresh`, `get` and `scan` belong to the loop's thread, `apply` to one other at a time.
+    `refresh`, `get` and `scan` belong to the loop's thread, `apply` to one other at a time. `close` waits for a write that
+    runs: LMDB would wait too, but for a thread that then never may end its transaction.
     """
 
     def __init__(self, folder: Path, size_max: int) -> None:
@@ -71,6 +74,7 @@ class Index:
         self.failed = ""  # why it is not used any more
         self.state = IndexState(INDEX_VERSION, b"", 0, *START)
         self._size_max = size_max
+        self._writing = threading.Lock()
         self._env: lmdb.Environment | None = None
         self._rows: Any = None
         self._meta: Any = None
@@ -137,7 +141,11 @@ class Index:
             )
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, after a write that another thread may be in."""
+        with self._writing:
+            self._close()
+
+    def _close(self) -> None:
         if self._reading is not None:
             self._reading.abort()
             self._reading = self._cursor = None
@@ -239,6 +247,25 @@ class Index:
 
     # Writing, in a thread -------------------------------------------------------------------------
 
+    @contextmanager
+    def _transaction(self) -> Iterator[lmdb.Transaction]:
+        """Write in one LMDB transaction, synced at the end.
+
+        Raises:
+            NoSpace: The disk is full; the copy is as before.
+            StoreFailed: The copy must not be used any more in this run, or it is closed.
+        """
+        import lmdb
+
+        with self._writing:
+            if self._env is None:
+                raise StoreFailed(f"the index in {self.folder} is closed")
+            try:
+                with self._env.begin(write=True) as txn:
+                    yield txn
+            except (lmdb.Error, OSError) as error:
+                raise _explained(error, self.folder) from error
+
     def apply(
         self,
         changed: Changed,
@@ -257,32 +284,24 @@ class Index:
             NoSpace: The disk is full; the copy is as before.
             StoreFailed: The copy must not be used any more in this run.
         """
-        import lmdb
-
-        assert self._env is not None
         state = msgspec.structs.replace(
             self.state, version=version, container=position.container, offset=position.offset
         )
         pack = _VERSION.pack
-        try:
-            with self._env.begin(write=True) as txn:
-                cursor = txn.cursor(self._rows)
-                for at in range(0, len(changed), PUT_STEP):
-                    step = changed[at : at + PUT_STEP]
-                    puts = [
-                        (key, pack(new) + value) for key, new, value in step if value is not None
-                    ]
-                    if puts:
-                        cursor.putmulti(puts, overwrite=True)
-                    if len(puts) < len(step):
-                        for key, _, value in step:
-                            if value is None:
-                                txn.delete(key, db=self._rows)
-                cursor.close()
-                self._note_requests(txn, requests, version)
-                txn.put(b"state", msgspec.msgpack.encode(state), db=self._meta)
-        except (lmdb.Error, OSError) as error:
-            raise _explained(error, self.folder) from error
+        with self._transaction() as txn:
+            cursor = txn.cursor(self._rows)
+            for at in range(0, len(changed), PUT_STEP):
+                step = changed[at : at + PUT_STEP]
+                puts = [(key, pack(new) + value) for key, new, value in step if value is not None]
+                if puts:
+                    cursor.putmulti(puts, overwrite=True)
+                if len(puts) < len(step):
+                    for key, _, value in step:
+                        if value is None:
+                            txn.delete(key, db=self._rows)
+            cursor.close()
+            self._note_requests(txn, requests, version)
+            txn.put(b"state", msgspec.msgpack.encode(state), db=self._meta)
         self.state = state
         reserve_behind(self.folder / "data.mdb", RESERVE)
 
@@ -292,14 +311,8 @@ class Index:
         Raises:
             NoSpace, StoreFailed: It could not be written.
         """
-        import lmdb
-
-        assert self._env is not None
-        try:
-            with self._env.begin(write=True) as txn, txn.cursor(self._rows) as cursor:
-                cursor.putmulti(pairs, append=True)
-        except (lmdb.Error, OSError) as error:
-            raise _explained(error, self.folder) from error
+        with self._transaction() as txn, txn.cursor(self._rows) as cursor:
+            cursor.putmulti(pairs, append=True)
 
     def finish_load(self, end: image.End) -> None:
         """Say what the loaded rows are: the copy is that image from now on.

@@ -28,7 +28,10 @@ def reserve_behind(path: Path, size: int) -> bool:
     fallocate = _fallocate()
     if fallocate is None:
         return False
-    descriptor = os.open(path, os.O_RDWR)
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
     try:
         end = os.fstat(descriptor).st_size
         return bool(fallocate(descriptor, _KEEP_SIZE, end, size) == 0)
