@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from warp_core import logs
 from warp_core.config import Address, Duration
 from warp_core.errors import AlreadyRunning, ConfigError, Corrupt, NoSpace
+from warp_s3.connection import LINGER_MAX, LINGER_S
 
 
 def signed(
@@ -213,6 +214,63 @@ def test_an_error_is_seen_by_a_client_that_still_sends(dial: Any, bucket: str) -
 
     assert (status, code(body)) == (404, "NoSuchBucket")
     assert headers["connection"] == "close"
+
+
+def refused() -> bytes:
+    head = signed("PUT", "/no-such-bucket/k", payload="UNSIGNED-PAYLOAD")
+    return head + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\x16\x03\x01 what is this\r\n\r\n", b"GET /"])
+def test_what_is_refused_is_not_read_for_ever(dial: Any, garbage: bytes) -> None:
+    client = dial()
+    begin = garbage or refused()
+    piece = b"10000\r\n" + bytes(0x10000) + b"\r\n"
+    sent, started = 0, time.monotonic()
+    client.send(begin)
+    with contextlib.suppress(ConnectionError):
+        while sent < 64 * LINGER_MAX:
+            client.send(piece)
+            sent += len(piece)
+
+    # Beside what the server read there is what the system took into its buffers.
+    assert sent < LINGER_MAX + 32 * 1024 * 1024
+    assert time.monotonic() - started < LINGER_S + 5
+
+
+def test_a_refused_request_that_drips_on_ends_in_time(dial: Any) -> None:
+    client = dial()
+    client.send(refused())
+    assert code(client.answer()[2]) == "NoSuchBucket"
+    started = time.monotonic()
+    with contextlib.suppress(ConnectionError):
+        while time.monotonic() - started < LINGER_S + 10:
+            client.send(b"1")
+            time.sleep(0.05)
+
+    assert time.monotonic() - started < LINGER_S + 3
+
+
+def test_a_refusal_does_not_wait_for_a_body_that_drips(dial: Any) -> None:
+    client = dial()
+    client.send(put("/no-such-bucket/k", b"x" * 100_000))
+    started = time.monotonic()
+    drip = threading.Event()
+
+    def send() -> None:
+        with contextlib.suppress(OSError):
+            while not drip.wait(0.05):
+                client.send(b"x")
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    status, headers, body = client.answer()
+    drip.set()
+    sender.join()
+
+    assert (status, code(body)) == (404, "NoSuchBucket")
+    assert headers["connection"] == "close"
+    assert time.monotonic() - started < LINGER_S + 3
 
 
 @pytest.mark.parametrize("pieces", [[b"hello"], [b"he", b"llo"], [b"x" * 100_000, b"y" * 200_000]])

@@ -40,7 +40,10 @@ PIECE: Final = 1024 * 1024
 """Bytes read from an object at a time; what `Reader.read` gives at most."""
 
 LINGER_S: Final = 2.0
-"""How long a client may still send after an error ended its request, so that it sees the answer."""
+"""How long a client may still send what nobody wants, so that it sees the answer to a request that failed."""
+
+LINGER_MAX: Final = 32 * 1024 * 1024
+"""Bytes that it may send meanwhile: the largest part that usual clients send whole before they look for an answer."""
 
 _NEVER: Final = float("inf")
 
@@ -99,6 +102,8 @@ class Connection(asyncio.BufferedProtocol):
         self._ended = False  # the client sends no more
         self._lost = False
         self._lingering = False
+        self._linger_left = LINGER_MAX
+        self._patience = _NEVER  # loop time at which an unwanted body is no longer read
         self._secure = False
         self._task: asyncio.Task[None] | None = None
         self.deadline = _NEVER
@@ -142,6 +147,9 @@ class Connection(asyncio.BufferedProtocol):
                 self._wake_reader()
             return
         if self._lingering:
+            self._linger_left -= nbytes
+            if self._linger_left < 0:
+                self._transport.abort()
             return
         data = bytes(self._server.scratch[:nbytes])
         self._inbox = self._inbox + data if self._inbox else data
@@ -177,9 +185,9 @@ class Connection(asyncio.BufferedProtocol):
     def expire(self) -> None:
         """End a wait whose deadline has passed."""
         self.deadline = _NEVER
-        if self._writer is not None:
-            self._transport.abort()
-        elif self.idle or self._lingering:
+        if self._writer is not None or self._lingering:
+            self._transport.abort()  # closing would wait for what is not sent yet
+        elif self.idle:
             self._transport.close()
         elif self._reader is not None and not self._reader.done():
             self._reader.set_exception(S3Error("RequestTimeout", closes=True))
@@ -217,7 +225,7 @@ class Connection(asyncio.BufferedProtocol):
         """Wait until `take` has something."""
         if self._inbox:
             return
-        self.deadline = self._clock() + self._server.stall_s
+        self.deadline = min(self._clock() + self._server.stall_s, self._patience)
         await self._wait_for_reader()
 
     async def fill(self, view: memoryview) -> None:
@@ -364,10 +372,14 @@ class Connection(asyncio.BufferedProtocol):
         return refusal
 
     async def _discarded(self, body: Body) -> bool:
+        """Read an unwanted body, so that the connection stays; False if it is too much or takes too long."""
+        self._patience = self._clock() + LINGER_S
         try:
             return await body.discard()
         except S3Error:
             return False
+        finally:
+            self._patience = _NEVER
 
     async def _next_request(self) -> Request | None:
         """Wait for a head; None at the end of the connection.
@@ -556,7 +568,8 @@ class Connection(asyncio.BufferedProtocol):
         """Close so that the client sees the answer even if it is still sending.
 
         Closing a socket with unread bytes resets the connection, and a reset destroys what the
-        client has not read yet: so say that nothing more comes, and read for a moment.
+        client has not read yet: so say that nothing more comes, and read for a moment: at most
+        `LINGER_S` and `LINGER_MAX`, whatever the client goes on to send.
         """
         self._lingering = True
         self._inbox = b""

@@ -183,8 +183,8 @@ class Server(Protocol):
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise AlreadyRunning(
-                    f"protocols.s3.listen: {address} is taken by another program; stop it or "
-                    "choose another port"
+                    f"protocols.s3.listen: {address} is taken by another program: stop it, or "
+                    f"choose another port with --set protocols.s3.listen={address.rpartition(':')[0]}:PORT"
                 ) from error
             raise ConfigError(
                 f"protocols.s3.listen: cannot listen on {address}: {error.strerror}"
