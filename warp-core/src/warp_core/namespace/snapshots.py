@@ -116,7 +116,8 @@ class Snapshots:
             existing = await _scan_all(tx, prefix)
             number, snapshot = _named(existing, volume, name)
             if snapshot.clones:
-                raise Busy(f"volumes {list(snapshot.clones)} are clones of {volume}@{name}")
+                held_by = await self._clones_text(snapshot)
+                raise Busy(f"{volume}@{name} stays: {held_by} read through it; remove them first")
             going = msgspec.structs.replace(snapshot, state="deleting")
             tx.put(prefix + keys.snapshot_key(number), encode(going))
             for other, later in existing:
@@ -130,6 +131,13 @@ class Snapshots:
         await self._namespace.volumes.update(volume, change)
         while not await self.clean(volume):
             pass
+
+    async def _clones_text(self, snapshot: SnapshotRow) -> str:
+        alive = await self._namespace.volumes.all()
+        names = [each.row.name for each in alive if each.row.number in snapshot.clones]
+        gone = len(snapshot.clones) - len(names)
+        text = f"the clones {', '.join(names)}" if names else "clones"
+        return f"{text} ({gone} of them are being removed)" if gone else text
 
     async def clean(self, volume: str) -> bool:
         """Free some of what deleted snapshots held; True when nothing is left to do. Resumes what a crash cut short."""
@@ -292,7 +300,9 @@ class Snapshots:
             InvalidArgument: Neither an age nor a number to keep, or one below zero.
         """
         if older_than_s is None and not keep:
-            raise InvalidArgument("say how old they have to be, or how many to keep")
+            raise InvalidArgument(
+                "which snapshots? Say how old they have to be (older than), or how many to keep"
+            )
         if keep < 0 or (older_than_s is not None and older_than_s < 0):
             raise InvalidArgument("an age and a number to keep are not below 0")
         fitting = [each for each in await self.all(volume) if fnmatchcase(each.name, matching)]

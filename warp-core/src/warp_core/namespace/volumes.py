@@ -323,7 +323,7 @@ class Volumes:
             demand_thawed(row)
             prefix = keys.prefix(row.number)
             if await tx.scan(prefix + keys.SNAPSHOTS[0], prefix + keys.SNAPSHOTS[1], limit=1):
-                raise NotEmpty(f"volume {name!r} has snapshots")
+                raise NotEmpty(f"volume {name!r} has snapshots: remove them first")
             volume = await self.get(name)
             await may_go(VolumeTransaction(tx, volume))
             gone = f"{DELETED}{row.number}"
