@@ -63,6 +63,14 @@ async def killed(local, *, power=False):
             copy.store.cut(lambda name, offset, data: [])
 
 
+async def imaged(local):
+    """Wait until everything is in the index, and no image is due or being written."""
+    await local.checkpoint()
+    async with asyncio.timeout(30):
+        while local._images.due(begins=local._begins):
+            await asyncio.sleep(0.005)
+
+
 async def mixed(local, count, seed):
     """Write, overwrite, delete, add to counters and stamp rows, many at a time."""
     rng = random.Random(seed)
@@ -148,7 +156,7 @@ async def test_an_index_lost_on_every_copy_is_made_anew_exactly(stores, damage, 
     stores = stores[:copies]
     local = await started(stores)
     await mixed(local, 1000, 1)
-    await asyncio.sleep(0.3)
+    await imaged(local)
     await mixed(local, 300, 2)
     expected, images = await content(local), local._images.written
     latest = local._rows.latest
@@ -191,7 +199,7 @@ async def test_a_power_cut_after_every_image_leaves_what_is_needed(stores):
 async def test_an_image_that_a_cut_tore_is_passed_over(stores):
     async with opened(stores) as local:
         await mixed(local, 1500, 1)
-        await asyncio.sleep(0.3)
+        await imaged(local)
         expected = await content(local)
     newest = (await image.ends(stores[0]))[0]
     for store in stores:
@@ -240,7 +248,7 @@ async def test_every_step_of_an_image_may_be_the_last_one(stores):
 async def test_a_damaged_part_is_read_from_the_other_copy(stores):
     async with opened(stores) as local:
         await mixed(local, 1500, 1)
-        await asyncio.sleep(0.3)
+        await imaged(local)
         expected = await content(local)
     end = (await image.ends(stores[0]))[0]
     stores[0].blobs[image.part_name(end.version, 0)][200] ^= 4
@@ -259,9 +267,9 @@ async def test_a_damaged_part_is_read_from_the_other_copy(stores):
 async def test_without_a_whole_image_nothing_is_changed(stores):
     async with opened(stores) as local:
         await mixed(local, 1500, 1)
-        await asyncio.sleep(0.3)
+        await imaged(local)
         await mixed(local, 600, 1)
-        await asyncio.sleep(0.3)
+        await imaged(local)
     end = (await image.ends(stores[0]))[0]
     for store in stores:
         store.blobs[image.part_name(end.version, 0)][200] ^= 4
@@ -279,7 +287,7 @@ async def test_without_a_whole_image_nothing_is_changed(stores):
 async def test_a_start_without_any_index_names_what_to_run(stores, damage):
     async with opened(stores) as local:
         await mixed(local, 1500, 1)
-        await asyncio.sleep(0.3)
+        await imaged(local)
     for store in stores:
         damage(store.path / "meta", None)
 
@@ -303,7 +311,7 @@ async def test_log_and_images_stay_within_their_bounds(stores):
     async with opened(stores) as local:
         for seed in range(8):
             await mixed(local, 800, seed)
-            await asyncio.sleep(0.2)
+            await imaged(local)
         journal = local._journal
         size = max(end.size for end in local._images._newest.values())
         images = sum(len(data) for name, data in stores[0].blobs.items() if "index/" in name)
@@ -319,7 +327,7 @@ async def test_log_and_images_stay_within_their_bounds(stores):
 async def test_a_full_disk_keeps_the_image_before_and_the_log(stores):
     async with opened(stores) as local:
         await mixed(local, 1500, 1)
-        await asyncio.sleep(0.3)
+        await imaged(local)
         end = local._images._newest["a"]
 
         async def full(name, buffers, *, vital=False):
@@ -349,7 +357,7 @@ async def test_a_healthy_engine_has_no_problems(stores):
     assert await examined(stores) == []
     async with opened(stores) as local:
         await mixed(local, 1500, 2)
-        await asyncio.sleep(0.3)
+        await imaged(local)
     assert await examined(stores) == []
 
 
