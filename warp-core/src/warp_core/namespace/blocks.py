@@ -178,7 +178,7 @@ class NamespaceBlocks(Blocks):
         row: DiskRow = rows.checked(_decode, key, value)
         return row
 
-    async def show(self, volume: str, path: bytes) -> DiskInfo:
+    async def show(self, volume: str, path: bytes, *, snapshot: str = "") -> DiskInfo:
         """See `Blocks.show`."""
         info = await self._files.walk(volume, path)
         if not info.disk:
@@ -186,6 +186,10 @@ class NamespaceBlocks(Blocks):
                 f"{path!r} of volume {volume!r} is no disk: `disk create` makes one"
             )
         row = await self._row(volume, info.ref)
+        if snapshot:
+            source = await self._snapshot_of(volume, path, row.serial, snapshot)
+            info = await self._files.getattr(source)
+            row = msgspec.structs.replace(row, read_only=True)
         return DiskInfo(
             ref=info.ref,
             volume=volume,
@@ -196,8 +200,11 @@ class NamespaceBlocks(Blocks):
             serial=row.serial,
         )
 
-    async def disks(self, volume: str) -> list[DiskInfo]:
+    async def disks(self, volume: str = "") -> list[DiskInfo]:
         """See `Blocks.disks`."""
+        if not volume:
+            names = sorted([each.row.name for each in await self._namespace.volumes.all()])
+            return [disk for name in names for disk in await self.disks(name)]
         found: list[DiskInfo] = []
         stored = Fresh(self._namespace, await self._namespace.volumes.get(volume))
         start, end = keys.DISKS
@@ -210,10 +217,17 @@ class NamespaceBlocks(Blocks):
         return sorted(found, key=lambda disk: disk.path)
 
     async def open(
-        self, volume: str, path: bytes, *, initiator: str, read_only: bool = False
+        self,
+        volume: str,
+        path: bytes,
+        *,
+        initiator: str,
+        read_only: bool = False,
+        snapshot: str = "",
     ) -> Disk:
         """See `Blocks.open`."""
-        info = await self.show(volume, path)
+        info = await self.show(volume, path, snapshot=snapshot)
+        read_only = read_only or info.read_only
         access = Access.READ if read_only else Access.READ | Access.WRITE
         number = await self._files.number(volume)
         owner = Owner(HERE, f"disk {number} {info.ref.inode}".encode())
@@ -328,10 +342,7 @@ class NamespaceBlocks(Blocks):
         info = await self.show(volume, path)
         source = info.ref
         if snapshot:
-            directory = await self._snapshot_directory(volume, info.serial, make=False)
-            if directory is None:
-                raise NotFound(f"disk {path!r} has no snapshot {snapshot!r}")
-            source = (await self._files.lookup(directory, _snapshot_name(snapshot))).ref
+            source = await self._snapshot_of(volume, path, info.serial, snapshot)
         parts = _parts(target)
         above = await self._files.root(volume)
         for part in parts[:-1]:
@@ -342,6 +353,12 @@ class NamespaceBlocks(Blocks):
         await self._files.setattr(made.ref, SetInfo(mode=0o600))
         await self._mark(volume, made.ref)
         return await self.show(volume, target)
+
+    async def _snapshot_of(self, volume: str, path: bytes, serial: str, snapshot: str) -> Ref:
+        directory = await self._snapshot_directory(volume, serial, make=False)
+        if directory is None:
+            raise NotFound(f"disk {path!r} has no snapshot {snapshot!r}")
+        return (await self._files.lookup(directory, _snapshot_name(snapshot))).ref
 
     async def _snapshot_directory(self, volume: str, serial: str, *, make: bool) -> Ref | None:
         directory = await self._files.root(volume)

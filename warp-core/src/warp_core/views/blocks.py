@@ -45,6 +45,14 @@ class Status(NamedTuple):
     hole: bool
 
 
+class Run(NamedTuple):
+    """One run of bytes of a disk; without data it is a hole, which reads as zeros."""
+
+    offset: int
+    length: int
+    data: Buffer | None
+
+
 class Reservation(IntEnum):
     """Persistent reservations; the values are SPC-4's types (NVMe's are the same in another order)."""
 
@@ -85,6 +93,18 @@ class Disk:
             Corrupt: No good copy is left of some frame.
         """
         raise NotImplementedError
+
+    async def read_runs(self, offset: int, length: int) -> Sequence[Run]:
+        """Return these bytes as runs of data and hole, back to back; raises as `read`."""
+        return [Run(offset, length, await self.read(offset, length))] if length else []
+
+    def read_now(self, offset: int, length: int) -> Sequence[Run] | None:
+        """Return what `read_runs` would if nothing has to be waited for, else None; raises as `read`."""
+        return None
+
+    def write_now(self, offset: int, data: Buffer) -> bool:
+        """Write like `write` if nothing has to be waited for, and say whether it was done; raises as `write`."""
+        return False
 
     async def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
         """Write; with `fua` it is durable on return. `data` may be reused then.
@@ -200,9 +220,15 @@ class Blocks:
         raise NotImplementedError
 
     async def open(
-        self, volume: str, path: bytes, *, initiator: str, read_only: bool = False
+        self,
+        volume: str,
+        path: bytes,
+        *,
+        initiator: str,
+        read_only: bool = False,
+        snapshot: str = "",
     ) -> Disk:
-        """Open a disk for one connection of an initiator (its IQN, NQN or address).
+        """Open a disk, or (read only) a snapshot of it, for one connection of an initiator (its IQN, NQN or address).
 
         Raises:
             NotFound, VolumeNotFound
@@ -211,12 +237,12 @@ class Blocks:
         """
         raise NotImplementedError
 
-    async def show(self, volume: str, path: bytes) -> DiskInfo:
-        """Describe a disk; raises as `open`."""
+    async def show(self, volume: str, path: bytes, *, snapshot: str = "") -> DiskInfo:
+        """Describe a disk, or a snapshot of it as the disk that it was; raises as `open`."""
         raise NotImplementedError
 
-    async def disks(self, volume: str) -> list[DiskInfo]:
-        """Return all disks of a volume, by path."""
+    async def disks(self, volume: str = "") -> list[DiskInfo]:
+        """Return all disks of a volume, or of all of them, by volume and path."""
         raise NotImplementedError
 
     async def resize(self, volume: str, path: bytes, size: int) -> DiskInfo:
