@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import random
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
-from warp_conformance import mutation
-from warp_conformance.mutation import MUTANTS_MIN, hunt, listed, mutants_of, references
+from warp_conformance import Kit, mutation
+from warp_conformance.mutation import MUTANTS_MIN, Mutant, hunt, listed, mutants_of, references
 from warp_conformance.report import check_classes
 from warp_core.registry import KINDS
 
@@ -55,3 +58,28 @@ def test_the_correct_implementations_pass(kind: str) -> None:
     assert report.error == ""
     assert [(failure.kit, failure.test, failure.detail) for failure in report.failures] == []
     assert report.passed
+
+
+class LargeKit(Kit, kit=True):
+    def test_plainly(self, subject: bytes) -> None:
+        got, want = subject, random.Random(1).randbytes(1 << 20)
+        assert got == want  # a kit of somebody who has not heard of `same`
+
+
+class OnLarge(LargeKit):
+    implementation: ClassVar[Callable[[], bytes]]
+
+    @pytest.fixture
+    def subject(self) -> bytes:
+        return self.implementation()
+
+
+def test_a_hunt_explains_no_assertion(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "1")  # then pytest shows whole differences
+    mutant = Mutant(
+        "large", "Large.read", "zeros", OnLarge, lambda: random.Random(2).randbytes(1 << 20)
+    )
+    caught = hunt([mutant])[mutant]
+
+    assert caught is not None
+    assert "neither finished" not in caught.error  # explaining two random MiB takes hours

@@ -4,7 +4,11 @@ import pytest
 
 pytest.register_assert_rewrite("warp_conformance.kits", "warp_conformance.kit")
 
-from warp_conformance.kit import (  # noqa: E402  (assertions of kits are rewritten only if asked for before)
+from warp_conformance.difference import (  # noqa: E402  (assertions of kits are rewritten only if asked for before)
+    Difference,
+    same,
+)
+from warp_conformance.kit import (  # noqa: E402
     Kit,
     KitOverridden,
     given,
@@ -13,4 +17,13 @@ from warp_conformance.kit import (  # noqa: E402  (assertions of kits are rewrit
     requires,
 )
 
-__all__ = ["Kit", "KitOverridden", "given", "known_failure", "refused", "requires"]
+__all__ = [
+    "Difference",
+    "Kit",
+    "KitOverridden",
+    "given",
+    "known_failure",
+    "refused",
+    "requires",
+    "same",
+]

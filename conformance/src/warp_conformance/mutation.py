@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import pytest
+from _pytest.assertion import util
 from _pytest.runner import runtestprotocol
 from hypothesis import Phase, settings
 
@@ -131,7 +132,10 @@ def hunt(
     hunter = _Hunter(
         {mutant.name: tried.get((mutant.method, mutant.fault), "") for mutant in mutants}
     )
-    run_quietly([str(STAGE), "-o", "asyncio_mode=auto"], hunter, Staging(classes))
+    with _unexplained():
+        run_quietly(
+            [str(STAGE), "-o", "asyncio_mode=auto", "-p", "no:assertion"], hunter, Staging(classes)
+        )
     if hunter.error:
         raise RuntimeError(hunter.error)
     return {mutant: hunter.caught.get(mutant.name) for mutant in mutants}
@@ -209,6 +213,20 @@ class _Hunter:
 
 def _plain(item: pytest.Item) -> str:
     return item.name.partition("[")[0]
+
+
+@contextmanager
+def _unexplained() -> Iterator[None]:
+    """Let failing assertions say no more than their values: mutants fail by hundreds, and nobody reads why.
+
+    `-p no:assertion` keeps pytest from explaining, but where a hunt runs inside a test the explainer of the outer run is still set.
+    """
+    before = util._reprcompare
+    util._reprcompare = None
+    try:
+        yield
+    finally:
+        util._reprcompare = before
 
 
 @contextmanager

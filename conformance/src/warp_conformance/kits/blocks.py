@@ -23,6 +23,7 @@ from warp_core.errors import (
 )
 from warp_core.views.blocks import BLOCK, COMPARE_MAX, Blocks, Disk, Reservation
 
+from warp_conformance.difference import same
 from warp_conformance.kit import Kit, given
 
 KIB, MIB = 1024, 1024 * 1024
@@ -72,7 +73,7 @@ class BlocksKit(Kit, kit=True):
     async def test_a_new_disk_is_zeros_and_takes_no_space(
         self, subject: BlocksStage, disk: Disk
     ) -> None:
-        assert await self.all(disk) == bytes(SIZE)
+        assert same(await self.all(disk), bytes(SIZE))
         assert (await subject.blocks.show(subject.volume, b"disks/a")).allocated == 0
         assert disk.size == SIZE
 
@@ -96,7 +97,7 @@ class BlocksKit(Kit, kit=True):
             else:
                 await disk.zero(offset, length, may_trim=verb == "zero")
 
-        assert bytes(await disk.read(0, area)) == bytes(model)
+        assert same(await disk.read(0, area), bytes(model))
         at = rand.randrange(0, area - BLOCK)
         assert bytes(await disk.read(at, BLOCK)) == bytes(model[at : at + BLOCK])
 
@@ -107,7 +108,7 @@ class BlocksKit(Kit, kit=True):
 
         await disk.write(4096, b"x" * 4096)
 
-        assert bytes(await other.read(0, 12288)) == bytes(4096) + b"x" * 4096 + bytes(4096)
+        assert same(await other.read(0, 12288), bytes(4096) + b"x" * 4096 + bytes(4096))
         await other.close()
 
     async def test_the_callers_buffer_may_be_reused(self, disk: Disk) -> None:
@@ -116,14 +117,14 @@ class BlocksKit(Kit, kit=True):
         await disk.write(0, buffer)
         buffer[:] = bytes(4096)
 
-        assert bytes(await disk.read(0, 4096)) == b"x" * 4096
+        assert same(await disk.read(0, 4096), b"x" * 4096)
 
     async def test_large_requests_are_whole(self, disk: Disk) -> None:
         data = random.Random(1).randbytes(5 * MIB)
 
         await disk.write(MIB + BLOCK, data)
 
-        assert bytes(await disk.read(MIB + BLOCK, len(data))) == data
+        assert same(await disk.read(MIB + BLOCK, len(data)), data)
 
     @pytest.mark.parametrize(
         ("offset", "length"), [(SIZE, BLOCK), (SIZE - BLOCK, 2 * BLOCK), (-BLOCK, BLOCK)]
@@ -142,7 +143,7 @@ class BlocksKit(Kit, kit=True):
             with pytest.raises(OutOfRange):
                 await attempt
 
-        assert await self.all(disk) == bytes(SIZE)
+        assert same(await self.all(disk), bytes(SIZE))
 
     async def test_a_disk_opened_read_only_refuses_changes(
         self, subject: BlocksStage, disk: Disk
@@ -175,7 +176,7 @@ class BlocksKit(Kit, kit=True):
         await subject.crash()
 
         again = await self.open(subject)
-        assert bytes(await again.read(0, 4096)) == b"x" * 2048 + bytes(BLOCK) + b"x" * 1536
+        assert same(await again.read(0, 4096), b"x" * 2048 + bytes(BLOCK) + b"x" * 1536)
 
     @pytest.mark.parametrize("verb", ["write", "trim", "zero", "keep", "compare"])
     async def test_fua_is_durable_at_once(
@@ -196,7 +197,7 @@ class BlocksKit(Kit, kit=True):
             await disk.zero(BLOCK, BLOCK, fua=True, may_trim=verb == "zero")
         await subject.crash()
 
-        assert bytes(await (await self.open(subject)).read(0, 4096)) == bytes(expected)
+        assert same(await (await self.open(subject)).read(0, 4096), bytes(expected))
 
     async def test_a_crash_never_mixes_writes_of_one_block(
         self, subject: BlocksStage, disk: Disk
@@ -248,7 +249,7 @@ class BlocksKit(Kit, kit=True):
             (MIB, MIB, False),
             (2 * MIB, MIB, True),
         ]
-        assert bytes(await disk.read(0, 2 * MIB)) == bytes(2 * MIB)
+        assert same(await disk.read(0, 2 * MIB), bytes(2 * MIB))
         assert await allocated() == MIB
 
     # Compare and write ----------------------------------------------------------------------------
@@ -308,7 +309,7 @@ class BlocksKit(Kit, kit=True):
 
         assert disk.size == SIZE
         assert bytes(await disk.read(SIZE - BLOCK, BLOCK)) == bytes(BLOCK)
-        assert bytes(await disk.read(0, 4096)) == b"x" * 4096
+        assert same(await disk.read(0, 4096), b"x" * 4096)
         await disk.close()
         await listener
         assert told == [SIZE // 2, SIZE]
@@ -483,9 +484,9 @@ class BlocksKit(Kit, kit=True):
         then = await self.open(subject, b"then")
         await then.write(8192, b"4" * 4096)
 
-        assert bytes(await disk.read(0, 16384)) == (b"2" * 4096 + b"3" * 4096 + b"1" * 8192)
-        assert bytes(await now.read(0, 16384)) == b"2" * 4096 + b"1" * 12288
-        assert bytes(await then.read(0, 16384)) == b"1" * 8192 + b"4" * 4096 + b"1" * 4096
+        assert same(await disk.read(0, 16384), b"2" * 4096 + b"3" * 4096 + b"1" * 8192)
+        assert same(await now.read(0, 16384), b"2" * 4096 + b"1" * 12288)
+        assert same(await then.read(0, 16384), b"1" * 8192 + b"4" * 4096 + b"1" * 4096)
         assert now.size == then.size == SIZE
         serials = {each.serial for each in await blocks.disks(volume)}
         assert len(serials) == 3
@@ -507,7 +508,7 @@ class BlocksKit(Kit, kit=True):
         with pytest.raises(NotFound):
             await blocks.clone(volume, b"disks/a", b"x", snapshot="first")
         assert await blocks.snapshots(volume, b"disks/a") == ["second"]
-        assert bytes(await disk.read(0, MIB)) == b"1" * MIB
+        assert same(await disk.read(0, MIB), b"1" * MIB)
         await disk.close()
         await blocks.delete(volume, b"disks/a")
         assert await blocks.disks(volume) == []

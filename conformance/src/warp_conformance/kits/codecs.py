@@ -18,6 +18,7 @@ from warp_core.interfaces.codecs import Chunker, Codec, Filter, Fingerprint, Str
 from warp_core.interfaces.stores import Buffer
 from warp_core.registry import Entry
 
+from warp_conformance.difference import same
 from warp_conformance.kit import Kit, given, requires, sample_of
 
 FRAME_MAX = 64 * 1024
@@ -264,7 +265,7 @@ class FingerprintKit(Kit, kit=True):
         before = bytes(data)
         name = subject.digest(memoryview(data))
 
-        assert data == before
+        assert same(data, before)
         data.extend(b"x")  # fails where a view of it is kept
         assert subject.digest(before) == name
 
@@ -278,7 +279,7 @@ class FilterKit(Kit, kit=True):
 
         if stored is not None:
             decoded = subject.decode(memoryview(stored), length=len(frame), context=context)
-            assert bytes(decoded) == frame
+            assert same(decoded, frame)
 
     @pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 255, 4096, FRAME_MAX - 1, FRAME_MAX])
     def test_frames_of_every_size_come_back(self, subject: Filter, length: int) -> None:
@@ -286,9 +287,8 @@ class FilterKit(Kit, kit=True):
             stored = subject.encode(memoryview(frame), context=b"here")
 
             if stored is not None:
-                assert (
-                    bytes(subject.decode(memoryview(stored), length=length, context=b"here"))
-                    == frame
+                assert same(
+                    subject.decode(memoryview(stored), length=length, context=b"here"), frame
                 )
 
     def test_a_compressor_stores_less_or_leaves_the_frame_as_it_is(self, subject: Filter) -> None:
@@ -393,9 +393,9 @@ class FilterKit(Kit, kit=True):
         before = bytes(frame)
         stored = self.stored(subject, memoryview(frame), b"here")
 
-        assert frame == before
+        assert same(frame, before)
         frame[:] = noise(len(frame))
-        assert bytes(subject.decode(memoryview(stored), length=9000, context=b"here")) == before
+        assert same(subject.decode(memoryview(stored), length=9000, context=b"here"), before)
         frame.extend(b"x")  # fails where a view of it is kept
 
     def test_stored_bytes_are_neither_changed_nor_kept(self, subject: Filter) -> None:
@@ -404,9 +404,9 @@ class FilterKit(Kit, kit=True):
         before = bytes(stored)
         decoded = subject.decode(memoryview(stored), length=9000, context=b"here")
 
-        assert stored == before
+        assert same(stored, before)
         stored[:] = noise(len(stored))
-        assert bytes(decoded) == frame
+        assert same(decoded, frame)
         stored.extend(b"x")  # fails where a view of it is kept
 
     def test_results_stay_as_they_are_when_the_next_comes(self, subject: Filter) -> None:
@@ -415,7 +415,7 @@ class FilterKit(Kit, kit=True):
         stored = [self.stored(subject, memoryview(frame), b"here") for frame in frames]
         decoded = [subject.decode(memoryview(one), length=4000, context=b"here") for one in stored]
 
-        assert [bytes(one) for one in decoded] == frames
+        assert same([bytes(one) for one in decoded], frames)
 
     def test_frames_decode_in_any_order(self, subject: Filter) -> None:
         frames = [text(3000 + seed, seed) for seed in range(12)]
@@ -425,7 +425,7 @@ class FilterKit(Kit, kit=True):
 
         for at in random.Random(1).sample(range(12), 12) * 2:
             decoded = subject.decode(memoryview(stored[at]), length=3000 + at, context=b"%d" % at)
-            assert bytes(decoded) == frames[at]
+            assert same(decoded, frames[at])
 
     @requires(deterministic=True)
     def test_equal_frames_at_equal_places_are_stored_equally(self, subject: Filter) -> None:
@@ -434,7 +434,7 @@ class FilterKit(Kit, kit=True):
         for seed in range(5):
             subject.encode(memoryview(text(5000, seed)), context=b"there")
 
-        assert bytes(self.stored(subject, memoryview(frame), b"here")) == first
+        assert same(self.stored(subject, memoryview(frame), b"here"), first)
 
     def test_many_threads_may_share_it(self, subject: Filter) -> None:
         frames = [text(FRAME_MAX - seed, seed) for seed in range(8)]
@@ -482,14 +482,14 @@ class StriperKit(Kit, kit=True):
         kept = set(random.Random(seed).sample(range(len(shards)), subject.data_shards))
         some = [shard if at in kept else None for at, shard in enumerate(shards)]
 
-        assert [bytes(shard) for shard in subject.decode(some)] == shards
+        assert same([bytes(shard) for shard in subject.decode(some)], shards)
 
     def test_every_loss_that_is_promised_is_survived(self, subject: Striper) -> None:
         shards = [bytes(shard) for shard in subject.encode(memoryview(self.stripe(subject)))]
         for lost in self.losses(subject, subject.parity_shards):
             some = [None if at in lost else shard for at, shard in enumerate(shards)]
 
-            assert [bytes(shard) for shard in subject.decode(some)] == shards
+            assert same([bytes(shard) for shard in subject.decode(some)], shards)
 
     def test_one_loss_more_than_promised_is_corrupt(self, subject: Striper) -> None:
         shards = subject.encode(memoryview(self.stripe(subject)))
@@ -502,7 +502,7 @@ class StriperKit(Kit, kit=True):
         shards = subject.encode(memoryview(stripe))
 
         assert len(shards) == subject.data_shards + subject.parity_shards
-        assert b"".join(shards[: subject.data_shards]) == stripe
+        assert same(b"".join(shards[: subject.data_shards]), stripe)
         assert {len(shard) for shard in shards} == {len(stripe) // subject.data_shards}
 
     def test_parity_depends_on_every_data_shard(self, subject: Striper) -> None:
@@ -527,7 +527,7 @@ class StriperKit(Kit, kit=True):
     def test_a_whole_stripe_decodes_to_itself(self, subject: Striper) -> None:
         shards = [bytes(shard) for shard in subject.encode(memoryview(self.stripe(subject)))]
 
-        assert [bytes(shard) for shard in subject.decode(shards)] == shards
+        assert same([bytes(shard) for shard in subject.decode(shards)], shards)
 
     def test_the_stripe_is_neither_changed_nor_kept(self, subject: Striper) -> None:
         stripe = bytearray(self.stripe(subject))
@@ -536,23 +536,25 @@ class StriperKit(Kit, kit=True):
             bytes(shard) for shard in subject.encode(memoryview(stripe))[subject.data_shards :]
         ]
 
-        assert stripe == before
+        assert same(stripe, before)
         again = subject.encode(memoryview(before))[subject.data_shards :]
-        assert [bytes(shard) for shard in again] == parity
+        assert same([bytes(shard) for shard in again], parity)
 
     def test_shards_are_not_changed_by_decoding(self, subject: Striper) -> None:
         shards = [bytearray(shard) for shard in subject.encode(memoryview(self.stripe(subject)))]
         before = [bytes(shard) for shard in shards]
         subject.decode([None, *shards[1:]] if subject.parity_shards else list(shards))
 
-        assert [bytes(shard) for shard in shards] == before
+        assert same([bytes(shard) for shard in shards], before)
 
     @requires(deterministic=True)
     def test_equal_stripes_have_equal_parity(self, subject: Striper) -> None:
         first = [bytes(shard) for shard in subject.encode(memoryview(self.stripe(subject)))]
         subject.encode(memoryview(noise(subject.data_shards * 640, 9)))
 
-        assert [bytes(shard) for shard in subject.encode(memoryview(self.stripe(subject)))] == first
+        assert same(
+            [bytes(shard) for shard in subject.encode(memoryview(self.stripe(subject)))], first
+        )
 
     def test_many_threads_may_share_it(self, subject: Striper) -> None:
         stripes = [noise(subject.data_shards * 8192, seed) for seed in range(4)]

@@ -47,6 +47,7 @@ from warp_core.metadata import KEY_END, Transaction, counters, transact
 from warp_core.metrics import Metrics
 from warp_core.registry import Entry
 
+from warp_conformance.difference import same
 from warp_conformance.kit import Kit, given, refused, requires
 from warp_conformance.reference.consistency import Plain
 from warp_conformance.reference.filedisk import FileDisk
@@ -379,13 +380,13 @@ class MetaStoreKit(Kit, kit=True):
         view = subject.view()
 
         assert len(await view.scan(b"0", b"9", limit=5 * SCAN_MAX)) == SCAN_MAX
-        assert await keys_of(view) == keys
+        assert same(await keys_of(view), keys)
         backwards: list[bytes] = []
         end = b"9"
         while page := await view.scan(b"0", end, limit=777, reverse=True):
             backwards += [row.key for row in page]
             end = page[-1].key
-        assert backwards == keys[::-1]
+        assert same(backwards, keys[::-1])
 
     async def test_scans_pass_over_rows_that_were_deleted(self, subject: MetaStore) -> None:
         keys = [b"%03d" % i for i in range(200)]
@@ -759,9 +760,9 @@ class MetaStoreKit(Kit, kit=True):
             Commit(writes=[Write(b"big%d" % i, bytes(VALUE_MAX)) for i in range(count)])
         )
 
-        assert await get(subject, key) == bytes(VALUE_MAX)
+        assert same(await get(subject, key), bytes(VALUE_MAX))
         assert [row.key for row in await subject.view().scan(key, KEY_END)] == [key]
-        assert await get(subject, b"big%d" % (count - 1)) == bytes(VALUE_MAX)
+        assert same(await get(subject, b"big%d" % (count - 1)), bytes(VALUE_MAX))
 
     @pytest.mark.parametrize(
         "commit",

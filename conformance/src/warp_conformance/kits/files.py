@@ -37,6 +37,7 @@ from warp_core.views.files import (
     Want,
 )
 
+from warp_conformance.difference import same
 from warp_conformance.kit import Kit
 
 READ, WRITE, NONE = Access.READ, Access.WRITE, Access.NONE
@@ -138,7 +139,7 @@ class FilesKit(Kit, kit=True):
             await file.write(start, data[start : start + 300 * KIB])
         await file.close()
 
-        assert await self.content(subject, b"a") == data
+        assert same(await self.content(subject, b"a"), data)
 
     async def test_overwriting_changes_only_its_range(self, subject: FilesStage) -> None:
         data = bytearray(random.Random(2).randbytes(2 * MIB + 100))
@@ -151,7 +152,7 @@ class FilesKit(Kit, kit=True):
             await file.write(offset, new)
         await file.close()
 
-        assert await self.content(subject, b"a") == bytes(data)
+        assert same(await self.content(subject, b"a"), bytes(data))
 
     async def test_the_callers_buffer_may_be_reused(self, subject: FilesStage) -> None:
         buffer = bytearray(b"first")
@@ -245,8 +246,8 @@ class FilesKit(Kit, kit=True):
 
         await subject.crash()
 
-        assert (await self.content(subject, b"a")) == (
-            b"x" * 100 + bytes(MIB + 8 * KIB - 100) + b"y" * 4096
+        assert same(
+            await self.content(subject, b"a"), b"x" * 100 + bytes(MIB + 8 * KIB - 100) + b"y" * 4096
         )
 
     async def test_a_synchronous_write_survives_a_crash(self, subject: FilesStage) -> None:
@@ -835,7 +836,7 @@ class FilesKit(Kit, kit=True):
         assert (await self.content(subject, b"b"))[MIB : MIB + 2] == b"Bx"
         await file.close()
         await subject.files.unlink(root, b"a")
-        assert await self.content(subject, b"b") == b"x" * MIB + b"B" + b"x" * 99
+        assert same(await self.content(subject, b"b"), b"x" * MIB + b"B" + b"x" * 99)
 
     async def test_usage_follows_what_is_there(self, subject: FilesStage) -> None:
         root = await self.root(subject)

@@ -36,6 +36,7 @@ from warp_core.views.objects import (
     PartInfo,
 )
 
+from warp_conformance.difference import same
 from warp_conformance.kit import Kit, given
 from warp_conformance.model import File, ModelVolume
 
@@ -287,7 +288,7 @@ class ObjectsKit(Kit, kit=True):
         await subject.set_document(volume, "s3.policy", bytes(60 * 1024))
         await subject.set_document(volume, "s3.cors", b"two")
         documents = (await subject.volume(volume)).documents
-        assert dict(documents) == {"s3.cors": b"two", "s3.policy": bytes(60 * 1024)}
+        assert same(dict(documents), {"s3.cors": b"two", "s3.policy": bytes(60 * 1024)})
         await subject.set_document(volume, "s3.policy", None)
 
         assert dict((await subject.volume(volume)).documents) == {"s3.cors": b"two"}
@@ -312,7 +313,7 @@ class ObjectsKit(Kit, kit=True):
         data = noise(size)
         made = await put(subject, volume, b"a/k", data)
 
-        assert await get(subject, volume, b"a/k") == data
+        assert same(await get(subject, volume, b"a/k"), data)
         head = await subject.head(volume, b"a/k")
         assert (made.key, made.size, made.etag) == (b"a/k", size, digests(data).etag)
         assert (head.key, head.size, head.etag, head.version) == (
@@ -330,7 +331,7 @@ class ObjectsKit(Kit, kit=True):
         await subject.put(volume, b"k", memoryview(buffer)[100:], PLAIN, digests(b""))
         buffer[:] = bytes(5000)
 
-        assert await get(subject, volume, b"k") == noise(5000)[100:]
+        assert same(await get(subject, volume, b"k"), noise(5000)[100:])
 
     async def test_put_refuses_what_is_not_small(self, subject: Objects, volume: str) -> None:
         with pytest.raises(TooLarge):
@@ -357,7 +358,7 @@ class ObjectsKit(Kit, kit=True):
         made = await writer.commit(digests(data))
 
         assert (made.size, made.etag) == (size, digests(data).etag)
-        assert await get(subject, volume, b"k") == data
+        assert same(await get(subject, volume, b"k"), data)
 
     async def test_ranges_are_exact(self, subject: Objects, volume: str) -> None:
         data = noise(2 * 1024 * 1024 + 77)
@@ -375,7 +376,7 @@ class ObjectsKit(Kit, kit=True):
             (len(data), 5),
             (12_345, 0),
         ):
-            assert await reader.read(offset, length) == data[offset : offset + length]
+            assert same(await reader.read(offset, length), data[offset : offset + length])
         reader.close()
         reader.close()
 
@@ -417,7 +418,7 @@ class ObjectsKit(Kit, kit=True):
         await put(subject, volume, b"k", noise(9000), RICH)
         await put(subject, volume, b"k", noise(2000, 1))
 
-        assert await get(subject, volume, b"k") == noise(2000, 1)
+        assert same(await get(subject, volume, b"k"), noise(2000, 1))
         assert (await subject.head(volume, b"k")).attributes == PLAIN
         assert await usage(volume) == (1, 2000, 0, 0)
 
@@ -430,7 +431,7 @@ class ObjectsKit(Kit, kit=True):
         await put(subject, volume, b"k", b"other")
         await subject.delete(volume, b"k")
 
-        assert bytes(await reader.read(0, len(data))) == data
+        assert same(await reader.read(0, len(data)), data)
         reader.close()
 
     async def test_keys_have_their_limits(self, subject: Objects, volume: str) -> None:
@@ -498,7 +499,7 @@ class ObjectsKit(Kit, kit=True):
         assert head.attributes.tags == {"new": "tag"}
         assert head.attributes.metadata == RICH.metadata
         assert head.modified_ns == before.modified_ns
-        assert await get(subject, volume, b"k") == noise(5000)
+        assert same(await get(subject, volume, b"k"), noise(5000))
         with pytest.raises(NotFound):
             await subject.set_tags(volume, b"other", {})
 
@@ -567,7 +568,7 @@ class ObjectsKit(Kit, kit=True):
         won = [each for each in await asyncio.gather(*map(attempt, range(24))) if each]
 
         assert len(won) == 1
-        assert await get(subject, volume, b"d/k") == won[0]
+        assert same(await get(subject, volume, b"d/k"), won[0])
 
     async def test_a_counter_by_compare_and_swap_loses_nothing(
         self, subject: Objects, volume: str
@@ -673,7 +674,7 @@ class ObjectsKit(Kit, kit=True):
         rest = await subject.list(volume, prefix=b"d/", after=page.next)
 
         assert len(page.entries) == 1000
-        assert [entry.key[2:] for entry in (*page.entries, *rest.entries)] == wanted
+        assert same([entry.key[2:] for entry in (*page.entries, *rest.entries)], wanted)
 
     # Versions -------------------------------------------------------------------------------------
 
@@ -692,7 +693,7 @@ class ObjectsKit(Kit, kit=True):
         ]
         assert [entry.latest for entry in found] == [True, False, False, False]
         for number, info in enumerate(made):
-            assert await get(subject, volume, b"k", info.version) == noise(2000 + number)
+            assert same(await get(subject, volume, b"k", info.version), noise(2000 + number))
             head = await subject.head(volume, b"k", version=info.version)
             assert (head.version, head.size) == (info.version, 2000 + number)
         assert await get(subject, volume, b"k", "null") == b"old"
@@ -804,7 +805,7 @@ class ObjectsKit(Kit, kit=True):
 
         for limit in (2, 7, 1000):
             found = await versions(subject, volume, limit)
-            assert [(entry.key, entry.version, entry.marker) for entry in found] == wanted
+            assert same([(entry.key, entry.version, entry.marker) for entry in found], wanted)
         found = await versions(subject, volume, prefix=b"a/")
         assert [entry.key for entry in found] == [
             key for key, _, _ in wanted if key.startswith(b"a/")
@@ -843,12 +844,12 @@ class ObjectsKit(Kit, kit=True):
         await subject.delete(other, b"far/away")
 
         for key in (b"near", b"back"):
-            assert await get(subject, volume, key) == data
+            assert same(await get(subject, volume, key), data)
             assert (await subject.head(volume, key)).attributes == RICH
         assert await usage(volume) == (2, 2 * size, 0, 0)
         assert await usage(other) == (0, 0, 0, 0)
         await subject.delete(volume, b"near")
-        assert await get(subject, volume, b"back") == data
+        assert same(await get(subject, volume, b"back"), data)
 
     async def test_a_copy_may_have_other_attributes(self, subject: Objects, volume: str) -> None:
         await put(subject, volume, b"k", noise(2000), RICH)
@@ -859,18 +860,18 @@ class ObjectsKit(Kit, kit=True):
         assert made.etag == said.etag
         head = await subject.head(volume, b"k")
         assert (head.attributes, head.etag) == (other, said.etag)
-        assert await get(subject, volume, b"k") == noise(2000)
+        assert same(await get(subject, volume, b"k"), noise(2000))
 
     async def test_any_version_can_be_copied(self, subject: Objects, volume: str) -> None:
         await subject.set_versioning(volume, "on")
         one = await put(subject, volume, b"k", b"1" * 3000)
         await put(subject, volume, b"k", b"2" * 3000)
         await subject.copy(volume, b"k", volume, b"k", source_version=one.version)
-        assert await get(subject, volume, b"k") == b"1" * 3000
+        assert same(await get(subject, volume, b"k"), b"1" * 3000)
         assert len(await versions(subject, volume)) == 3
         await subject.delete(volume, b"k", version=one.version)
 
-        assert await get(subject, volume, b"k") == b"1" * 3000
+        assert same(await get(subject, volume, b"k"), b"1" * 3000)
 
     async def test_a_copy_of_nothing_or_against_a_condition_fails(
         self, subject: Objects, volume: str
@@ -911,7 +912,7 @@ class ObjectsKit(Kit, kit=True):
         made = await subject.complete_upload(volume, b"d/k", upload.upload, [first, third], said)
 
         assert (made.size, made.etag) == (79_000, said.etag)
-        assert await get(subject, volume, b"d/k") == noise(70_000, 1) + noise(9_000, 3)
+        assert same(await get(subject, volume, b"d/k"), noise(70_000, 1) + noise(9_000, 3))
         head = await subject.head(volume, b"d/k")
         assert head.attributes == RICH
         assert [(part.number, part.size, part.etag) for part in head.parts] == [
@@ -941,7 +942,7 @@ class ObjectsKit(Kit, kit=True):
             await subject.complete_upload(volume, b"k", upload.upload, [old], digests(b""))
         await subject.complete_upload(volume, b"k", upload.upload, [new], digests(b""))
 
-        assert await get(subject, volume, b"k") == b"new" * 2000
+        assert same(await get(subject, volume, b"k"), b"new" * 2000)
 
     async def test_what_does_not_fit_completes_nothing(self, subject: Objects, volume: str) -> None:
         upload = await subject.create_upload(volume, b"k", PLAIN)
@@ -1071,7 +1072,7 @@ class ObjectsKit(Kit, kit=True):
         await subject.complete_upload(volume, b"k", upload.upload, [middle, whole], digests(b""))
 
         assert (middle.size, whole.size, whole.etag) == (size - 300, size, digests(data).etag)
-        assert await get(subject, volume, b"k") == data[100 : size - 200] + data
+        assert same(await get(subject, volume, b"k"), data[100 : size - 200] + data)
         reader = await subject.open(volume, b"k")
         assert await reader.read(size - 310, 20) == data[size - 210 : size - 200] + data[:10]
         reader.close()
@@ -1094,12 +1095,12 @@ class ObjectsKit(Kit, kit=True):
 
         assert [entry.key for entry in (await anew.list(volume)).entries] == [b"d/k"]
         assert await get(anew, volume, b"d/k") == noise(500, 2)
-        assert await get(anew, volume, b"d/k", one.version) == noise(5000)
+        assert same(await get(anew, volume, b"d/k", one.version), noise(5000))
         assert (await anew.head(volume, b"d/k", version=one.version)).attributes == RICH
         assert (await anew.head(volume, b"d/k")).version == two.version
         assert len(await versions(anew, volume)) == 3
         await anew.complete_upload(volume, b"up", upload.upload, [part], digests(b""))
-        assert await get(anew, volume, b"up") == noise(80_000)
+        assert same(await get(anew, volume, b"up"), noise(80_000))
         assert (await usage(volume))[1] == before[1] + 80_000
 
     @given(
@@ -1207,7 +1208,7 @@ async def agree(subject: Objects, volume: str, model: ModelVolume, usage: Usage)
     for key, kept in model.names.items():
         for number, each in enumerate(kept):
             if each.file is not None:
-                assert await get(subject, volume, key, each.version) == each.file.content
+                assert same(await get(subject, volume, key, each.version), each.file.content)
                 continue
             with pytest.raises(IsDeleteMarker):
                 await subject.head(volume, key, version=each.version)

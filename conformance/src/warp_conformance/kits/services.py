@@ -21,6 +21,7 @@ from warp_core.namespace.objects import NamespaceObjects
 from warp_core.registry import Entry
 from warp_core.views.objects import Attributes, Digests, ObjectInfo
 
+from warp_conformance.difference import same
 from warp_conformance.kit import Kit, sample_of
 from warp_conformance.reference.node import Stage
 
@@ -131,7 +132,7 @@ class ServiceKit(Kit, kit=True):
         before = await fill(stage)
         await to_idle(subject, stage)
 
-        assert await seen(stage) == before
+        assert same(await seen(stage), before)
 
     async def test_clients_go_on_while_it_works(self, subject: Service, stage: Stage) -> None:
         await fill(stage)
@@ -143,7 +144,7 @@ class ServiceKit(Kit, kit=True):
                 key, content = b"busy%d" % (number % 3), noise(3000 + number, number)
                 await put(objects, key, content)
                 latest[key] = content
-                assert await get(objects, key) == content
+                assert same(await get(objects, key), content)
                 await asyncio.sleep(0)
 
         writing = asyncio.create_task(write())
@@ -156,7 +157,7 @@ class ServiceKit(Kit, kit=True):
         await writing
         await to_idle(subject, stage)
 
-        assert {key: await get(objects, key) for key in latest} == latest
+        assert same({key: await get(objects, key) for key in latest}, latest)
 
     async def test_an_open_object_stays_readable(self, subject: Service, stage: Stage) -> None:
         await fill(stage)
@@ -170,7 +171,7 @@ class ServiceKit(Kit, kit=True):
         parts = [bytes(await reader.read(at, 65_536)) for at in range(0, len(content), 65_536)]
         reader.close()
 
-        assert b"".join(parts) == content
+        assert same(b"".join(parts), content)
 
     # Stops ----------------------------------------------------------------------------------------
 
@@ -181,10 +182,10 @@ class ServiceKit(Kit, kit=True):
         for steps in [0, 1, 2, 3, 4, 5, 7, 9, 12, 16, 22, 30, 45, 70, 120]:
             await cancelled_after(subject, stage, steps)
 
-            assert await seen(stage) == before
+            assert same(await seen(stage), before)
         await to_idle(subject, stage)
 
-        assert await seen(stage) == before
+        assert same(await seen(stage), before)
 
     async def test_a_cancelled_pass_ends_at_once(self, subject: Service, stage: Stage) -> None:
         await fill(stage)
@@ -202,9 +203,9 @@ class ServiceKit(Kit, kit=True):
         await cancelled_after(make(context_of(stage)), stage, steps)
         await stage.crash()
 
-        assert await seen(stage) == before
+        assert same(await seen(stage), before)
         await to_idle(make(context_of(stage)), stage)
-        assert await seen(stage) == before
+        assert same(await seen(stage), before)
 
     async def test_a_new_one_goes_on_where_the_last_one_was(self, make: Make, stage: Stage) -> None:
         before = await fill(stage)
@@ -212,7 +213,7 @@ class ServiceKit(Kit, kit=True):
             await make(context_of(stage)).work(context_of(stage))
         await to_idle(make(context_of(stage)), stage)
 
-        assert await seen(stage) == before
+        assert same(await seen(stage), before)
 
     async def test_nothing_is_left_behind(self, subject: Service, stage: Stage) -> None:
         await fill(stage)

@@ -17,6 +17,7 @@ from warp_core.interfaces.stores import BLOB_NAME_MAX, BlobStore
 from warp_core.metrics import Metrics
 from warp_core.registry import Entry
 
+from warp_conformance.difference import same
 from warp_conformance.kit import Kit, given, refused, requires
 
 Reopen = Callable[[], Awaitable[BlobStore]]
@@ -89,7 +90,7 @@ class BlobStoreKit(Kit, kit=True):
         data = noise(10_000)
         await subject.put("a", [data])
 
-        assert await subject.read("a", offset=0, length=len(data)) == data
+        assert same(await subject.read("a", offset=0, length=len(data)), data)
         assert (await subject.stat("a"))[:2] == ("a", len(data))
 
     async def test_ranges_are_exact_and_end_with_the_blob(self, subject: BlobStore) -> None:
@@ -107,9 +108,9 @@ class BlobStoreKit(Kit, kit=True):
             (99_999, 5),
             (5, 0),
         ):
-            assert (
-                await subject.read("a", offset=offset, length=length)
-                == data[offset : offset + length]
+            assert same(
+                await subject.read("a", offset=offset, length=length),
+                data[offset : offset + length],
             )
 
     async def test_buffers_are_joined_in_order(self, subject: BlobStore) -> None:
@@ -117,7 +118,7 @@ class BlobStoreKit(Kit, kit=True):
         buffers = [(bytes, bytearray, memoryview)[n % 3](part) for n, part in enumerate(parts)]
         await subject.put("a", buffers)
 
-        assert await subject.read("a", offset=0, length=1 << 20) == b"".join(parts)
+        assert same(await subject.read("a", offset=0, length=1 << 20), b"".join(parts))
 
     async def test_an_empty_blob_exists(self, subject: BlobStore) -> None:
         await subject.put("none", [])
@@ -130,10 +131,9 @@ class BlobStoreKit(Kit, kit=True):
         data = noise(3 * KIB * KIB + 17)
         await subject.put("large", [data[:1_000_000], data[1_000_000:]])
 
-        assert await subject.read("large", offset=0, length=len(data)) == data
-        assert (
-            await subject.read("large", offset=2_000_001, length=70_000)
-            == data[2_000_001:2_070_001]
+        assert same(await subject.read("large", offset=0, length=len(data)), data)
+        assert same(
+            await subject.read("large", offset=2_000_001, length=70_000), data[2_000_001:2_070_001]
         )
 
     async def test_putting_again_replaces_everything(self, subject: BlobStore) -> None:
@@ -173,7 +173,7 @@ class BlobStoreKit(Kit, kit=True):
         await subject.put("a", [memoryview(buffer)])
         buffer[:] = b"after!" * 1000
 
-        assert await subject.read("a", offset=0, length=6000) == b"before" * 1000
+        assert same(await subject.read("a", offset=0, length=6000), b"before" * 1000)
 
     async def test_what_is_read_belongs_to_the_reader(self, subject: BlobStore) -> None:
         await subject.put("a", [b"1" * 5000])
@@ -183,7 +183,7 @@ class BlobStoreKit(Kit, kit=True):
         await subject.read("b", offset=0, length=5000)
         subject.read_now("b", offset=0, length=5000)
 
-        assert first == b"1" * 5000
+        assert same(first, b"1" * 5000)
         assert now in (None, b"1" * 5000)
 
     # Names ----------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ class BlobStoreKit(Kit, kit=True):
 
             assert count in (None, 4_000)
             if count:
-                assert bytes(buffer) == data[2_000:] + b"-" * 1_000
+                assert same(buffer, data[2_000:] + b"-" * 1_000)
 
     @staticmethod
     def now(subject: BlobStore) -> Callable[..., Awaitable[int | None]]:
@@ -321,7 +321,7 @@ class BlobStoreKit(Kit, kit=True):
         await subject.put("a", [data])
         await subject.read("a", offset=0, length=8_192)
 
-        assert subject.read_now("a", offset=100, length=4_096) == data[100:4_196]
+        assert same(subject.read_now("a", offset=100, length=4_096), data[100:4_196])
 
     # Growing blobs --------------------------------------------------------------------------------
 
@@ -330,7 +330,7 @@ class BlobStoreKit(Kit, kit=True):
         await subject.create("g", reserve=20_000)
 
         assert (await subject.stat("g")).size == 20_000
-        assert await subject.read("g", offset=0, length=99_999) == bytes(20_000)
+        assert same(await subject.read("g", offset=0, length=99_999), bytes(20_000))
         with pytest.raises(AlreadyExists):
             await subject.create("g", reserve=20_000)
         with pytest.raises(AlreadyExists):
@@ -357,7 +357,7 @@ class BlobStoreKit(Kit, kit=True):
         ):
             await subject.write("g", offset=offset, buffers=parts)
             model[offset : offset + sum(map(len, parts))] = b"".join(parts)
-            assert await subject.read("g", offset=0, length=30_000) == model
+            assert same(await subject.read("g", offset=0, length=30_000), model)
             assert subject.read_now("g", offset=9_999, length=10) in (None, model[9_999:10_009])
 
         assert (await subject.stat("g")).size == 30_000
@@ -369,7 +369,7 @@ class BlobStoreKit(Kit, kit=True):
         await subject.write("g", offset=123, buffers=parts, sync=True)
         whole = b"".join(parts)
 
-        assert await subject.read("g", offset=123, length=len(whole)) == whole
+        assert same(await subject.read("g", offset=123, length=len(whole)), whole)
         assert await subject.read("g", offset=123 + len(whole), length=10) == bytes(10)
 
     @requires(grow=True)
@@ -396,7 +396,7 @@ class BlobStoreKit(Kit, kit=True):
 
         for name in "gh":
             expected = b"".join(noise(10_000, n + ord(name)) for n in range(64))
-            assert await subject.read(name, offset=0, length=640_000) == expected
+            assert same(await subject.read(name, offset=0, length=640_000), expected)
 
     @requires(grow=True)
     async def test_buffers_belong_to_the_caller_again_after_a_write(
@@ -407,7 +407,7 @@ class BlobStoreKit(Kit, kit=True):
         await subject.write("g", offset=0, buffers=[memoryview(buffer)])
         buffer[:] = b"b" * 100_000
 
-        assert await subject.read("g", offset=0, length=100_000) == b"a" * 100_000
+        assert same(await subject.read("g", offset=0, length=100_000), b"a" * 100_000)
 
     @requires(grow=True)
     async def test_buffers_belong_to_the_caller_again_after_a_cancelled_write(
@@ -435,10 +435,10 @@ class BlobStoreKit(Kit, kit=True):
         await subject.seal("g", size=4_000)
 
         assert (await subject.stat("g")).size == 4_000
-        assert await subject.read("g", offset=0, length=9_999) == b"x" * 4_000
+        assert same(await subject.read("g", offset=0, length=9_999), b"x" * 4_000)
         with pytest.raises(InvalidArgument):
             await subject.write("g", offset=0, buffers=[b"y"])
-        assert await subject.read("g", offset=0, length=9_999) == b"x" * 4_000
+        assert same(await subject.read("g", offset=0, length=9_999), b"x" * 4_000)
         assert [(info.name, info.size) for info in await subject.list()] == [("g", 4_000)]
 
     @requires(grow=True)
@@ -477,11 +477,11 @@ class BlobStoreKit(Kit, kit=True):
             await subject.create(name, reserve=65_536, recycle=True)
             assert (await subject.stat(name)).size == 65_536
             await subject.write(name, offset=0, buffers=[b"s" * 65_536], sync=True)
-            assert await subject.read(name, offset=0, length=65_536) == b"s" * 65_536
+            assert same(await subject.read(name, offset=0, length=65_536), b"s" * 65_536)
             await subject.delete(name)
         await subject.create("clean", reserve=65_536)
 
-        assert await subject.read("clean", offset=0, length=65_536) == bytes(65_536)
+        assert same(await subject.read("clean", offset=0, length=65_536), bytes(65_536))
         assert await names(subject) == ["clean"]
 
     @requires(grow=False)
@@ -505,11 +505,11 @@ class BlobStoreKit(Kit, kit=True):
         await subject.punch("a", offset=8_192, length=40_000)
         data[8_192:48_192] = bytes(40_000)
 
-        assert await subject.read("a", offset=0, length=200_000) == data
+        assert same(await subject.read("a", offset=0, length=200_000), data)
         assert (await subject.stat("a")).size == 100_000
         await subject.punch("a", offset=90_000, length=50_000)
         data[90_000:] = bytes(10_000)
-        assert await subject.read("a", offset=0, length=200_000) == data
+        assert same(await subject.read("a", offset=0, length=200_000), data)
 
     @requires(punch=False)
     async def test_punching_is_refused(self, subject: BlobStore) -> None:
@@ -598,7 +598,7 @@ class BlobStoreKit(Kit, kit=True):
         assert await after.read("g", offset=40_000, length=3) == b"two"
         assert await after.read("h", offset=7, length=5) == b"three"
         assert await after.read("h", offset=60_000, length=9) == b"grown"
-        assert await after.read("empty", offset=0, length=9_999) == bytes(3_000)
+        assert same(await after.read("empty", offset=0, length=9_999), bytes(3_000))
 
     @requires(durable=True, grow=True)
     async def test_what_was_sealed_stays_sealed(self, subject: BlobStore, reopen: Reopen) -> None:
@@ -607,7 +607,7 @@ class BlobStoreKit(Kit, kit=True):
         await subject.seal("g", size=20_000)
         after = await reopen()
 
-        assert await after.read("g", offset=0, length=99_999) == b"x" * 20_000
+        assert same(await after.read("g", offset=0, length=99_999), b"x" * 20_000)
         with pytest.raises(InvalidArgument):
             await after.write("g", offset=0, buffers=[b"y"])
 
@@ -713,7 +713,7 @@ class BlobStoreKit(Kit, kit=True):
                 raised = type(None)
             assert issubclass(raised, expected or type(None)), f"{verb} {name}"
         for name, blob in model.items():
-            assert await subject.read(name, offset=0, length=1 << 20) == blob
+            assert same(await subject.read(name, offset=0, length=1 << 20), blob)
         assert await names(subject) == sorted(model)
         for name in model:
             await subject.delete(name)

@@ -33,6 +33,7 @@ from warp_core.interfaces.transports import (
 from warp_core.metrics import Metrics
 from warp_core.registry import Entry
 
+from warp_conformance.difference import same
 from warp_conformance.kit import Kit, given, requires, sample_of
 
 NODE = "sample"  # the node that `Entry.sample` of a transport configures
@@ -122,8 +123,8 @@ class TransportKit(Kit, kit=True):
             await sending
             await link.send(b"next")
 
-            assert first.header == b"h" * header
-            assert bytes(first.payload) == content
+            assert same(first.header, b"h" * header)
+            assert same(first.payload, content)
             assert (await other.receive()).header == b"next"
 
     async def test_a_payload_may_come_from_many_buffers(self, subject: Transport) -> None:
@@ -136,7 +137,7 @@ class TransportKit(Kit, kit=True):
             message = await other.receive()
             await sending
 
-        assert bytes(message.payload) == b"".join(parts)
+        assert same(message.payload, b"".join(parts))
 
     async def test_messages_cross(self, subject: Transport) -> None:
         async with self.pair(subject) as (link, other):
@@ -205,7 +206,7 @@ class TransportKit(Kit, kit=True):
 
         assert asked == [(b"header", length)]
         assert message.payload.obj is room
-        assert room == pattern(length)
+        assert same(room, pattern(length))
 
     async def test_buffers_may_be_reused_once_send_returns(self, subject: Transport) -> None:
         buffer = bytearray(200_000)
@@ -303,7 +304,7 @@ class TransportKit(Kit, kit=True):
 
         assert [message.header for message in arrived] == [b"%d" % number for number in range(30)]
         assert all(
-            bytes(message.payload) == bytes([number]) * (number * 40_000 % PAYLOAD_MAX)
+            same(message.payload, bytes([number]) * (number * 40_000 % PAYLOAD_MAX))
             for number, message in enumerate(arrived)
         )
 
@@ -554,7 +555,7 @@ class TransportKit(Kit, kit=True):
         async with self.listening(subject, echo) as listener, relay(listener.address) as wire:
             link = await subject.dial(wire.address)
             await link.send(header, [payload])
-            assert bytes((await link.receive()).payload) == payload
+            assert same((await link.receive()).payload, payload)
             await link.close()
 
         assert len(wire.seen) > 2 * len(payload)

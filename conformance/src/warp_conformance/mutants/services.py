@@ -256,10 +256,13 @@ class MovesInTwoSteps(Sweep):
 
 @faults(OnService, "Service.work", "state-of-another-refused")
 class RefusesAnothersState(Sweep):
-    owners: ClassVar[dict[int, int]] = {}
+    owners: ClassVar[list[tuple[object, Sweep]]] = []  # kept: an address would be used again
 
     async def work(self, context: ServiceContext) -> Report:
-        if self.owners.setdefault(id(context.namespace), id(self)) != id(self):
+        space = context.namespace
+        if not any(each is space for each, _ in self.owners):
+            self.owners.append((space, self))
+        if not any(each is space and owner is self for each, owner in self.owners):
             raise Busy("another one was at work here")
         return await super().work(context)
 
