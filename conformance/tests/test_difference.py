@@ -78,28 +78,30 @@ def test_a_difference_of_any_content_fits_the_line_that_pytest_shows() -> None:
 
 # Explained by pytest ------------------------------------------------------------------------------
 
-SUITE = f"""
+SUITE = """
     import random, time
     from warp_conformance import same
 
     def test_contents_agree():
-        got = random.Random(1).randbytes({MIB})
-        want = bytearray(got)
-        want[{MIB // 2}:] = random.Random(2).randbytes({MIB // 2})
+        got = random.Random(1).randbytes({size})
+        want = got[: {size} // 2] + random.Random(2).randbytes({size} // 2)
         begun = time.process_time()
         try:
-            assert same(got, want)
+            assert {comparison}
         finally:
             print("CPU", time.process_time() - begun)
     """
 
 
 @pytest.mark.parametrize("verbosity", [[], ["-vv"]])
+@pytest.mark.parametrize(
+    "comparison", ["same(got, want)", "got == want", "{'k': [got]} == {'k': [want]}"]
+)
 def test_a_failing_comparison_of_a_mebibyte_is_told_at_once(
-    tmp_path: Path, verbosity: list[str]
+    tmp_path: Path, verbosity: list[str], comparison: str
 ) -> None:
     suite = tmp_path / "test_contents.py"
-    suite.write_text(textwrap.dedent(SUITE))
+    suite.write_text(textwrap.dedent(SUITE.format(size=MIB, comparison=comparison)))
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *verbosity, str(suite)]
     done = subprocess.run(
         command,

@@ -2,19 +2,23 @@
 
 Under pytest, `assert got == want` on bytes is cheap while it holds. When it fails, with `-v` or the variable CI set, pytest lays
 both sides out in lines and looks for the nicest alignment of them: a minute for 64 KiB, hours for a MiB. So whatever can be longer
-than a few hundred bytes is compared by `same`.
+than a few hundred bytes is compared by `same`. Where a test says `==` all the same, our pytest plugin explains large contents in its
+place (`explained`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 SHOWN = 16  # bytes of each side, from the first that differs: enough to recognize content by
 REPR_MAX = 60  # characters of what is no content
+EXPLAINED_MAX = 4096  # bytes and items that pytest may explain in its own way: takes it a second
 
 Content = TypeVar("Content", bytes, str)
+
+Explain = Callable[[str, object, object], str | None]  # operator, left, right
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -43,6 +47,34 @@ def same(got: object, want: object) -> Literal[True] | Difference:
     """
     told = _difference(got, want)
     return True if told is None else Difference(told)
+
+
+def explained(explain: Explain | None) -> Explain | None:
+    """Wrap what explains failing comparisons, so that large ones are explained by `same`."""
+    if explain is None:
+        return None
+    usual = explain
+
+    def briefly(op: str, left: object, right: object) -> str | None:
+        if op == "==" and max(_weight(left), _weight(right)) > EXPLAINED_MAX:
+            told = _difference(left, right) or "the contents agree, their types do not"
+            return f"{_short(left)} == {_short(right)}\n~{told}".replace("%", "%%")
+        return usual(op, left, right)
+
+    return briefly
+
+
+def _weight(value: object) -> int:
+    """Return how many bytes, characters and items there are, those within included."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return memoryview(value).nbytes
+    if isinstance(value, Mapping):
+        return sum(1 + _weight(key) + _weight(each) for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return sum(1 + _weight(each) for each in value)
+    return 0
 
 
 def _difference(got: object, want: object) -> str | None:

@@ -1,4 +1,4 @@
-"""The pytest plugin: `pytest --pyargs warp_conformance --warp-plugin NAME`, and a hard limit for tests that spin."""
+"""The pytest plugin: `pytest --pyargs warp_conformance --warp-plugin NAME`, a limit for tests that spin, and short explanations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from _pytest.assertion import util
 
+from warp_conformance.difference import explained
 from warp_conformance.kit import Kit
 from warp_conformance.stage import STAGE, Stage, staged
 
@@ -48,6 +50,17 @@ def pytest_pycollect_makemodule(
     if module_path.resolve() != STAGE.resolve():
         return None
     return Stage.from_parent(parent, path=module_path)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Iterator[None]:
+    """Explain failing comparisons of large contents in a line, within the time that pytest's own explainer is set."""
+    usual = util._reprcompare
+    util._reprcompare = explained(usual)
+    try:
+        return (yield)
+    finally:
+        util._reprcompare = usual
 
 
 @pytest.hookimpl(wrapper=True)
