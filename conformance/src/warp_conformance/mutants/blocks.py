@@ -110,7 +110,13 @@ class TearsLargeWrites(Stage):
 class WritesReadOnly(Stage):
     class View(NamespaceBlocks):
         async def open(
-            self, volume: str, path: bytes, *, initiator: str, read_only: bool = False
+            self,
+            volume: str,
+            path: bytes,
+            *,
+            initiator: str,
+            read_only: bool = False,
+            snapshot: str = "",
         ) -> Disk:
             return await super().open(volume, path, initiator=initiator)
 
@@ -290,9 +296,9 @@ class Replaces(Stage):
 @faults(OnBlocks, "Blocks.disks", "new-serial")
 class ChangesSerials(Stage):
     class View(NamespaceBlocks):
-        async def show(self, volume: str, path: bytes) -> DiskInfo:
+        async def show(self, volume: str, path: bytes, *, snapshot: str = "") -> DiskInfo:
             self.shown = getattr(self, "shown", 0) + 1
-            info = await super().show(volume, path)
+            info = await super().show(volume, path, snapshot=snapshot)
             return msgspec.structs.replace(info, serial=f"{id(self) + self.shown:016x}")
 
     blocks_view = View
