@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import stat
@@ -99,7 +100,10 @@ def _plugins(plugins: Plugins) -> Iterator[Finding]:
         yield Finding("plugins", "bad", status.found.entry, status.reason)
     loaded = len(statuses) - len(failed)
     yield Finding(
-        "plugins", "fine" if loaded else "bad", f"{loaded} load", "" if loaded else "install some"
+        "plugins",
+        "fine" if loaded else "bad",
+        f"all {loaded} load" if not failed else f"{loaded} load",
+        "" if loaded else "install some",
     )
 
 
@@ -138,7 +142,7 @@ def _store(path: Path) -> Iterator[Finding]:
     usage = os.statvfs(existing)
     total, free = usage.f_blocks * usage.f_frsize, usage.f_bavail * usage.f_frsize
     share = free / total if total else 0.0
-    if share < FREE_WANTED:
+    if 0 < share < FREE_WANTED:
         yield Finding(name, "bad", f"{share:.1%} free", "free some space, or add a [[store]]")
     kind = _file_system(existing)
     if kind in ("nfs", "nfs4", "cifs", "fuse", "overlay", "tmpfs", "ramfs"):
@@ -148,12 +152,19 @@ def _store(path: Path) -> Iterator[Finding]:
             "overlay": "a container's own layer: put the data on a volume or bind mount",
         }.get(kind, "a file system of another machine: its syncs promise less than a disk's")
         yield Finding(name, "note", f"on {kind}", advice)
-    took = _sync_s(existing)
-    if took is None:
+    try:
+        took = _sync_s(existing)
+    except OSError as error:
+        full = error.errno == errno.ENOSPC
+        advice = f"make {existing} writable for user {os.getuid()}"
         yield Finding(
-            name, "bad", "cannot be written", f"make {existing} writable for user {os.getuid()}"
+            name,
+            "bad",
+            f"cannot be written: {error.strerror}",
+            "free some space, or add a [[store]]" if full else advice,
         )
-    elif took > SYNC_SLOW_S:
+        return
+    if took > SYNC_SLOW_S:
         yield Finding(
             name,
             "note",
@@ -206,18 +217,19 @@ def _file_system(path: Path) -> str:
     return kinds[-1].partition(".")[0] if kinds else ""
 
 
-def _sync_s(folder: Path, clock: Callable[[], float] = time.perf_counter) -> float | None:
-    """Return the median time that a small write takes to be durable, None where it cannot be made."""
+def _sync_s(folder: Path, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Return the median time that a small write takes to be durable.
+
+    Raises:
+        OSError: It cannot be made.
+    """
     import tempfile
 
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            times = []
-            for index in range(SYNCS):
-                started = clock()
-                os.pwrite(file.fileno(), b"x" * 4096, index * 4096)
-                os.fdatasync(file.fileno())
-                times.append(clock() - started)
-    except OSError:
-        return None
+    with tempfile.TemporaryFile(dir=folder) as file:
+        times = []
+        for index in range(SYNCS):
+            started = clock()
+            os.pwrite(file.fileno(), b"x" * 4096, index * 4096)
+            os.fdatasync(file.fileno())
+            times.append(clock() - started)
     return sorted(times)[len(times) // 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -25,6 +26,21 @@ def reported(command: Callable[[], int | None], *, json: bool) -> int:
         # The reader of a pipe left (`warp ... | head`): nothing is wrong, and nothing can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if not error.filename:
+            raise
+        return fail(_said(error), json=json)
+
+
+def _said(error: OSError) -> Exception:
+    """Turn what the system refused about a file into a sentence."""
+    advice = {
+        errno.EACCES: ": run as its owner, or give this user the right",
+        errno.EPERM: ": run as its owner, or give this user the right",
+        errno.ENOSPC: ": free some space",
+        errno.EROFS: ": choose a place that can be written",
+    }.get(error.errno or 0, "")
+    return type(error)(f"{error.filename}: {error.strerror}{advice}")
 
 
 def fail(error: Exception, *, json: bool) -> int:

@@ -17,6 +17,7 @@ from warp_core.errors import Unavailable, WarpError
 from warp_cli.s3_client import Answer, Connection, Endpoint, Signer
 
 OPERATIONS = ("put", "get", "head", "list", "delete")
+TELL_EVERY = 100  # requests, so that telling costs nothing beside them
 PAYLOADS = 8  # different bodies, hashed beforehand, so that the load costs less than the server
 
 
@@ -50,9 +51,15 @@ Ask = Callable[[Connection, Signer, int], Awaitable[Answer]]
 
 
 async def run(
-    endpoint: Endpoint, plan: Plan, *, pid: int | None, tell: Callable[[Result], None]
+    endpoint: Endpoint, plan: Plan, *, pid: int | None, tell: Callable[[str, int], None]
 ) -> list[Result]:
     """Carry out a plan on a bucket of its own, which is removed afterwards.
+
+    Args:
+        endpoint: Where.
+        plan: What.
+        pid: The server's process, where its CPU time can be read.
+        tell: Called now and then with what is being done, and how many requests of it were answered.
 
     Raises:
         Unavailable: The server is not there, or refuses the bucket.
@@ -62,17 +69,12 @@ async def run(
     signer = Signer(endpoint)
     await _expect(control.request(signer.head("PUT", f"/{bucket}"), keep=True), f"create {bucket}")
     load = _Load(endpoint, plan, bucket, pid)
-    results = []
     try:
-        for operation in plan.operations:
-            result = await load.phase(operation)
-            results.append(result)
-            tell(result)
+        return [await load.phase(operation, tell) for operation in plan.operations]
     finally:
-        await load.clean()
+        await load.clean(tell)
         await control.request(signer.head("DELETE", f"/{bucket}"))
         control.close()
-    return results
 
 
 class _Load:
@@ -88,7 +90,7 @@ class _Load:
         ]
         self._bodies = [(memoryview(body), hashlib.sha256(body).hexdigest()) for body in bodies]
 
-    async def phase(self, operation: str) -> Result:
+    async def phase(self, operation: str, tell: Callable[[str, int], None]) -> Result:
         """Run one operation on all connections."""
         ask: Ask = getattr(self, f"_{operation}")
         moved = self._plan.size if operation in ("put", "get") else 0
@@ -119,6 +121,8 @@ class _Load:
                         connection.close()
                         connection = await Connection.open(self._endpoint)
                     latencies.append(time.perf_counter() - started)
+                    if len(latencies) % TELL_EVERY == 1:
+                        tell(operation, len(latencies))
             finally:
                 connection.close()
 
@@ -145,17 +149,22 @@ class _Load:
             else None,
         )
 
-    async def clean(self) -> None:
+    async def clean(self, tell: Callable[[str, int], None]) -> None:
         """Delete what is left of the objects."""
         if not self._keys:
             return
         left = iter(list(self._keys))
+        removed = 0
 
         async def worker() -> None:
             connection = await Connection.open(self._endpoint)
             signer = Signer(self._endpoint)
+            nonlocal removed
             for key in left:
                 await connection.request(signer.head("DELETE", f"/{self._bucket}/{key}"))
+                removed += 1
+                if removed % TELL_EVERY == 1:
+                    tell("remove", removed)
             connection.close()
 
         await asyncio.gather(*(worker() for _ in range(min(16, len(self._keys)))))

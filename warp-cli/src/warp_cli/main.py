@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
             from warp_cli.failing import reported
             from warp_cli.serving import serve
 
-            return reported(lambda: serve(options), json=False)
+            return reported(lambda: serve(options), json=options.json)
     if name not in COMMANDS:
         from difflib import get_close_matches
 

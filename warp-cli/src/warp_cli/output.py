@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -43,12 +44,31 @@ def table(
             line = "  ".join(f"{cell!s:<{width}}" for cell, width in zip(row, widths, strict=True))
             print(line.rstrip())
         return
-    made = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left")
-    for name in columns:
-        made.add_column(name, overflow="fold")
+    made = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    for number, name in enumerate(columns):
+        figures = bool(rows) and all(_figure(str(row[number])) for row in rows)
+        made.add_column(name, overflow="fold", justify="right" if figures else "left")
     for row in rows:
         made.add_row(*map(str, row))
     console.print(made)
+
+
+_FIGURE = re.compile(r"[-+]?[\d,.]+(%| ?[KMGT]i?B| B)?")
+
+
+def _figure(cell: str) -> bool:
+    return not cell or _FIGURE.fullmatch(cell) is not None
+
+
+def counted(count: int, noun: str) -> str:
+    """Return `1 volume`, `2 volumes`, `1,000 copies`."""
+    many = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{count:,} {noun if count == 1 else many}"
+
+
+def minute(time: str) -> str:
+    """Return a time of the node's (`2026-11-22T17:36:47Z`) as people read it, in UTC, to the minute."""
+    return f"{time[:10]} {time[11:16]}"
 
 
 def say(text: str) -> None:

@@ -21,18 +21,19 @@ class Options:
     data: Path | None = None
     sets: tuple[str, ...] = ()
     replace_stores: bool = False
+    json: bool = False  # errors too are told as JSON, and nobody is greeted
 
 
 def options_of(arguments: Sequence[str]) -> Options | None:
     """Read the options of `warp serve`; None where typer shall explain (help, or a mistake)."""
     values: dict[str, str] = {}
     sets: list[str] = []
-    replace = False
+    flags = {"--replace-stores": False, "--json": False}
     rest = list(arguments)
     while rest:
         word, equals, value = rest.pop(0).partition("=")
-        if word == "--replace-stores" and not equals:
-            replace = True
+        if word in flags and not equals:
+            flags[word] = True
             continue
         if word not in ("--config", "--data", "--set"):
             return None
@@ -47,7 +48,11 @@ def options_of(arguments: Sequence[str]) -> Options | None:
     config = values.get("--config") or os.environ.get("WARP_CONFIG")
     data = values.get("--data")
     return Options(
-        Path(config) if config else None, Path(data) if data else None, tuple(sets), replace
+        Path(config) if config else None,
+        Path(data) if data else None,
+        tuple(sets),
+        flags["--replace-stores"],
+        flags["--json"],
     )
 
 
@@ -65,7 +70,7 @@ def serve(options: Options) -> int:
         plugins,
         replace_stores=options.replace_stores,
         out=sys.stdout,
-        greet=_greet if sys.stderr.isatty() else None,
+        greet=_greet if sys.stderr.isatty() and not options.json else None,
     )
 
 

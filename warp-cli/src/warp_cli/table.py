@@ -30,6 +30,56 @@ COMMANDS = {
     "conformance": Command("Measure", "run the kits that fit a plugin, and report"),
 }
 
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "serve": (
+        "warp serve",
+        "warp serve --data /srv/warp --set protocols.s3.listen=127.0.0.1:9001",
+    ),
+    "init": ("warp init --data /srv/warp",),
+    "config check": ("warp config check", "warp config check --config /etc/warp.toml"),
+    "config show": ("warp config show", "warp config show --set log.level=debug"),
+    "plugin list": ("warp plugin list",),
+    "plugin info": ("warp plugin info zstd", "warp plugin info stores/memory"),
+    "plugin new": ("warp plugin new codecs/lz4", "warp plugin new codecs/parity --shape striper"),
+    "volume create": (
+        "warp volume create photos",
+        "warp volume create logs filters=zstd:3 versioning=on --owner ada",
+    ),
+    "volume list": ("warp volume list",),
+    "volume show": ("warp volume show photos",),
+    "volume set": ("warp volume set photos versioning=on", "warp volume set photos filters="),
+    "volume snapshot": ("warp volume snapshot photos monday",),
+    "volume rollback": ("warp volume rollback photos@monday",),
+    "volume prune": (
+        "warp volume prune photos --older-than 30d --keep 3",
+        "warp volume prune photos --keep 7 --matching 'daily-*' --dry-run",
+    ),
+    "volume clone": ("warp volume clone photos@monday try", "warp volume clone photos copy"),
+    "volume delete": ("warp volume delete logs",),
+    "disk create": ("warp disk create photos/vms/one --size 10G",),
+    "disk list": ("warp disk list", "warp disk list photos"),
+    "disk show": ("warp disk show photos/vms/one",),
+    "disk resize": ("warp disk resize photos/vms/one --size 12G",),
+    "disk snapshot": ("warp disk snapshot photos/vms/one fresh",),
+    "disk clone": ("warp disk clone photos/vms/one@fresh photos/vms/two",),
+    "disk delete": ("warp disk delete photos/vms/one@fresh", "warp disk delete photos/vms/two"),
+    "key create": ("warp key create ada",),
+    "key list": ("warp key list",),
+    "key revoke": ("warp key revoke WARPXXXXXXXXXXXXXXXX",),
+    "status": ("warp status", "warp status --data /srv/warp --json"),
+    "top": ("warp top", "warp top -n 3 --json"),
+    "doctor": ("warp doctor",),
+    "scrub": ("warp scrub", "warp scrub --deep --rate 50MiB"),
+    "heal": ("warp heal",),
+    "fsck": ("warp fsck", "warp fsck --deep", "warp fsck --salvage --repair"),
+    "bench": (
+        "warp bench",
+        "warp bench --size 4KiB --size 8MiB --seconds 10 --operations put,get",
+    ),
+    "conformance": ("warp conformance zstd", "warp conformance stores/memory --junit kits.xml"),
+}
+"""Examples of each command, which its help shows and a test runs."""
+
 
 def overview() -> str:
     """Return the text of `warp --help`."""
@@ -49,7 +99,7 @@ def overview() -> str:
         ]
     lines += [
         "",
-        'Begin with "warp serve"; "warp COMMAND --help" explains one. Every command takes --config, --data',
-        "(or WARP_CONFIG, WARP_DATA) and --json.",
+        'Begin with "warp serve"; "warp COMMAND --help" explains one, with examples.',
+        "Every command takes --config and --data (or WARP_CONFIG, WARP_DATA) and --json.",
     ]
     return "\n".join(lines)

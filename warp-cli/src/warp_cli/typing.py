@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from warp_cli.failing import FAILURE, INTERRUPTED
+from warp_cli.table import EXAMPLES
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", envvar="WARP_CONFIG", help="The configuration file."),
+    typer.Option(
+        "--config",
+        envvar="WARP_CONFIG",
+        readable=False,  # who cannot read it is told in a sentence of ours, not as wrong usage
+        help="The configuration file.",
+    ),
 ]
 DataOption = Annotated[
     Path | None,
-    typer.Option("--data", envvar="WARP_DATA", help="The node's data directory."),
+    typer.Option("--data", envvar="WARP_DATA", readable=False, help="The node's data directory."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+UnusedConfig = Annotated[
+    Path | None,
+    typer.Option("--config", envvar="WARP_CONFIG", help="Taken by every command; not needed here."),
+]
+UnusedData = Annotated[
+    Path | None,
+    typer.Option("--data", envvar="WARP_DATA", help="Taken by every command; not needed here."),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; may be repeated."),
@@ -38,14 +53,30 @@ def group(help: str) -> typer.Typer:
     )
 
 
+def command_of(name: str) -> Any:
+    """Return the command of `warp_cli.commands.NAME` as click sees it, its help with examples and paragraphs that fill the line."""
+    module = importlib.import_module(f"warp_cli.commands.{name}")
+    command = typer.main.get_command(module.app)
+    for words, each in walked(name, command):
+        each.help = re.sub(r"(?<=\S)\n(?=\S)", " ", each.help or "")
+        if words in EXAMPLES:
+            # One line each: paragraphs would be filled.
+            each.epilog = "\n\n".join(("Examples:", *(f"  {line}" for line in EXAMPLES[words])))
+    return command
+
+
+def walked(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the words after `warp`, and the command that they mean, for it and its subcommands."""
+    yield name, command
+    for sub, each in getattr(command, "commands", {}).items():
+        yield from walked(f"{name} {sub}", each)
+
+
 def call(name: str, arguments: Sequence[str]) -> int:
     """Run the command of `warp_cli.commands.NAME`, whose `app` is a typer app; returns its status."""
-    module = importlib.import_module(f"warp_cli.commands.{name}")
-    app: typer.Typer = module.app
+    command = command_of(name)
     try:
-        status = typer.main.get_command(app).main(
-            args=list(arguments), prog_name=f"warp {name}", standalone_mode=False
-        )
+        status = command.main(args=list(arguments), prog_name=f"warp {name}", standalone_mode=False)
     except typer.Exit as stop:
         return stop.exit_code
     except typer.Abort:

@@ -16,6 +16,7 @@ from warp_cli.asking import ask_running
 from warp_cli.failing import reported
 from warp_cli.load import OPERATIONS, Plan, Result, run
 from warp_cli.output import as_json, table
+from warp_cli.progress import shown
 from warp_cli.s3_client import Endpoint
 from warp_cli.settings import data_of
 from warp_cli.typing import ConfigOption, DataOption, JsonOption, single
@@ -50,8 +51,8 @@ def bench(
     """Put, get, head, list and delete objects as fast as the server answers, and print a table.
 
     Credentials are WARP_ACCESS_KEY and WARP_SECRET_KEY, or the data directory's root.key. The load runs
-    in one process beside the server: on a small machine they share the cores, so compare the CPU that
-    a request costs rather than rates.
+    in one process beside the server: on a small machine they share the cores, so compare the CPU time
+    that a request costs the server rather than rates.
     """
 
     def measure() -> int:
@@ -74,8 +75,13 @@ def bench(
         access, secret = _credentials(config, data)
         target = Endpoint.parse(url, access, secret)
         results: list[Result] = []
-        for plan in plans:
-            results += asyncio.run(run(target, plan, pid=pid, tell=lambda _: None))
+        with shown("measuring:", quiet=json) as progress:
+
+            def tell(what: str, count: int) -> None:
+                progress({what: count})
+
+            for plan in plans:
+                results += asyncio.run(run(target, plan, pid=pid, tell=tell))
         if json:
             as_json(results)
         else:
@@ -87,7 +93,7 @@ def bench(
 
 def _show(results: list[Result]) -> None:
     table(
-        ("operation", "size", "conn", "requests/s", "MB/s", "p50 ms", "p99 ms", "CPU us", "errors"),
+        ("what", "size", "conn", "req/s", "MB/s", "p50 ms", "p99 ms", "CPU us/req", "errors"),
         [
             (
                 result.operation,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from warp_core.config.show import effective
 
 from warp_cli.failing import reported
-from warp_cli.output import as_json, say, table
+from warp_cli.output import as_json, counted, say, table
 from warp_cli.settings import settings_of
 from warp_cli.typing import ConfigOption, DataOption, JsonOption, SetOption, group
 
@@ -36,7 +36,8 @@ def check(
             )
             return
         source = settings.file or "the defaults (there is no warp.toml here)"
-        say(f"[green]fine[/]: {source}: {', '.join(served)} on {len(settings.stores)} store(s)")
+        stores = counted(len(settings.stores), "store")
+        say(f"[green]fine[/]: {source}: {', '.join(served)} on {stores}")
 
     return reported(run, json=json)
 

@@ -10,7 +10,7 @@ from warp_core.errors import PluginError
 
 from warp_cli.failing import FAILURE, reported
 from warp_cli.output import say
-from warp_cli.typing import JsonOption, single
+from warp_cli.typing import JsonOption, UnusedConfig, UnusedData, single
 
 if TYPE_CHECKING:
     from warp_conformance.report import Report
@@ -25,6 +25,8 @@ def conformance(
         Path | None, typer.Option("--junit", help="Also write a JUnit XML file.")
     ] = None,
     keyword: Annotated[str, typer.Option("-k", help="Only tests that match, as for pytest.")] = "",
+    config: UnusedConfig = None,
+    data: UnusedData = None,
     json: JsonOption = False,
 ) -> int:
     """Run the kits that fit the named installed plugins, and say what passed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from warp_cli.examine import examine
+from warp_cli.examine import Finding, examine
 from warp_cli.failing import FAILURE, reported
 from warp_cli.output import as_json, say
 from warp_cli.typing import ConfigOption, DataOption, JsonOption, single
@@ -21,14 +21,35 @@ def doctor(config: ConfigOption = None, data: DataOption = None, json: JsonOptio
         if json:
             as_json(found)
         else:
-            width = max(len(each.check) for each in found)
-            for each in found:
-                say(f"{_SHOWN[each.verdict]}  {each.check:<{width}}  {_plain(each.found)}")
-                if each.advice:
-                    say(f"      {'':<{width}}  [dim]→ {_plain(each.advice)}[/]")
+            _show(found)
         return FAILURE if any(each.verdict == "bad" for each in found) else 0
 
     return reported(run, json=json)
+
+
+def _show(found: list[Finding]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    made = Table.grid(padding=(0, 2))
+    rows = [
+        (_SHOWN[each.verdict], each.check, f"{_plain(each.found)}{_arrow(each.advice)}")
+        for each in found
+    ]
+    if not console.is_terminal:  # a pipe has no width
+        width = max(len(each.check) for each in found)
+        for verdict, check, text in rows:
+            indented = text.replace("\n", f"\n{'':<{width + 8}}")
+            say(f"{verdict}  {check:<{width}}  {indented}")
+        return
+    for row in rows:
+        made.add_row(*row)
+    console.print(made)
+
+
+def _arrow(advice: str) -> str:
+    return f"\n[dim]→ {_plain(advice)}[/]" if advice else ""
 
 
 def _plain(text: str) -> str:

@@ -10,7 +10,7 @@ from warp_core.errors import Corrupt
 
 from warp_cli.asking import ask, mend
 from warp_cli.failing import FAILURE, reported
-from warp_cli.output import as_json, say, table
+from warp_cli.output import as_json, counted, say, table
 from warp_cli.progress import bytes_text, shown
 from warp_cli.typing import ConfigOption, DataOption, JsonOption, single
 
@@ -82,14 +82,15 @@ def fsck(
             return FAILURE if wrong else 0
         if index is None:
             say(
-                "the index was not compared with its log: that needs a node that is stopped, and an engine with a log"
+                "[dim]the index was not compared with its log: stop the node for that; only an"
+                " engine with a log, such as local, can[/]"
             )
-        say(
-            f"checked {found['volumes']:,} volumes, {found['names']:,} names, {found['rows']:,} rows,"
-            f" {found['chunks']:,} chunks, {bytes_text(found['bytes'])} read"
-        )
+        checked = [counted(found[f"{noun}s"], noun) for noun in ("volume", "name", "row", "chunk")]
+        say(f"checked {', '.join(checked)}; {bytes_text(found['bytes'])} read")
         if found["counters_corrected"]:
-            say(f"[yellow]counters of {found['counters_corrected']} volumes were corrected[/]")
+            say(
+                f"[yellow]counters were corrected: {counted(found['counters_corrected'], 'volume')}[/]"
+            )
         if salvage:
             say(
                 f"{found['salvaged']:,} contents without rows are named lost+found/..., "

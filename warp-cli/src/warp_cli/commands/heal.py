@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from warp_cli.asking import ask
 from warp_cli.failing import FAILURE, reported
-from warp_cli.output import as_json, say
+from warp_cli.output import as_json, counted, say
 from warp_cli.progress import bytes_text, shown
 from warp_cli.typing import ConfigOption, DataOption, JsonOption, single
 
@@ -21,13 +21,13 @@ def heal(config: ConfigOption = None, data: DataOption = None, json: JsonOption 
         if json:
             as_json(found)
         else:
-            say(f"wrote {found['written_copies']:,} copies, {bytes_text(found['written_bytes'])}")
+            wrote = counted(found["written_copies"], "copy")
+            say(f"wrote {wrote}, {bytes_text(found['written_bytes'])}")
             for problem in found["problems"]:
                 say(f"  [red]![/] {problem}")
             if found["waiting"]:
-                say(
-                    f"[yellow]{found['waiting']} containers still lack copies: add or mend stores[/]"
-                )
+                waiting = counted(found["waiting"], "container")
+                say(f"[yellow]without all copies still: {waiting}; add or mend stores[/]")
             else:
                 say("[green]every container has its copies[/]")
         return FAILURE if found["waiting"] else 0

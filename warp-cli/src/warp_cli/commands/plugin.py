@@ -12,13 +12,13 @@ from warp_core.plugins import Plugins, State, Status, describe
 
 from warp_cli.failing import reported
 from warp_cli.output import as_json, say, table
-from warp_cli.typing import JsonOption, group
+from warp_cli.typing import JsonOption, UnusedConfig, UnusedData, group
 
 app = group("List what is installed, explain one plugin, or begin a new one.")
 
 
 @app.command("list")
-def list_(json: JsonOption = False) -> int:
+def list_(config: UnusedConfig = None, data: UnusedData = None, json: JsonOption = False) -> int:
     """List every installed plugin; each is loaded, and what fails is told why and what to do."""
 
     def run() -> int:
@@ -48,6 +48,8 @@ def list_(json: JsonOption = False) -> int:
 @app.command()
 def info(
     name: Annotated[str, typer.Argument(help="NAME, or KIND/NAME where two kinds share it.")],
+    config: UnusedConfig = None,
+    data: UnusedData = None,
     json: JsonOption = False,
 ) -> int:
     """Explain one plugin: where it comes from, whether it loads, and its options."""
@@ -82,6 +84,8 @@ def new(
     shape: Annotated[
         str, typer.Option("--shape", help="Of a codec: filter, chunker, fingerprint or striper.")
     ] = "filter",
+    config: UnusedConfig = None,
+    data: UnusedData = None,
     json: JsonOption = False,
 ) -> int:
     """Write the skeleton of a plugin: package, configuration, README, and its kit as the first test."""

@@ -10,7 +10,7 @@ from warp_core.errors import InvalidArgument
 
 from warp_cli.asking import ask
 from warp_cli.failing import FAILURE, reported
-from warp_cli.output import as_json, say
+from warp_cli.output import as_json, counted, say
 from warp_cli.progress import bytes_text, shown
 from warp_cli.typing import ConfigOption, DataOption, JsonOption, single
 
@@ -41,8 +41,8 @@ def scrub(
             as_json(found)
             return FAILURE if wrong else 0
         say(
-            f"looked at {found['containers']:,} containers, {found['records']:,} records,"
-            f" {bytes_text(found['bytes'])}"
+            f"looked at {counted(found['containers'], 'container')},"
+            f" {counted(found['records'], 'record')}, {bytes_text(found['bytes'])}"
         )
         if found["lost_count"]:
             say(f"[red]{found['lost_count']} ranges have no good copy left:[/]")
@@ -53,7 +53,12 @@ def scrub(
                 f"[yellow]{found['damaged_copies']} damaged and {found['missing_copies']} missing copies:"
                 " `warp heal` writes them anew[/]"
             )
-        if not wrong:
+        if not wrong and not found["containers"]:
+            say(
+                "No container is complete yet: what is written now, a 64 MiB log each, is looked at"
+                " once it is; `warp fsck --deep` reads all that names lead to."
+            )
+        elif not wrong:
             say("[green]everything is whole[/]")
         return FAILURE if wrong else 0
 

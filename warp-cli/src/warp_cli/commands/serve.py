@@ -26,13 +26,15 @@ def serve(
             help="Take an empty store where a known one was, because its disk is gone for good.",
         ),
     ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Tell errors as JSON too.")] = False,
 ) -> int:
     """Run the node in the foreground.
 
     Without a configuration file the default server starts: every installed protocol that needs no
-    privilege, on loopback, with a generated root key in DIR/root.key; DIR is ./warp-data. Once every
-    endpoint accepts connections, one JSON line {"event": "ready", "endpoints": {...}} is printed.
-    SIGTERM drains and ends it.
+    privilege, on loopback, with a generated root key in DIR/root.key; DIR is ./warp-data.
+
+    Once every endpoint accepts connections, one JSON line {"event": "ready", "endpoints": {...}} is
+    printed. SIGTERM or Ctrl-C drains and ends it; a second one does not wait.
     """
-    options = Options(config, data, tuple(set or ()), replace_stores)
-    return reported(lambda: run(options), json=False)
+    options = Options(config, data, tuple(set or ()), replace_stores, json)
+    return reported(lambda: run(options), json=json)

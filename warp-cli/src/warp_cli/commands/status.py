@@ -6,7 +6,7 @@ from typing import Any
 
 from warp_cli.asking import ask_running
 from warp_cli.failing import FAILURE, reported
-from warp_cli.output import as_json, say, table
+from warp_cli.output import as_json, counted, say, table
 from warp_cli.progress import bytes_text
 from warp_cli.typing import ConfigOption, DataOption, JsonOption, single
 
@@ -38,8 +38,8 @@ def _show(found: dict[str, Any]) -> None:
     for name, url in found["endpoints"].items():
         say(f"  {name:<8} {url}")
     meta = found["metadata"]
-    say(f"  {'data':<8} {found['data']}, {found['volumes']} volume(s)")
-    say(f"  {'metadata':<8} {meta['engine']}, {meta['alive']} of {meta['copies']} copies")
+    say(f"  {'data':<8} {found['data']}, {counted(found['volumes'], 'volume')}")
+    say(f"  {'metadata':<8} {meta['engine']}, {meta['alive']} of {counted(meta['copies'], 'copy')}")
     table(
         ("store", "kind", "place", "free", "of", "used"),
         [

@@ -9,11 +9,11 @@ from warp_core.errors import InvalidArgument
 
 from warp_cli.asking import ask
 from warp_cli.failing import reported
-from warp_cli.output import as_json, say, table
+from warp_cli.output import as_json, counted, minute, say, table
 from warp_cli.progress import bytes_text, shown
 from warp_cli.typing import ConfigOption, DataOption, JsonOption, group
 
-app = group("Make, show, change and remove volumes.")
+app = group("Make, show, change, snapshot, clone and remove volumes.")
 
 Name = Annotated[str, typer.Argument(help="The volume's name.")]
 
@@ -59,12 +59,14 @@ def list_(config: ConfigOption = None, data: DataOption = None, json: JsonOption
                 bytes_text(each.get("bytes", 0)),
                 each["versioning"],
                 each["owner"],
-                each["created"],
+                minute(each["created"]),
             )
             for each in found
         ]
         empty = "There is no volume yet: `warp volume create NAME` makes one."
-        table(("volume", "objects", "size", "versioning", "owner", "created"), rows, empty=empty)
+        table(
+            ("volume", "objects", "size", "versioning", "owner", "created (UTC)"), rows, empty=empty
+        )
 
     return reported(run, json=json)
 
@@ -144,9 +146,11 @@ def rollback(
     """Make a volume as a snapshot of it was. Snapshots stay, later ones too: take one before, to be able to return."""
 
     def run() -> None:
-        name, at, snapshot = source.partition("@")
-        if not at:
-            raise InvalidArgument(f'"{source}": allowed: NAME@SNAP; `warp volume show {name}`')
+        name, _, snapshot = source.partition("@")
+        if not snapshot:
+            raise InvalidArgument(
+                f'"{source}": allowed: NAME@SNAP; `warp volume show {name}` lists its snapshots'
+            )
         with shown("rolling back", quiet=json) as progress:
             done = ask(
                 config,
@@ -160,7 +164,8 @@ def rollback(
         if json:
             as_json(done)
         else:
-            say(f"[green]rolled back[/] {name} to {snapshot}: {done['rows_changed']:,} rows")
+            changed = counted(done["rows_changed"], "row") + " changed"
+            say(f"[green]rolled back[/] {name} to {snapshot}: {changed}")
 
     return reported(run, json=json)
 
@@ -187,6 +192,8 @@ def prune(
     """Remove snapshots that have had their time, and what only they held. Those with clones stay."""
 
     def run() -> None:
+        if not older_than and not keep:
+            raise InvalidArgument("which snapshots? Give --older-than AGE, --keep NUMBER, or both")
         with shown("freeing", quiet=json) as progress:
             done = ask(
                 config,
@@ -291,8 +298,12 @@ def _show(found: dict[str, object]) -> None:
             found[key] = bytes_text(count)
     snapshots = found.pop("snapshots", [])
     assert isinstance(snapshots, list), "the node lists snapshots"
+    found["read_only"] = "yes" if found.get("read_only") else "no"
     rows = [(key.replace("_", " "), value, "") for key, value in found.items()]
     rows += [(key, each["value"] or "none", each["origin"]) for key, each in policy.items()]
     table(("what", "value", "from"), rows)
     if snapshots:
-        table(("snapshot", "created", "clones"), [tuple(each.values()) for each in snapshots])
+        table(
+            ("snapshot", "created (UTC)", "clones"),
+            [(each["name"], minute(each["created"]), each["clones"]) for each in snapshots],
+        )

@@ -211,4 +211,7 @@ class Copies:
                 if not failed:
                     return
                 self.generation += 1  # the last one named a copy that does not hold it
-        raise WritesStopped(f"no copy of the journal can be written: {self.reasons}")
+        raise WritesStopped(
+            f"no copy of the journal can be written: {self.reasons}; free some space there or mend the"
+            " store, then start the node again"
+        )

@@ -162,7 +162,9 @@ class Ledger:
             else:
                 self._live.append(slot)
         if not self._live:
-            raise StoreFailed("no store takes the ledger of dead space") from problem
+            raise StoreFailed(
+                f"no store takes the ledger of dead space: {problem}; free some space there, or add a store"
+            ) from problem
         for slot in old_live:
             with suppress(WarpError):
                 await slot.store.delete(old_name)

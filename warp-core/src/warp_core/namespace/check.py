@@ -80,16 +80,59 @@ class Check:
             self._seen.clear()
             name, prefix = volume.row.name, volume.prefix
             known = self.report.problem_count
+            found: list[
+                tuple[int, str]
+            ] = []  # revision, 0 where the row is not of one; what is wrong
             async for row in self._rows(prefix):
                 self.report.rows += 1
                 problem = await self._look(prefix, row, own=volume.row.base is None)
                 # What was changed or dropped meanwhile is not wrong.
                 if problem and await self._still(row):
-                    self.report.tell(f"volume {name}: {problem}")
+                    self.report.problem_count += 1
+                    if len(self.report.problems) + len(found) < PROBLEMS_MAX:
+                        found.append((_revision_of(row.key[len(prefix) :]), problem))
+            paths = await self._paths(prefix, {revision for revision, _ in found if revision})
+            for revision, problem in found:
+                path = f"{paths[revision]}: " if revision in paths else ""
+                self.report.problems.append(f"volume {name}: {path}{problem}")
             if self.report.problem_count == known:  # else it would tell much of the same again
                 for problem in await audit(self._namespace, name) or []:
                     self.report.tell(f"volume {name}: {problem}")
         return self.report
+
+    async def _paths(self, prefix: bytes, revisions: set[int]) -> dict[int, str]:
+        """Return the key of a name that leads to each revision, where one does: a walk over all names, made for damage only."""
+        above: dict[int, tuple[int, bytes]] = {}  # directory or continuation → where it is named
+        named: dict[int, tuple[int, bytes]] = {}
+        if not revisions:
+            return {}
+        async for row in self._rows(prefix + b"D"):
+            key = row.key[len(prefix) :]
+            place = int.from_bytes(key[1:9], "big"), keys.raw_of(key[9:])
+            try:
+                name = rows.decode_name(row.value)
+                if name.kind != FILE:
+                    above[name.inode] = place
+                elif (
+                    revision := name.revision or await self._current(prefix, name.inode)
+                ) in revisions:
+                    named[revision] = place
+            except (msgspec.MsgspecError, WarpError):
+                continue  # told as a row that cannot be read
+        paths = {}
+        for revision, (directory, path) in named.items():
+            seen = set()
+            while directory in above and directory not in seen:
+                seen.add(directory)
+                directory, component = above[directory]
+                path = component + path
+            paths[revision] = path.decode(errors="backslashreplace")
+        return paths
+
+    async def _current(self, prefix: bytes, inode: int) -> int:
+        """Return the revision of an inode that has a row of its own, 0 without one."""
+        value = await self._get(prefix + keys.inode_key(inode))
+        return decode_inode(value).revision if value else 0
 
     async def _rows(self, prefix: bytes) -> AsyncIterator[Row]:
         start, end = prefix, keys.after(prefix)
@@ -187,3 +230,8 @@ class Check:
             where = f"container {chunk.container:016x} at {chunk.offset}"
             return f"content of {chunk.length} bytes in {where} cannot be read: {error}"
         return ""
+
+
+def _revision_of(key: bytes) -> int:
+    """Return the revision that a row of a volume belongs to, 0 where it is none's."""
+    return int.from_bytes(key[1:9], "big") if key[:1] in b"RE" else 0
