@@ -815,6 +815,40 @@ class MetaStoreKit(Kit, kit=True):
 
         assert await subject.view().scan(b"\0", KEY_END) == []
 
+    # Answers without waiting ----------------------------------------------------------------------
+
+    @requires(immediate=False)
+    async def test_an_answer_without_waiting_is_refused(self, subject: MetaStore) -> None:
+        with refused():
+            subject.get_now(b"k")
+
+    @requires(immediate=True)
+    async def test_an_answer_without_waiting_is_what_a_view_shows(self, subject: MetaStore) -> None:
+        assert subject.get_now(b"k") is None
+        first_version = await put(subject, b"k", b"1")
+        assert subject.get_now(b"k") == (b"1", first_version)
+        view = subject.view()
+        second_version = await put(subject, b"k", b"2")
+        assert subject.get_now(b"k") == (b"2", second_version)
+        assert await view.get(b"k") == (b"1", first_version)
+        view.close()
+        await put(subject, b"k", None)
+        assert subject.get_now(b"k") is None
+
+    @requires(immediate=True)
+    async def test_an_answer_without_waiting_never_shows_what_is_not_committed_yet(
+        self, subject: MetaStore
+    ) -> None:
+        await put(subject, b"k", b"0")
+        for number in range(1, 20):
+            writing = asyncio.create_task(put(subject, b"k", b"%d" % number))
+            while not writing.done():
+                view = subject.view()
+                assert subject.get_now(b"k") == await view.get(b"k")
+                view.close()
+                await asyncio.sleep(0)
+            assert subject.get_now(b"k") == (b"%d" % number, await writing)
+
     # Watching -------------------------------------------------------------------------------------
 
     @requires(watch=False)

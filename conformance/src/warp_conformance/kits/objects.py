@@ -422,6 +422,45 @@ class ObjectsKit(Kit, kit=True):
         assert (await subject.head(volume, b"k")).attributes == PLAIN
         assert await usage(volume) == (1, 2000, 0, 0)
 
+    async def test_what_is_answered_without_waiting_is_what_waiting_gives(
+        self, subject: Objects, volume: str
+    ) -> None:
+        async def agree() -> None:
+            for key in (b"k", b"d/e/k"):
+                for _ in range(2):
+                    info = subject.head_now(volume, key)
+                    assert info is None or info == await subject.head(volume, key)
+                    reader = subject.open_now(volume, key)
+                    if reader is None:
+                        continue
+                    try:
+                        assert reader.info == await subject.head(volume, key)
+                        data = reader.read_now(0, reader.info.size)
+                        if data is None:
+                            data = await reader.read(0, reader.info.size)
+                        assert same(bytes(data), await get(subject, volume, key))
+                    finally:
+                        reader.close()
+
+        await agree()
+        for key in (b"k", b"d/e/k"):
+            await put(subject, volume, key, noise(9000), RICH)
+        await agree()
+        await subject.set_tags(volume, b"k", {"a": "1"})
+        await agree()
+        for key in (b"k", b"d/e/k"):
+            await put(subject, volume, key, noise(100, 1))
+        await agree()
+        await subject.set_versioning(volume, "on")
+        await put(subject, volume, b"k", noise(2000, 2))
+        await agree()
+        await subject.delete(volume, b"k")
+        await subject.delete(volume, b"d/e/k")
+        await agree()
+        assert subject.head_now(volume, b"k") is None
+        await put(subject, volume, b"k", noise(3000, 3))
+        await agree()
+
     async def test_a_reader_keeps_what_it_opened(self, subject: Objects, volume: str) -> None:
         data = noise(300_000)
         writer = await subject.writer(volume, b"k", PLAIN)

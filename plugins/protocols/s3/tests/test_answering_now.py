@@ -38,6 +38,13 @@ class Service:
         self.gate: asyncio.Future[None] | None = None
         self.tasks: list[asyncio.Task[Any] | None] = []
         self.ended: list[str] = []
+        self.plain = False
+
+    def start(self, request: Any, body: Any) -> Any:
+        if self.plain:
+            self.ended.append(request.path)
+            return Answer(200, [], b"x", 1)
+        return self.answer(request, body)
 
     async def answer(self, request: Any, body: Any) -> Answer:
         self.tasks.append(asyncio.current_task())
@@ -84,6 +91,45 @@ async def from_loop(wire: Any, data: bytes) -> int:
 
     wire.loop.call_soon(readable)
     return int(await sent)
+
+
+async def test_an_answer_that_is_there_is_sent_in_the_call_that_brought_the_request(
+    wire: Any,
+) -> None:
+    wire.service.plain = True
+
+    assert await from_loop(wire, HEAD) == 1
+    assert await from_loop(wire, b"\r\n" + HEAD * 3 + HEAD[:10]) == 4
+    await asyncio.sleep(0)
+    assert not wire.connection.idle
+    await from_loop(wire, HEAD[10:])
+    await asyncio.sleep(0)
+    assert wire.connection.idle
+    assert len(wire.transport.sent) == 5
+    assert wire.transport.sent[0].endswith(b"Content-Length: 1\r\n\r\nx")
+    assert wire.service.ended == ["/b/k"] * 5
+
+
+async def test_after_an_answer_that_the_client_does_not_take_the_next_request_waits(
+    wire: Any,
+) -> None:
+    wire.service.plain = True
+    wire.transport.get_write_buffer_size = lambda: int(wire.connection._writer is not None)
+    write = wire.transport.write
+
+    def full(data: bytes) -> None:
+        write(data)
+        wire.connection.pause_writing()
+
+    wire.transport.write = full
+
+    assert await from_loop(wire, HEAD * 2) == 1
+    await asyncio.sleep(0)
+    assert len(wire.transport.sent) == 1
+    wire.transport.write = write
+    wire.connection.resume_writing()
+    await asyncio.sleep(0.01)
+    assert len(wire.transport.sent) == 2
 
 
 async def test_what_need_not_wait_is_answered_in_the_call_that_brought_it(wire: Any) -> None:

@@ -16,6 +16,7 @@ from warp_s3.sigv4 import (
     STREAMING_SIGNED_TRAILER,
     STREAMING_UNSIGNED_TRAILER,
     Claim,
+    SigningKey,
     signing_key,
 )
 
@@ -56,7 +57,7 @@ TRAILER_EXAMPLE = (
 
 def decoder(payload: str, length: int, seed: str = SEED) -> AwsChunkedDecoder:
     claim = Claim("AKID", TIMESTAMP, SCOPE, "host", seed, payload, presigned=False)
-    return AwsChunkedDecoder(claim, KEY, decoded_length=length)
+    return AwsChunkedDecoder(claim, SigningKey(KEY), decoded_length=length)
 
 
 def feed(subject: AwsChunkedDecoder, body: bytes, cuts: Sequence[int] = ()) -> bytes:

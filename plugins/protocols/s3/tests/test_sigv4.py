@@ -21,6 +21,7 @@ from warp_s3.sigv4 import (
     SIGNING_KEYS_MAX,
     SKEW_MAX_S,
     Claim,
+    SigningKey,
     SigningKeys,
     read_claim,
     signing_key,
@@ -37,7 +38,7 @@ NOW = 1_750_000_000
 def check(request: Request, *, now: float = NOW, secret: str = SECRET) -> Claim:
     claim = read_claim(request, now=now)
     assert claim is not None
-    verify(claim, request, signing_key(secret, claim.scope))
+    verify(claim, request, SigningKey(signing_key(secret, claim.scope)))
     return claim
 
 

@@ -115,6 +115,7 @@ class MetaCapabilities:
     watch: bool = False
     lease: bool = False
     shared: bool = False  # several nodes may use it at once
+    immediate: bool = False  # `get_now` answers
     rebuild: bool = (
         False  # what it answers reads from can be checked against what it logged, and made anew
     )
@@ -170,6 +171,16 @@ class MetaStore(ABC):
     @abstractmethod
     def view(self) -> View:
         """Take a read view; it shows every commit that returned before this call."""
+
+    def get_now(self, key: bytes) -> tuple[bytes, int] | None:
+        """Return value and version of a row, or None, as a view taken now would: without waiting, without a view.
+
+        Several calls with nothing awaited in between see one moment.
+
+        Raises:
+            Unsupported: Without the capability `immediate`.
+        """
+        raise Unsupported("this engine does not answer without waiting")
 
     @abstractmethod
     async def commit(self, commit: Commit) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -151,8 +152,8 @@ class MetaLayer(MetaStore):
 
     @property
     def capabilities(self) -> MetaCapabilities:  # type: ignore[override]
-        """What the inner engine claims."""
-        return self.inner.capabilities
+        """What the inner engine claims, except answers without waiting: a layer has to see every call."""
+        return replace(self.inner.capabilities, immediate=False)
 
     async def _call(self, call: str, run: Callable[[], Awaitable[T]]) -> T:
         """Make one call of the inner engine or of one of its views."""

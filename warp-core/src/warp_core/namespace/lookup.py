@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from warp_core.interfaces.consistency import View
+from warp_core.interfaces.consistency import MetaStore, View
 from warp_core.namespace import keys
 from warp_core.namespace.changes import Path, extend, parse_version_id, resolve, version_id
 from warp_core.namespace.rows import Name, decode_name, decode_null, decode_way
@@ -21,6 +21,20 @@ async def find_plain(view: View, prefix: bytes, key: bytes) -> Name | None:
         directory = decode_way(found[0]).inode
     found = await get(prefix + keys.name_key(directory, last[0]))
     return decode_name(found[0]) if found else None
+
+
+def name_now(store: MetaStore, prefix: bytes, key: bytes) -> bytes | None:
+    """Return the row of a key's current version as `find_plain` finds it, from an engine that answers without waiting."""
+    get = store.get_now
+    directory = keys.ROOT
+    *above, last = keys.steps(key)
+    for step in above:
+        found = get(prefix + keys.name_key(directory, step[0]))
+        if found is None:
+            return None
+        directory = decode_way(found[0]).inode
+    found = get(prefix + keys.name_key(directory, last[0]))
+    return found[0] if found else None
 
 
 async def find_version(stored: Rows, key: bytes, version: str) -> tuple[Name | None, bool]:

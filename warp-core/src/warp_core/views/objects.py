@@ -321,6 +321,14 @@ class Objects:
         """Open for reading; raises as `head`."""
         raise NotImplementedError
 
+    def head_now(self, volume: str, key: bytes) -> ObjectInfo | None:
+        """Describe the current object if nothing has to be waited for, else None, also where it is missing: then `head`."""
+        return None
+
+    def open_now(self, volume: str, key: bytes) -> Reader | None:
+        """Open the current object if nothing has to be waited for, else None, also where it is missing: then `open`."""
+        return None
+
     async def put(
         self,
         volume: str,

@@ -77,7 +77,7 @@ class Local(MetaStore):
     """
 
     capabilities = MetaCapabilities(
-        durable=True, journaled=True, watch=True, lease=True, rebuild=True
+        durable=True, journaled=True, watch=True, lease=True, rebuild=True, immediate=True
     )
 
     def __init__(
@@ -274,6 +274,11 @@ class Local(MetaStore):
     def view(self) -> View:
         """See `MetaStore.view`."""
         return RowsView(self._rows)
+
+    def get_now(self, key: bytes) -> tuple[bytes, int] | None:
+        """See `MetaStore.get_now`."""
+        rows = self._rows
+        return rows.get(key, rows.durable)
 
     async def commit(self, commit: Commit) -> int:
         """See `MetaStore.commit`."""

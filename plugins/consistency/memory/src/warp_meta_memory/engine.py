@@ -28,7 +28,7 @@ TICK_S = 0.5  # how often expired views are looked for, a fraction of VIEW_MAX_S
 class Memory(MetaStore):
     """MetaStore in memory: linearizable, watchable, leases; nothing survives `__aexit__`."""
 
-    capabilities = MetaCapabilities(watch=True, lease=True)
+    capabilities = MetaCapabilities(watch=True, lease=True, immediate=True)
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -52,6 +52,10 @@ class Memory(MetaStore):
     def view(self) -> View:
         """See `MetaStore.view`."""
         return RowsView(self._rows)
+
+    def get_now(self, key: bytes) -> tuple[bytes, int] | None:
+        """See `MetaStore.get_now`."""
+        return self._rows.get(key, self._rows.durable)
 
     async def commit(self, commit: Commit) -> int:
         """See `MetaStore.commit`."""

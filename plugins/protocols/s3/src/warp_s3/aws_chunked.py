@@ -23,6 +23,7 @@ from warp_s3.sigv4 import (
     STREAMING_SIGNED_TRAILER,
     STREAMING_UNSIGNED_TRAILER,
     Claim,
+    SigningKey,
 )
 
 _EXTENSION: Final = re.compile(rb";chunk-signature=([0-9a-f]{64})")
@@ -37,7 +38,7 @@ class AwsChunkedDecoder(ChunkFraming):
     nothing may be linked to it before `done`.
     """
 
-    def __init__(self, claim: Claim, key: bytes, *, decoded_length: int) -> None:
+    def __init__(self, claim: Claim, key: SigningKey, *, decoded_length: int) -> None:
         """Start with the request's own signature as the seed.
 
         Args:
@@ -93,7 +94,7 @@ class AwsChunkedDecoder(ChunkFraming):
 
     def _check(self, kind: str, digest: str) -> None:
         text = f"{kind}\n{self._scope}\n{self._previous}\n{digest}"
-        expected = hmac.digest(self._key, text.encode("latin-1"), "sha256").hex()
+        expected = self._key.sign(text)
         # As bytes: compare_digest refuses text that is not ASCII.
         if not hmac.compare_digest(expected.encode(), self._signature.encode("latin-1")):
             raise S3Error("SignatureDoesNotMatch", details={"StringToSign": text}, closes=True)

@@ -1,7 +1,7 @@
 """One request on its way through the server, and what it is answered with."""
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 from warp_core.interfaces.auth import Principal
@@ -52,11 +52,21 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     """
 
     status: int
-    headers: list[tuple[str, str]]
+    headers: Sequence[tuple[str, str]]
     body: bytes = b""
     length: int | None = None
     reader: Reader | None = None
     offset: int = 0
+    fields: str = ""  # further header lines, written by `http.field_lines`
+
+
+Outcome = Answer | Coroutine[Any, Any, Answer]
+"""An answer, or what makes one where something has to be waited for."""
+
+
+async def finished(outcome: Outcome) -> Answer:
+    """Wait for an answer, if it has to be waited for."""
+    return outcome if isinstance(outcome, Answer) else await outcome
 
 
 def empty(status: int = 200, headers: list[tuple[str, str]] | None = None) -> Answer:

@@ -11,7 +11,7 @@ from warp_core.views.objects import ALWAYS, Condition, ObjectInfo
 from warp_s3.errors import S3Error
 
 _RANGE: Final = re.compile(r"bytes=(?:([0-9]{1,19})-([0-9]{0,19})|-([0-9]{1,19}))")
-_CONDITIONAL: Final = frozenset(
+CONDITIONAL: Final = frozenset(
     {"if-match", "if-none-match", "if-modified-since", "if-unmodified-since"}
 )
 
@@ -25,7 +25,7 @@ def check_read(headers: Mapping[str, str], info: ObjectInfo) -> bool:
     Raises:
         S3Error: `PreconditionFailed`.
     """
-    if _CONDITIONAL.isdisjoint(headers):
+    if CONDITIONAL.isdisjoint(headers):
         return True
     return _judge(headers, info, "")
 

@@ -1,7 +1,9 @@
 """One client's connection: bytes between its socket and the service, one request after another.
 
-A request whose head arrives while nothing else is in progress is answered at once, in the call that brought its bytes. Only if it
-has to wait for something (a sync, a device, the rest of a body) does it go on in the connection's task:
+A request whose head arrives while nothing else is in progress is begun at once, in the call that brought its bytes. What
+needs no waiting, such as a small object from memory, is answered there and then by plain calls (`_sent_now`); else the
+request's coroutine is begun there. Only if that has to wait for something (a sync, a device, the rest of a body) does it go
+on in the connection's task:
 
     task:   _serve ── parked ·······························─▶ _continued ··· ─▶ parked
     loop:               buffer_updated ─ _answer_now ─ waits ─┘
@@ -16,14 +18,15 @@ import socket
 import types
 from asyncio.tasks import _enter_task, _leave_task
 from collections.abc import Callable, Coroutine, Generator
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from warp_core import logs
 from warp_core.errors import WarpError
+from warp_core.interfaces.stores import Buffer
 
 from warp_s3.answers import error_answer
 from warp_s3.body import Body
-from warp_s3.call import Answer
+from warp_s3.call import Answer, Outcome
 from warp_s3.errors import S3Error, from_core
 from warp_s3.http import CONTINUE, Request, check_partial_head, head_end, parse_head, response_head
 
@@ -52,6 +55,15 @@ _log = logs.get("warp_s3")
 
 class ConnectionLost(Exception):
     """The client is gone; whoever worked for it stops."""
+
+
+class _Begun(NamedTuple):
+    """A request on its way: what it was answered with, or what makes the answer, or why there is none."""
+
+    request: Request | None
+    request_id: str
+    body: Body | None
+    outcome: Outcome | Exception
 
 
 @types.coroutine
@@ -157,7 +169,7 @@ class Connection(asyncio.BufferedProtocol):
             self._pause()
         if self._parked is None or self._parked.done():
             self._wake_reader()
-        elif head_end(self._inbox) < 0 or asyncio.current_task(self._server.loop) is not None:
+        elif asyncio.current_task(self._server.loop) is not None:
             self._parked.set_result(True)
         else:
             self._answer_now(self._parked)
@@ -253,7 +265,7 @@ class Connection(asyncio.BufferedProtocol):
             going_on = True
             while going_on:
                 if self._inbox or self._ended or self._lost or self._server.draining:
-                    going_on = await self._exchange()
+                    going_on = await self._next_exchange()
                 else:
                     going_on = await self._park()
         except ConnectionLost:
@@ -291,9 +303,24 @@ class Connection(asyncio.BufferedProtocol):
         loop, task = self._server.loop, self._task
         assert task is not None
         while True:
+            if self._inbox.startswith(b"\r\n"):
+                self._inbox = self._inbox[2:]  # as in `_next_head`
+            end = head_end(self._inbox)
+            if end < 0:
+                parked.set_result(True)
+                return
+            begun = self._begin(self._take_head(end))
+            if self._sent_now(begun):
+                if self._writer is None:
+                    if not self._inbox and not self._ended:
+                        self._rest()
+                        return
+                    continue
+                exchange = self._sent()
+            else:
+                exchange = self._exchange(begun)
             self.idle = False
             self.deadline = _NEVER
-            exchange = self._exchange()
             _enter_task(loop, task)
             try:
                 waited = exchange.send(None)
@@ -313,34 +340,89 @@ class Connection(asyncio.BufferedProtocol):
             if not self._inbox and not self._ended and not self._server.draining:
                 self._rest()
                 return
-            if head_end(self._inbox) < 0:
-                parked.set_result(True)
-                return
 
-    async def _exchange(self) -> bool:
-        """Answer one request; False if the connection ends with it."""
-        request: Request | None = None
-        request_id = ""
-        body = None
+    async def _next_exchange(self) -> bool:
+        """Wait for a request and answer it; False if the connection ends."""
         try:
-            request = await self._next_request()
-            if request is None:
+            head = await self._next_head()
+        except S3Error as error:
+            begun = _Begun(None, self._server.next_request_id(), None, error)
+        else:
+            if head is None:
                 self._transport.close()
                 return False
-            request_id = self._server.next_request_id()
+            begun = self._begin(head)
+        return await self._exchange(begun)
+
+    def _begin(self, head: bytes) -> _Begun:
+        """Begin to answer the request of a head."""
+        request: Request | None = None
+        body: Body | None = None
+        request_id = self._server.next_request_id()
+        outcome: Outcome | Exception
+        try:
+            request = parse_head(head)
             body = Body(
                 self,
                 length=request.content_length or 0,
                 chunked=request.chunked,
                 expects_continue=request.expects_continue,
             )
-            answer = await self._server.service.answer(request, body)
-            broken = False
+            outcome = self._server.service.start(request, body)
+        except Exception as error:
+            outcome = error
+        return _Begun(request, request_id, body, outcome)
+
+    def _sent_now(self, begun: _Begun) -> bool:
+        """Send a small answer that is there; False if anything is out of the ordinary, and nothing is done."""
+        request, request_id, body, answer = begun
+        if not isinstance(answer, Answer) or request is None or body is None or not body.done:
+            return False
+        if not request.keep_alive or self._server.draining or self._writer is not None:
+            return False
+        data: Buffer = answer.body
+        if answer.reader is not None:
+            length = answer.length or 0
+            if length > JOIN_MAX:
+                return False
+            try:
+                found = answer.reader.read_now(answer.offset, length)
+            except WarpError:
+                return False  # it will be raised again where it is told
+            if found is None or len(found) != length:
+                return False
+            data = found
+        head = response_head(
+            answer.status,
+            answer.headers,
+            second=self._server.now(),
+            request_id=request_id,
+            length=answer.length,
+            fields=answer.fields,
+        )
+        self._server.count(request, answer)
+        self._transport.write(b"".join((head, data)) if data else head)
+        if answer.reader is not None:
+            answer.reader.close()
+        return True
+
+    async def _sent(self) -> bool:
+        """Wait until the client has taken what was sent."""
+        await self._flushed()
+        return True
+
+    async def _exchange(self, begun: _Begun) -> bool:
+        """Answer one request; False if the connection ends with it."""
+        request, request_id, body, outcome = begun
+        broken = False
+        try:
+            if isinstance(outcome, Exception):
+                raise outcome
+            answer = outcome if isinstance(outcome, Answer) else await outcome
         except ConnectionLost:
             raise
         except Exception as error:
             refusal = self._refusal(error, request, request_id)
-            request_id = request_id or self._server.next_request_id()
             answer = error_answer(refusal, request, request_id)
             broken = refusal.closes or request is None
         if body is not None and not body.done and not broken:
@@ -381,7 +463,13 @@ class Connection(asyncio.BufferedProtocol):
         finally:
             self._patience = _NEVER
 
-    async def _next_request(self) -> Request | None:
+    def _take_head(self, end: int) -> bytes:
+        """Take a head that ends at `end` from the inbox."""
+        inbox = self._inbox
+        self._inbox = inbox[end + 4 :]
+        return inbox[:end]
+
+    async def _next_head(self) -> bytes | None:
         """Wait for a head; None at the end of the connection.
 
         Raises:
@@ -415,8 +503,7 @@ class Connection(asyncio.BufferedProtocol):
                 end = head_end(inbox, searched)
             self.deadline = _NEVER
             self.idle = False
-        self._inbox = inbox[end + 4 :]
-        return parse_head(inbox[:end])
+        return self._take_head(end)
 
     async def _wait_for_reader(self, *, ending: bool = False) -> None:
         """Wait for bytes; at the end of the stream return if `ending`, else it is an error."""
@@ -458,6 +545,7 @@ class Connection(asyncio.BufferedProtocol):
             request_id=request_id,
             length=answer.length,
             close=closes,
+            fields=answer.fields,
         )
         reader = answer.reader
         if reader is None:

@@ -8,16 +8,25 @@ from typing import Final
 from warp_core.errors import Unauthenticated
 from warp_core.interfaces.auth import ANONYMOUS, Authenticator, Credential, Principal
 from warp_core.views import Objects
+from warp_core.views.objects import ObjectInfo
 
 from warp_s3.aws_chunked import AwsChunkedDecoder
 from warp_s3.body import Body
-from warp_s3.call import Answer, Call
+from warp_s3.call import Answer, Call, Outcome, finished
 from warp_s3.config import Config
 from warp_s3.errors import S3Error
 from warp_s3.http import Request
 from warp_s3.operations import HANDLERS
-from warp_s3.router import Router
-from warp_s3.sigv4 import STREAMING, UNSIGNED_PAYLOAD, Claim, SigningKeys, read_claim, verify
+from warp_s3.router import Route, Router
+from warp_s3.sigv4 import (
+    STREAMING,
+    UNSIGNED_PAYLOAD,
+    Claim,
+    SigningKey,
+    SigningKeys,
+    read_claim,
+    verify,
+)
 
 # Operations that concern no existing bucket.
 _WITHOUT_BUCKET: Final = frozenset({"ListBuckets", "CreateBucket", "Preflight"})
@@ -31,6 +40,7 @@ class Service:
         pool: Threads for hashing.
         uploads: Bounds the large bodies in memory.
         region: What GetBucketLocation says.
+        described: Objects and their headers as text, the last that were asked for (`operations.objects`).
     """
 
     def __init__(
@@ -45,19 +55,19 @@ class Service:
         self.region = config.region
         self.uploads = asyncio.Semaphore(config.uploads_max)
         self._authenticator = authenticator
+        self.described: dict[tuple[str, bytes], tuple[ObjectInfo, str]] = {}
         self._router = Router(config.domains)
         self._keys = SigningKeys()
 
-    async def answer(self, request: Request, body: Body) -> Answer:
-        """Answer a request.
+    def start(self, request: Request, body: Body) -> Outcome:
+        """Answer a request, or return what does where something has to be waited for.
 
         Raises:
-            S3Error, WarpError: What the answer is instead.
+            S3Error, WarpError: What the answer is instead; so does awaiting what is returned.
         """
         route = self._router.route(request)
-        operation = route.operation
-        if operation == "Preflight":
-            return await HANDLERS[operation](
+        if route.operation == "Preflight":
+            return HANDLERS["Preflight"](
                 self, Call(request, route, ANONYMOUS, body, UNSIGNED_PAYLOAD)
             )
         claim = read_claim(request, now=time.time())
@@ -65,20 +75,47 @@ class Service:
             raise S3Error("AccessDenied")
         credential = self._authenticator.lookup_now(claim.access_key)
         if credential is None:
-            credential = await self._lookup(claim.access_key)
+            return self._look_up_first(request, body, route, claim)
+        return self._start(request, body, route, claim, credential)
+
+    def _start(
+        self, request: Request, body: Body, route: Route, claim: Claim, credential: Credential
+    ) -> Outcome:
+        """Go on once it is known whose key signed the request."""
+        operation = route.operation
         key = self._keys.get(credential.secret, claim.scope)
         verify(claim, request, key)
         if claim.payload in STREAMING:
             self._expect_chunks(request, body, claim, key)
         principal = credential.principal
-        if not principal.admin and operation not in _WITHOUT_BUCKET:
-            await self.permit(principal, route.bucket)
-        if "x-amz-expected-bucket-owner" in request.headers:
-            await self._check_owner(route.bucket, request.headers["x-amz-expected-bucket-owner"])
+        call = Call(request, route, principal, body, claim.payload)
+        if (not principal.admin and operation not in _WITHOUT_BUCKET) or (
+            "x-amz-expected-bucket-owner" in request.headers
+        ):
+            return self._permitted(call)
+        return self._handle(call)
+
+    def _handle(self, call: Call) -> Outcome:
+        operation = call.route.operation
         handler = HANDLERS.get(operation)
         if handler is None:
             raise S3Error("NotImplemented", f"{operation} is not implemented.")
-        return await handler(self, Call(request, route, principal, body, claim.payload))
+        return handler(self, call)
+
+    async def _look_up_first(
+        self, request: Request, body: Body, route: Route, claim: Claim
+    ) -> Answer:
+        credential = await self._lookup(claim.access_key)
+        return await finished(self._start(request, body, route, claim, credential))
+
+    async def _permitted(self, call: Call) -> Answer:
+        """Ask the bucket's row first: who owns it decides."""
+        if not call.principal.admin and call.route.operation not in _WITHOUT_BUCKET:
+            await self.permit(call.principal, call.bucket)
+        owner = call.headers.get("x-amz-expected-bucket-owner")
+        if owner is not None:
+            await self._check_owner(call.bucket, owner)
+        return await finished(self._handle(call))
 
     async def permit(self, principal: Principal, bucket: str) -> None:
         """Let administrators do everything and others what they like in their own buckets.
@@ -103,7 +140,7 @@ class Service:
         if bucket and (await self.objects.volume(bucket)).owner != owner:
             raise S3Error("AccessDenied")
 
-    def _expect_chunks(self, request: Request, body: Body, claim: Claim, key: bytes) -> None:
+    def _expect_chunks(self, request: Request, body: Body, claim: Claim, key: SigningKey) -> None:
         text = request.headers.get("x-amz-decoded-content-length")
         if text is None:
             raise S3Error("MissingContentLength")

@@ -12,10 +12,12 @@ import hmac
 import re
 from calendar import timegm
 from collections import OrderedDict
+from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from hashlib import sha256
+from operator import itemgetter
 from typing import Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -31,7 +33,7 @@ EXPIRES_MAX_S: Final = 7 * 24 * 3600
 """Longest life of a presigned request; S3's own figure."""
 
 SIGNING_KEYS_MAX: Final = 4096
-"""Derived keys kept, about 200 bytes each: one per secret, day and region in use."""
+"""Derived keys kept, about 700 bytes each: one per secret, day and region in use."""
 
 AUTHORIZATION_MAX: Final = 2048
 """Characters of an Authorization header before its signature: a credential, 100 header names."""
@@ -52,10 +54,14 @@ _CREDENTIAL: Final = re.compile(
     r"(?P<key>.+)/(?P<date>[0-9]{8})/(?P<region>[A-Za-z0-9_-]*)/(?P<service>[a-z0-9-]+)/aws4_request"
 )
 _TIMESTAMP: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z")
-_HASH: Final = re.compile(r"[0-9a-f]{64}")
-_PLAIN_PATH: Final = re.compile(r"[A-Za-z0-9_.~/-]*")
+_is_hash: Final = re.compile(r"[0-9a-f]{64}").fullmatch
+_is_plain_path: Final = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
 _PRESIGNED: Final = re.compile(r"(?:^|&)(X-Amz-Algorithm|X-Amz-Signature|AWSAccessKeyId)=")
 _SPACES: Final = re.compile(r" {2,}")
+
+_BLOCK: Final = 64  # bytes that SHA-256 takes at a time
+_INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False):
@@ -80,18 +86,42 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
         return self.scope.split("/")[1]
 
 
+class SigningKey:
+    """A derived key, ready to sign: HMAC-SHA256 (RFC 2104) whose two hashes have taken the padded key already.
+
+    Copying them costs 0.7 us a signature where `hmac.digest`, which begins anew with the key, costs 1.6.
+    """
+
+    __slots__ = ("_inner", "_outer", "secret")
+
+    def __init__(self, secret: bytes) -> None:
+        """Take the derived key's 32 bytes."""
+        self.secret = secret
+        padded = secret.ljust(_BLOCK, b"\0")
+        self._inner = sha256(padded.translate(_INNER))
+        self._outer = sha256(padded.translate(_OUTER))
+
+    def sign(self, text: str) -> str:
+        """Return the HMAC of Latin-1 text in hexadecimal digits."""
+        inner = self._inner.copy()
+        inner.update(text.encode("latin-1"))
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        return outer.hexdigest()
+
+
 class SigningKeys:
     """Derived signing keys, the most recently used `SIGNING_KEYS_MAX` of them."""
 
     def __init__(self) -> None:
-        self._keys: OrderedDict[tuple[str, str], bytes] = OrderedDict()
+        self._keys: OrderedDict[tuple[str, str], SigningKey] = OrderedDict()
 
-    def get(self, secret: str, scope: str) -> bytes:
+    def get(self, secret: str, scope: str) -> SigningKey:
         """Derive, or remember, the key that signs for a secret within a scope."""
         known = self._keys.get((secret, scope))
         if known is not None:
             return known
-        key = signing_key(secret, scope)
+        key = SigningKey(signing_key(secret, scope))
         self._keys[secret, scope] = key
         if len(self._keys) > SIGNING_KEYS_MAX:
             self._keys.popitem(last=False)
@@ -137,7 +167,7 @@ def read_claim(request: Request, *, now: float) -> Claim | None:
     return _query_claim(request, now)
 
 
-def verify(claim: Claim, request: Request, key: bytes) -> None:
+def verify(claim: Claim, request: Request, key: SigningKey) -> None:
     """Check the signature of a request in constant time.
 
     Args:
@@ -174,7 +204,7 @@ def _header_claim(request: Request, authorization: str, now: float) -> Claim:
     if parsed is None:
         raise _authorization_error(authorization)
     access_key, scope, signed = parsed
-    if _HASH.fullmatch(signature) is None:
+    if _is_hash(signature) is None:
         raise S3Error("AuthorizationHeaderMalformed")
     headers = request.headers
     timestamp = headers.get("x-amz-date")
@@ -233,7 +263,7 @@ def _query_claim(request: Request, now: float) -> Claim:
         raise _query_error("X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\"")
     if not timestamp.startswith(scope[:8]):
         raise _query_error(f'Invalid credential date "{scope[:8]}"')
-    if _HASH.fullmatch(fields["X-Amz-Signature"]) is None:
+    if _is_hash(fields["X-Amz-Signature"]) is None:
         raise S3Error("SignatureDoesNotMatch", details={"AWSAccessKeyId": access_key})
     expires = fields["X-Amz-Expires"]
     if not (expires.isascii() and expires.isdigit() and len(expires) <= 9):
@@ -267,19 +297,22 @@ def _query_claim(request: Request, now: float) -> Claim:
     )
 
 
-def _signature(claim: Claim, request: Request, key: bytes, path: str) -> tuple[str, str]:
+def _signature(claim: Claim, request: Request, key: SigningKey, path: str) -> tuple[str, str]:
     headers = request.headers
-    names = _ordered_names(claim.signed_headers)
-    # An empty Expect or Content-Length that a proxy dropped is signed as empty.
-    lines = "".join([f"{name}:{headers.get(name, '')}\n" for name in names])
+    template, values = _canonical_headers(claim.signed_headers)
+    try:
+        lines = template % values(headers)
+    except KeyError:
+        # An empty Expect or Content-Length that a proxy dropped is signed as empty.
+        names = claim.signed_headers.split(";")
+        lines = template % tuple([headers.get(name, "") for name in names])
     if "  " in lines:  # in a value: names have no spaces
         lines = _SPACES.sub(" ", lines)
     query = _canonical_query(request.query, claim.presigned) if request.query else ""
     canonical = (
         f"{request.method}\n{path}\n{query}\n{lines}\n{claim.signed_headers}\n{claim.payload}"
     )
-    signed = _string_to_sign(claim, canonical)
-    return hmac.digest(key, signed.encode("latin-1"), "sha256").hex(), canonical
+    return key.sign(_string_to_sign(claim, canonical)), canonical
 
 
 def _string_to_sign(claim: Claim, canonical: str) -> str:
@@ -289,7 +322,7 @@ def _string_to_sign(claim: Claim, canonical: str) -> str:
 
 def _canonical_path(path: str) -> str:
     """Escape a path as S3 does: once, everything but unreserved characters and slashes."""
-    if _PLAIN_PATH.fullmatch(path) is not None:
+    if _is_plain_path(path) is not None:
         return path
     return quote_from_bytes(unquote_to_bytes(path), safe="/-_.~")
 
@@ -373,7 +406,7 @@ def _timestamp_of_date(date: str | None) -> str:
 
 
 def _check_payload(payload: str) -> None:
-    if payload != UNSIGNED_PAYLOAD and _HASH.fullmatch(payload) is None:
+    if payload != UNSIGNED_PAYLOAD and _is_hash(payload) is None:
         if payload in STREAMING:
             return
         if payload.startswith("STREAMING-"):
@@ -407,8 +440,11 @@ def _names(signed: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=1024)
-def _ordered_names(signed: str) -> tuple[str, ...]:
-    return tuple(signed.split(";"))
+def _canonical_headers(signed: str) -> tuple[str, Callable[[dict[str, str]], object]]:
+    """Return how the signed headers are written for the signature, a template and what takes its values from the headers."""
+    names = signed.split(";")
+    template = "".join([f"{name.replace('%', '%%')}:%s\n" for name in names])
+    return template, itemgetter(*names)
 
 
 def _authorization_error(authorization: str) -> S3Error:

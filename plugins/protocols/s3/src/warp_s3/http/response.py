@@ -43,6 +43,7 @@ def response_head(
     request_id: str,
     length: int | None,
     close: bool = False,
+    fields: str = "",
 ) -> bytes:
     """Build a response head.
 
@@ -54,10 +55,10 @@ def response_head(
         request_id: Names the request in logs and to the client.
         length: Content-Length; None for answers that must not carry one (204, 304).
         close: Announce that the connection ends after this answer.
+        fields: Further fields as `field_lines` wrote them.
     """
-    fields = "".join([f"{name}: {value}\r\n" for name, value in headers])
-    if fields.count("\n") != len(headers) or fields.count("\r") != len(headers) or "\0" in fields:
-        fields = "".join([f"{_one_line(name)}: {_one_line(value)}\r\n" for name, value in headers])
+    if headers:
+        fields += field_lines(headers)
     framing = "" if length is None else f"Content-Length: {length}\r\n"
     if close:
         framing += "Connection: close\r\n"
@@ -66,6 +67,14 @@ def response_head(
         f"{framing}{fields}\r\n"
     )
     return head.encode("latin-1", "replace")
+
+
+def field_lines(headers: Sequence[tuple[str, str]]) -> str:
+    """Write fields as lines; whatever is in them, it is one line for each."""
+    fields = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    if fields.count("\n") != len(headers) or fields.count("\r") != len(headers) or "\0" in fields:
+        fields = "".join([f"{_one_line(name)}: {_one_line(value)}\r\n" for name, value in headers])
+    return fields
 
 
 def _one_line(text: str) -> str:

@@ -1,10 +1,10 @@
 """The operations of S3, by the names that the router gives them."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from warp_s3.call import Answer, Call
+from warp_s3.call import Call, Outcome
 from warp_s3.operations import (
     buckets,
     copying,
@@ -19,7 +19,7 @@ from warp_s3.operations import (
 if TYPE_CHECKING:
     from warp_s3.service import Service
 
-Handler = Callable[["Service", Call], Awaitable[Answer]]
+Handler = Callable[["Service", Call], Outcome]
 
 HANDLERS: Final[Mapping[str, Handler]] = MappingProxyType(
     {

@@ -8,14 +8,14 @@ from warp_core.errors import (
     VersionNotFound,
     VolumeNotFound,
 )
-from warp_core.views.objects import SMALL_MAX, ObjectInfo
+from warp_core.views.objects import SMALL_MAX, ObjectInfo, Reader
 
 from warp_s3 import xml_output
-from warp_s3.call import Answer, Call, empty, xml
-from warp_s3.conditions import check_read, requested_range, write_condition
+from warp_s3.call import Answer, Call, Outcome, empty, xml
+from warp_s3.conditions import CONDITIONAL, check_read, requested_range, write_condition
 from warp_s3.digesting import Expected, kept_algorithm
 from warp_s3.errors import S3Error, delete_marker
-from warp_s3.http import http_date
+from warp_s3.http import field_lines, http_date
 from warp_s3.listing_arguments import PAGE_MAX, count_argument
 from warp_s3.metadata import attributes_of, checksum_headers, described
 from warp_s3.receiving import read_small, store
@@ -25,18 +25,40 @@ if TYPE_CHECKING:
 
 _ATTRIBUTES: Final = frozenset({"ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"})
 
+# Headers that make an answer to GET and HEAD another than all of the object.
+_SPECIAL: Final = CONDITIONAL | {"range", "x-amz-checksum-mode"}
+
+DESCRIBED_MAX: Final = 4096
+"""Objects whose headers are remembered, as many as the view remembers."""
+
+DESCRIBED_LENGTH_MAX: Final = 1024
+"""Characters of headers that are remembered: all but those with much user metadata."""
+
 
 # Reading ------------------------------------------------------------------------------------------
 
 
-async def get_object(service: "Service", call: Call) -> Answer:
+def get_object(service: "Service", call: Call) -> Outcome:
     """Send an object, a range of it, or one of the parts it was uploaded in."""
+    reader = None
+    if not call.query:
+        reader = service.objects.open_now(call.bucket, call.key)
+    if reader is None:
+        return _get_object(service, call)
+    return _send(service, call, reader)
+
+
+async def _get_object(service: "Service", call: Call) -> Answer:
     try:
         reader = await service.objects.open(call.bucket, call.key, version=_version(call))
     except NotFound as error:
         raise missing(call, error) from error
+    return _send(service, call, reader)
+
+
+def _send(service: "Service", call: Call, reader: Reader) -> Answer:
     try:
-        answer = _describe(call, reader.info)
+        answer = _describe(service, call, reader.info)
     except BaseException:
         reader.close()
         raise
@@ -46,19 +68,28 @@ async def get_object(service: "Service", call: Call) -> Answer:
     return Answer(
         answer.status,
         answer.headers,
-        length=answer.length,
-        reader=reader,
-        offset=answer.offset,
+        b"",
+        answer.length,
+        reader,
+        answer.offset,
+        answer.fields,
     )
 
 
-async def head_object(service: "Service", call: Call) -> Answer:
+def head_object(service: "Service", call: Call) -> Outcome:
     """Describe an object as GET would."""
+    info = service.objects.head_now(call.bucket, call.key) if not call.query else None
+    if info is None:
+        return _head_object(service, call)
+    return _describe(service, call, info)
+
+
+async def _head_object(service: "Service", call: Call) -> Answer:
     try:
         info = await service.objects.head(call.bucket, call.key, version=_version(call))
     except NotFound as error:
         raise missing(call, error) from error
-    return _describe(call, info)
+    return _describe(service, call, info)
 
 
 async def get_attributes(service: "Service", call: Call) -> Answer:
@@ -88,9 +119,11 @@ async def get_attributes(service: "Service", call: Call) -> Answer:
     return xml(body, headers=headers)
 
 
-def _describe(call: Call, info: ObjectInfo) -> Answer:
+def _describe(service: "Service", call: Call, info: ObjectInfo) -> Answer:
     """Answer with an object's head: all of it, a part or a range, or 304."""
     query = call.query
+    if not query and _SPECIAL.isdisjoint(call.headers):
+        return Answer(200, (), b"", info.size, None, 0, _fields(service, call, info))
     if not check_read(call.headers, info):
         return empty(304, described(info, query)[:2])
     headers = described(info, query)
@@ -109,6 +142,20 @@ def _describe(call: Call, info: ObjectInfo) -> Answer:
     if call.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED":
         headers += checksum_headers(info.checksums, info.checksum_type)
     return Answer(200, headers, length=info.size)
+
+
+def _fields(service: "Service", call: Call, info: ObjectInfo) -> str:
+    """Write an object's headers; those of an object that is still the same are remembered, which saves 2 us of a request."""
+    place = call.bucket, call.key
+    known = service.described.get(place)
+    if known is not None and known[0] is info:
+        return known[1]
+    fields = field_lines(described(info, {}))
+    if len(fields) <= DESCRIBED_LENGTH_MAX:
+        if len(service.described) >= DESCRIBED_MAX:
+            service.described.clear()
+        service.described[place] = info, fields
+    return fields
 
 
 def _part(text: str, info: ObjectInfo) -> tuple[int, int, bool]:

@@ -6,9 +6,9 @@ setting any other ACL is refused. Deleting what is not set succeeds. Changing th
 not implemented, by the router's names.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from warp_core.errors import NotFound
 
@@ -23,7 +23,7 @@ from warp_s3.xml_input import parse
 if TYPE_CHECKING:
     from warp_s3.service import Service
 
-Handler = Callable[["Service", Call], Awaitable[Answer]]
+Handler = Callable[["Service", Call], Coroutine[Any, Any, Answer]]
 
 # Operation to the error that says that nothing is set.
 _UNSET: Final = {
