@@ -246,3 +246,37 @@ async def test_copies_outlive_what_they_were_made_of(
     view = namespace.store.view()
     assert len(await view.scan(keys.GARBAGE, keys.GARBAGE_END)) == 1
     view.close()
+
+
+async def test_an_object_that_was_read_is_answered_at_once_and_as_it_is_now(
+    objects: NamespaceObjects,
+) -> None:
+    await put(objects, b"d/k", b"one")
+    assert objects.head_now("v", b"d/absent") is None
+    assert objects.head_now("nowhere", b"k") is None
+
+    first = objects.head_now("v", b"d/k")
+    assert first is not None
+    assert objects.head_now("v", b"d/k") is first  # decoded once
+
+    await objects.set_tags("v", b"d/k", {"a": "b"})
+    tagged = objects.head_now("v", b"d/k")
+    assert tagged is not None
+    assert tagged.attributes.tags == {"a": "b"}
+    await put(objects, b"d/k", b"two" * 1000)
+    reader = objects.open_now("v", b"d/k")
+    assert reader is not None
+    await objects.delete("v", b"d/k")
+    assert objects.open_now("v", b"d/k") is None
+    assert bytes(await reader.read(0, 3000)) == b"two" * 1000
+    reader.close()
+
+
+async def test_decoded_objects_are_bounded(
+    objects: NamespaceObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("warp_core.namespace.objects.KNOWN_MAX", 3)
+    for number in range(7):
+        await put(objects, b"%d" % number)
+        assert objects.head_now("v", b"%d" % number) is not None
+    assert len(objects._known) <= 3

@@ -175,6 +175,10 @@ class MetaLayer(MetaStore):
         """As the inner engine."""
         return _ViewLayer(self.inner.view(), self)
 
+    def get_now(self, key: bytes) -> tuple[bytes, int] | None:
+        """Refused, see `capabilities`."""
+        return super().get_now(key)
+
     async def commit(self, commit: Commit) -> int:
         """As the inner engine."""
         return await self._call("commit", lambda: self.inner.commit(commit))
