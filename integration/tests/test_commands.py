@@ -60,18 +60,15 @@ def node_in(folder: Path, **settings: Any) -> WarpServer:
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarpServer]:
-    with node_in(tmp_path_factory.mktemp("node")) as server:
+def here(warp_serve: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the `warp.toml` of the module's node lies."""
+    return tmp_path_factory.mktemp("node")
+
+
+@pytest.fixture(scope="module")
+def node(here: Path) -> Iterator[WarpServer]:
+    with node_in(here) as server:
         yield server
-
-
-@pytest.fixture
-def here(node: WarpServer) -> Path:
-    return Path(warp_toml(node)).parent
-
-
-def warp_toml(node: WarpServer) -> str:
-    return node._command[-1]
 
 
 @pytest.fixture
@@ -199,7 +196,7 @@ def test_json_has_the_keys_that_the_guide_names(tmp_path: Path) -> None:
         assert told[name] - keys_ == set(), f"{name} lacks what the guide names"
 
 
-def test_a_refusal_in_json_names_its_class(here: Path) -> None:
+def test_a_refusal_in_json_names_its_class(node: WarpServer, here: Path) -> None:
     error = answer(here, "volume", "show", "nothing-like-this", status=1)["error"]
 
     assert error["kind"] == "VolumeNotFound"
@@ -349,7 +346,7 @@ def test_scrub_finds_a_lost_copy_and_heal_writes_it_anew(tmp_path: Path) -> None
         assert s3_client(server.s3).get_object(Bucket="box", Key="k")["Body"].read() == body
 
 
-def test_scrub_without_a_complete_container_says_so(here: Path) -> None:
+def test_scrub_without_a_complete_container_says_so(node: WarpServer, here: Path) -> None:
     code, out, _ = warp(here, "scrub")
     assert code == 0
     if answer(here, "scrub")["containers"] == 0:

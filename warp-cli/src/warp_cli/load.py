@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import random
+import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -200,10 +201,18 @@ class _Load:
 
 async def _expect(answer: Awaitable[Answer], what: str) -> None:
     got = await answer
-    if got.status >= 300:
-        raise Unavailable(
-            f"cannot {what}: status {got.status} {got.body[:300].decode(errors='replace')}"
-        )
+    if got.status < 300:
+        return
+    code, message = (_of(tag, got.body) for tag in ("Code", "Message"))
+    said = f"{code}: {message}" if code else f"status {got.status}"
+    hint = "; are WARP_ACCESS_KEY and WARP_SECRET_KEY this server's?" if got.status == 403 else ""
+    raise Unavailable(f"cannot {what}: {said}{hint}")
+
+
+def _of(tag: str, xml: bytes) -> str:
+    """Return the text of an element of S3's error answer, "" where there is none."""
+    found = re.search(rf"<{tag}>([^<]*)</{tag}>", xml[:4096].decode(errors="replace"))
+    return found[1] if found else ""
 
 
 def _cpu_s(pid: int | None) -> float | None:
