@@ -590,6 +590,8 @@ class NamespaceAgrees(RuleBasedStateMachine):
             await self.compare(volume, model)
         for volume in (*reversed(self.clones), "w", "v"):
             model = self.model.volumes[volume]
+            for upload in (await self.objects.list_uploads(volume))[0]:
+                await self.objects.abort_upload(volume, upload.key, upload.upload)
             for key, versions in list(model.names.items()):
                 for each in versions:
                     await self.objects.delete(volume, key, version=each.version)

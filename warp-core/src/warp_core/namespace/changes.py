@@ -407,9 +407,7 @@ class Change:
                 if kept.revision:
                     await self.release(kept.revision, self.holder(path, kept.sequence))
                 return
-            sequence = await self.null_sequence(path)
-            if sequence is not None:
-                await self.drop_version(path, sequence)
+            await self.drop_null(path)
         if kept is not None and kept.revision:
             await self.keep_version(path, msgspec.structs.replace(kept, born=self.epoch))
 
@@ -450,6 +448,12 @@ class Change:
             await self.release(version.revision, self.holder(path, sequence))
         await self.prune_versions(path)
         return version
+
+    async def drop_null(self, path: Path) -> None:
+        """Drop the noncurrent null version, if there is one: another takes its place."""
+        sequence = await self.null_sequence(path)
+        if sequence is not None:
+            await self.drop_version(path, sequence)
 
     async def take_version(self, path: Path, sequence: int) -> Name:
         """Remove a V row and return it; its revision stays with the caller, who calls `prune_versions` at the end."""

@@ -491,6 +491,8 @@ class Namer(Finder):
                 live = self.inodes.live(change.rows.volume.number, name.inode)
                 if live is not None:
                     live.inode = msgspec.structs.replace(live.inode, shared=True)
+            if change.versioning == "suspended":
+                await change.drop_null(path)  # the marker is the null version from now on
             await change.put_marker(path)
         if name.kind == rows.FILE:
             change.count(objects=-1, bytes=-name.size)  # counted again where it lands

@@ -43,6 +43,7 @@ from warp_core.namespace.rows import (
     Extent,
     Name,
     Revision,
+    born,
     decode_name,
     decode_revision,
     encode,
@@ -135,6 +136,7 @@ class _Rollback:
         self._snapshot = volume.row.rolling
         self._then = Fresh(namespace, volume)
         self._now = Fresh(namespace, replace(volume, snapshot=0))
+        self._own = Fresh(namespace, replace(volume, snapshot=0, bases=()))
         self._volume = volume
         self._progress = progress
         self._seen = 0
@@ -214,8 +216,14 @@ class _Rollback:
                 yield new[0], None
                 continue
             then.skip()
-            if old[1] != new[1]:
+            if old[1] != new[1] or await self._rewritten(*new):
                 yield old
+
+    async def _rewritten(self, key: bytes, value: bytes) -> bool:
+        """Say whether a clone wrote a row of its own since S over its base's. It may be equal: epochs of two volumes are."""
+        if not self._volume.bases or born(value) < self._snapshot:
+            return False
+        return await self._own.get(key) is not None
 
     async def _change(self, body: Callable[[Change], Awaitable[T]]) -> T:
         """Run a body in a transaction of the volume as it is below what it shows."""

@@ -1,0 +1,172 @@
+"""Long random sequences of all verbs on the namespace and on the executable model; and those that once told them apart.
+
+`pytest -m slow warp-core/tests/namespace/test_sequences.py` tries WARP_TEST_SEED (1) for WARP_TEST_SECONDS (60) of processor time.
+What it finds is cut down to what matters and printed as a list: it goes to KEPT, with a name that says what is right.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from warp_conformance.sequences import Verb, search
+
+_spec = importlib.util.spec_from_file_location(
+    "namespace_model", Path(__file__).with_name("test_model.py")
+)
+assert _spec is not None
+assert _spec.loader is not None
+model = sys.modules.setdefault("namespace_model", importlib.util.module_from_spec(_spec))
+_spec.loader.exec_module(model)
+
+SEED = int(os.environ.get("WARP_TEST_SEED", "1"))
+SECONDS = float(os.environ.get("WARP_TEST_SECONDS", "60"))
+LENGTH = 150  # steps: a failure needs five to twelve that fit together
+
+
+def place(chance: random.Random) -> int:
+    return chance.randrange(model.VOLUMES_MAX)
+
+
+def path(chance: random.Random) -> int:
+    return chance.randrange(len(model.PATHS))
+
+
+def directory(chance: random.Random) -> int:
+    return chance.randrange(len(model.DIRECTORIES))
+
+
+def size(chance: random.Random) -> int:
+    return chance.choice(model.SIZES)
+
+
+def choice(chance: random.Random) -> int:
+    return chance.randrange(4)
+
+
+def often(of: float):
+    return lambda chance: chance.random() < of
+
+
+def parts(chance: random.Random) -> list[tuple[str, int, int, int]]:
+    def part() -> tuple[str, int, int, int]:
+        return chance.choice(["put", "copy"]), size(chance), place(chance), path(chance)
+
+    return [part() for _ in range(chance.randrange(4))]
+
+
+def one_of(*values):
+    return lambda chance: chance.choice(values)
+
+
+def verb(weight: float = 1.5, **draws) -> Verb:
+    return Verb(lambda chance: {name: draw(chance) for name, draw in draws.items()}, weight)
+
+
+VERBS = {
+    "put": verb(4, place=place, which=path, size=size),
+    "delete": verb(place=place, which=path),
+    "remove": verb(place=place, which=path, choice=choice),
+    "set_versioning": verb(0.6, place=place, state=one_of("on", "suspended")),
+    "copy": verb(place=place, which=path, there=place, to=path, old=choice),
+    "copy_from_a_snapshot": verb(place=place, which=path, there=place, to=path, choice=choice),
+    "set_tags": verb(place=place, which=path),
+    "upload": verb(
+        0.6,
+        place=place,
+        which=path,
+        parts=parts,
+        ends=one_of("complete", "complete", "abort", "leave"),
+    ),
+    "change_in_place": verb(
+        3,
+        place=place,
+        which=path,
+        how=one_of("write", "write", "append", "truncate", "punch", "overwrite"),
+        offset=one_of(0, 100, 5000, model.WINDOW - 10),
+        size=one_of(0, 1, 4000),
+        synced=often(0.5),
+    ),
+    "create": verb(place=place, which=path, size=one_of(0, 10, 4000)),
+    "link_or_clone": verb(place=place, which=path, to=path, clone=often(0.4)),
+    "unlink": verb(place=place, which=path),
+    "rename": verb(2, place=place, which=path, to=path),
+    "symlink": verb(0.5, place=place, which=path),
+    "make_or_remove_directory": verb(place=place, which=directory, remove=often(0.4)),
+    "rename_directory": verb(place=place, which=directory, to=directory),
+    "snapshot": verb(2, place=place),
+    "prune": verb(place=place, choice=choice),
+    "rollback": verb(2, place=place, choice=choice),
+    "clone": verb(1.2, place=place, choice=choice),
+    "collect": verb(0.7),
+    "crash": verb(0.7),
+    "look": verb(1, place=place),
+}
+
+
+def attempt(steps) -> None:
+    """Do the steps on both sides, and compare them."""
+    machine = model.NamespaceAgrees()
+    try:
+        for name, arguments in steps:
+            if name != "clone" or len(machine.model.volumes) < model.VOLUMES_MAX:
+                getattr(machine, name)(**arguments)
+    except Exception:
+        with suppress(Exception):  # what is left of it says no more
+            machine.run(machine.stage.__aexit__(None, None, None))
+        machine.loop.close()
+        raise
+    machine.teardown()
+
+
+KEPT = {
+    "a marker of a suspended volume takes the place of an older null version": [
+        ("put", {"place": 1, "which": 0, "size": 0}),
+        ("set_versioning", {"place": 1, "state": "on"}),
+        ("make_or_remove_directory", {"place": 1, "which": 0, "remove": False}),
+        ("rename", {"place": 1, "which": 0, "to": 7}),
+        ("create", {"place": 1, "which": 0, "size": 10}),
+        ("set_versioning", {"place": 1, "state": "suspended"}),
+        ("rename", {"place": 1, "which": 0, "to": 7}),
+    ],
+    "an upload borrows from a clone of its own volume until it is aborted": [
+        ("snapshot", {"place": 1}),
+        ("clone", {"place": 1, "choice": 0}),
+        ("put", {"place": 0, "which": 2, "size": 3000}),
+        ("upload", {"place": 2, "which": 1, "parts": [("copy", 0, 0, 2)], "ends": "leave"}),
+    ],
+    "a rolled back clone shows content whose rows are as old in its base": [
+        ("snapshot", {"place": 0}),
+        ("create", {"place": 0, "which": 1, "size": 4000}),
+        ("snapshot", {"place": 0}),
+        ("clone", {"place": 0, "choice": 1}),
+        ("snapshot", {"place": 0}),
+        ("put", {"place": 0, "which": 0, "size": 700}),
+        ("rename", {"place": 0, "which": 0, "to": 1}),
+        ("collect", {}),
+        ("rollback", {"place": 0, "choice": 0}),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_namespace_and_model_agree_where_they_did_not(name: str) -> None:
+    attempt(KEPT[name])
+
+
+def test_namespace_and_model_agree_on_a_few_sequences() -> None:
+    found = search(VERBS, attempt, seed=1, length=60, budget_s=2)
+
+    assert found is None, str(found)
+
+
+@pytest.mark.slow
+def test_namespace_and_model_agree_on_long_sequences() -> None:
+    found = search(VERBS, attempt, seed=SEED, length=LENGTH, budget_s=SECONDS)
+
+    assert found is None, str(found)
