@@ -1,0 +1,53 @@
+"""What `[metadata] engine = "etcd"` may say."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from warp_core.config.types import Between, Duration, Secret, Size
+
+SCHEMES = ("http://", "https://", "unix://")
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Options of the engine `etcd`; relative paths start at the node's data folder."""
+
+    endpoints: tuple[
+        str, ...
+    ] = ()  # of the cluster; none: WARP runs a member of its own in its data folder
+    prefix: str = "warp/"  # everything lies below it, so that a cluster may be shared
+    reads: Literal["linearizable", "serializable"] = (
+        "linearizable"  # serializable: from any one member, perhaps a moment old
+    )
+    timeout: Annotated[Duration, Between("100ms", "1min")] = Duration(
+        5.0
+    )  # after which an unanswered request is given up
+    quota: Annotated[Size, Between("64MiB", "64GiB")] = Size(
+        2 << 30
+    )  # of etcd's database (its --quota-backend-bytes): near it nothing more is set
+    authority: str = ""  # certificates that sign those of the endpoints, PEM; empty: the system's
+    certificate: str = ""  # this node's, PEM
+    key: str = ""  # its private key
+    user: str = ""
+    password: Secret = Secret("")
+    program: str = "etcd"  # that a member of WARP's own is run with
+
+    def __post_init__(self) -> None:
+        """Check what the types do not tell."""
+        for endpoint in self.endpoints:
+            if not endpoint.startswith(SCHEMES) or endpoint in SCHEMES:
+                raise ValueError(
+                    f'endpoints: "{endpoint}" does not begin with {", ".join(SCHEMES)}'
+                )
+        secure = {endpoint.startswith("https://") for endpoint in self.endpoints}
+        if len(secure) > 1:
+            raise ValueError("endpoints: all with https:// or none")
+        if bool(self.certificate) != bool(self.key):
+            raise ValueError("certificate: it comes with a key, and a key with it")
+        if (self.authority or self.certificate) and secure != {True}:
+            raise ValueError("certificate: certificates are for endpoints with https://")
+        if bool(self.user) != bool(self.password):
+            raise ValueError("user: it comes with a password, and a password with it")
+        if not self.prefix or len(self.prefix.encode()) > 256:
+            raise ValueError("prefix: 1 to 256 bytes are needed")

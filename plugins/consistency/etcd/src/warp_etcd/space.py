@@ -1,0 +1,80 @@
+"""Keeps an eye on etcd's database: near its quota nothing more is set, so that deletes still have room."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+from warp_core.errors import NoSpace, WarpError
+from warp_core.logs import get as get_log
+
+from warp_etcd import cluster
+from warp_etcd.client import ALARM, DEFRAGMENT, Client
+from warp_etcd.committer import Committer
+from warp_etcd.wire import etcd_pb2 as pb
+
+LOOK_S = 5.0  # at 20 MiB/s of commits etcd grows by 100 MiB meanwhile, 5 % of its default quota
+STOP_AT = 0.9  # of the quota
+GO_ON_AT = 0.85
+DEFRAGMENT_AT = 0.7  # of the quota, where more than half of it is free within
+
+log = get_log("warp_etcd")
+
+
+class Space:
+    """Looks now and then while it is entered; a member of our own (`own`) is defragmented and its alarm disarmed."""
+
+    def __init__(self, client: Client, committer: Committer, quota: int, *, own: bool) -> None:
+        self._client = client
+        self._committer = committer
+        self._quota = quota
+        self._own = own
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.look()
+        self._task = asyncio.create_task(self._run(), name="space of etcd")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                await self.look()
+            except WarpError as error:
+                log.warning("etcd does not tell how full it is", error=str(error))
+
+    async def look(self) -> None:
+        """Look once."""
+        size, used, alarm = await cluster.space(self._client)
+        if self._own and used < size / 2 and (alarm or size > DEFRAGMENT_AT * self._quota):
+            await self._defragment()
+            size, used, alarm = await cluster.space(self._client)
+        refused = self._committer.refuse is not None
+        if alarm or size > (GO_ON_AT if refused else STOP_AT) * self._quota:
+            if not refused:
+                log.error("etcd is nearly full", size=size, in_use=used, quota=self._quota)
+            self._committer.refuse = NoSpace(
+                f"etcd's database has {size} of {self._quota} bytes: delete, then compact and defragment it, or raise"
+                " --quota-backend-bytes and `quota`"
+            )
+        else:
+            self._committer.refuse = None
+
+    async def _defragment(self) -> None:
+        log.info("etcd's database is defragmented")
+        await self._client.call(DEFRAGMENT, pb.DefragmentRequest())
+        await self._client.call(
+            ALARM, pb.AlarmRequest(action=pb.AlarmRequest.DEACTIVATE, alarm=pb.NOSPACE)
+        )
