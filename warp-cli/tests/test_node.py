@@ -420,3 +420,31 @@ def test_fsck_rebuilds_an_index_that_is_gone(tmp_path: Path) -> None:
     assert "made anew" in rebuilt.stdout
     assert (tmp_path / "warp-data" / "store" / "meta.old-1" / "data.mdb").exists()
     assert answer("volume", "list", cwd=tmp_path) == before
+
+
+def test_ctrl_c_ends_top_well_and_other_commands_by_the_signal(tmp_path: Path) -> None:
+    with serving(tmp_path) as node:
+        ready(node)
+        for arguments, status in (
+            (["top", "--interval", "0.1", "--json"], 0),
+            (["bench", "--seconds", "60", "--connections", "1"], -signal.SIGINT),
+        ):
+            process = subprocess.Popen(
+                [*WARP, *arguments],
+                cwd=tmp_path,
+                env=environ(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            assert process.stdout is not None
+            if arguments[0] == "top":
+                process.stdout.readline()
+            else:
+                while not warp("volume", "list", cwd=tmp_path).stdout.count("warp-bench"):
+                    time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=30)
+            assert process.returncode == status, told
+            assert "Traceback" not in told
+        assert answer("volume", "list", cwd=tmp_path) == []

@@ -19,6 +19,7 @@ from warp_cli.s3_client import Answer, Connection, Endpoint, Signer
 
 OPERATIONS = ("put", "get", "head", "list", "delete")
 TELL_EVERY = 100  # requests, so that telling costs nothing beside them
+REMOVALS = 5  # times that a bucket is emptied before it is left
 PAYLOADS = 8  # different bodies, hashed beforehand, so that the load costs less than the server
 
 
@@ -74,8 +75,19 @@ async def run(
         return [await load.phase(operation, tell) for operation in plan.operations]
     finally:
         await load.clean(tell)
-        await control.request(signer.head("DELETE", f"/{bucket}"))
+        for _ in range(REMOVALS):
+            gone = await control.request(signer.head("DELETE", f"/{bucket}"), keep=True)
+            if gone.status != 409:
+                break
+            # Interrupted: what was on its way is stored, although nobody saw the answer.
+            await _emptied(control, signer, bucket)
         control.close()
+
+
+async def _emptied(control: Connection, signer: Signer, bucket: str) -> None:
+    listed = await control.request(signer.head("GET", f"/{bucket}"), keep=True)
+    for key in re.findall(r"<Key>([^<]*)</Key>", listed.body.decode()):
+        await control.request(signer.head("DELETE", f"/{bucket}/{key}"))
 
 
 class _Load:

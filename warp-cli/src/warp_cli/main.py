@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from warp_cli.failing import INTERRUPTED
 from warp_cli.table import COMMANDS, overview
 
 USAGE_ERROR = 2
@@ -17,7 +18,21 @@ USAGE_ERROR = 2
 
 def run() -> None:
     """Run the command that the process was started with, and exit with its status."""
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    if status == INTERRUPTED:
+        _end_by_interrupt()
+    sys.exit(status)
+
+
+def _end_by_interrupt() -> None:
+    """Die of SIGINT, so that a shell ends what it was doing too, instead of going on with the next command."""
+    import os
+    import signal
+
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -33,7 +33,7 @@ def list_(config: UnusedConfig = None, data: UnusedData = None, json: JsonOption
                         status.found.kind,
                         status.found.name,
                         status.state.value,
-                        status.found.distribution,
+                        status.found.distribution.name,
                         status.summary or status.reason,
                     )
                     for status in found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ import typer
 
 from warp_cli.asking import running
 from warp_cli.failing import reported
-from warp_cli.output import as_json_line
+from warp_cli.output import as_json_line, counted
 from warp_cli.progress import bytes_text
 from warp_cli.typing import ConfigOption, DataOption, JsonOption, single
 
@@ -35,7 +36,8 @@ def top(
     """Show requests, latencies and stores of the running node, refreshed until Ctrl-C."""
 
     def run() -> None:
-        with running(config, data) as control:
+        # Ctrl-C is how it is meant to end.
+        with running(config, data) as control, contextlib.suppress(KeyboardInterrupt):
             if json:
                 for _ in _looks(count):
                     before = _look(control)
@@ -136,8 +138,8 @@ def _render(rates: Mapping[str, Any], now: Mapping[str, Any]) -> RenderableType:
     health = "[green]healthy[/]" if status["healthy"] else "[red]needs attention[/]"
     lines: list[RenderableType] = [
         Text.from_markup(
-            f"[bold]{status['node']}[/] {health}   {rates['connections']:.0f} connections  "
-            f" {bytes_text(rates['sent_per_s'])}/s sent   {status['volumes']} volumes"
+            f"[bold]{status['node']}[/] {health}   {counted(round(rates['connections']), 'connection')}  "
+            f" {bytes_text(rates['sent_per_s'])}/s sent   {counted(status['volumes'], 'volume')}"
         )
     ]
     lines += [Text(f"! {problem}", style="red") for problem in status["problems"]]

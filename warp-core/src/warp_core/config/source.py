@@ -151,7 +151,7 @@ def toml(value: object) -> str:
         return "[" + ", ".join(toml(item) for item in value) + "]"
     if isinstance(value, dict):
         return "a table"
-    return str(value)
+    return "automatic" if value is None else str(value)
 
 
 def _text(file: Path, label: str) -> str:
