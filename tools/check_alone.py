@@ -14,7 +14,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TEST_TOOLS = ("pytest>=9.0", "pytest-asyncio>=1.3", "hypothesis>=6.140")
+TEST_TOOLS = ("pytest>=9.0", "pytest-asyncio>=1.3", "pytest-timeout>=2.4", "hypothesis>=6.140")
 LOADS = """
 import sys
 from warp_core.plugins import Plugins, State
