@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 from warp_core.config import Settings
 from warp_core.config.load import load
 from warp_core.containers import NOBODY, Owner
-from warp_core.errors import Unavailable
+from warp_core.containers.journal import Journal
+from warp_core.errors import StoreFailed, Unavailable
 from warp_core.interfaces.consistency import Commit, Write
 from warp_core.node.data import data_policy, open_data
 from warp_core.plugins import Plugins
@@ -65,3 +67,35 @@ async def test_one_of_two_metadata_copies_is_enough_and_a_third_is_filled(tmp_pa
     assert await keys(settings(tmp_path, two + stores(2, first=1))) == [b"k1"]
     await write(settings(tmp_path, two + stores(2, first=1)), b"k2")
     assert await keys(settings(tmp_path, stores(1, first=2))) == [b"k1", b"k2"]
+
+
+async def fill_a_segment(opened: tuple[Settings, Plugins]) -> tuple[int, bool]:
+    """Write until the journal goes on in other segments; return the first and whether it is kept for a replay."""
+    async with open_data(*opened) as data:
+        policy = data_policy(data.settings.policies["default"])
+        first = data.containers.journal_end()
+        seen = {first}
+        while len(seen) < 4:  # the last ones may not be sealed yet
+            await data.containers.room(500_000)
+            data.containers.append(bytes(500_000), owner=Owner(1, 2, 3), policy=policy)
+            await data.containers.sync()
+            seen.add(data.containers.journal_end())
+        return first, data.journal.needed(first)
+
+
+@pytest.mark.parametrize(("engine", "kept"), [("local", True), ("memory", False)])
+async def test_only_an_engine_that_commits_through_the_journal_holds_back_its_segments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, kept: bool
+) -> None:
+    monkeypatch.setattr("warp_core.node.data.Journal", partial(Journal, segment_size=4 << 20))
+    opened = settings(tmp_path, f"[metadata]\nengine = '{engine}'\n")
+
+    assert (await fill_a_segment(opened))[1] is kept
+
+
+async def test_data_of_one_engine_is_refused_with_another(tmp_path: Path) -> None:
+    await write(settings(tmp_path, ""), b"k1")
+
+    with pytest.raises(StoreFailed, match='is in the engine "local": say engine = "local"'):
+        await keys(settings(tmp_path, "[metadata]\nengine = 'memory'\n"))
+    assert await keys(settings(tmp_path, "")) == [b"k1"]

@@ -11,6 +11,7 @@ from warp_core.config import Part, Policy, Settings
 from warp_core.config.codecs import build_codec
 from warp_core.containers import Containers, DataPolicy, StoreSlot
 from warp_core.containers.journal import Journal
+from warp_core.containers.segments import Position
 from warp_core.contexts import MetaContext, StoreContext
 from warp_core.errors import StoreFailed, Unavailable
 from warp_core.interfaces.consistency import MetaStore
@@ -20,6 +21,9 @@ from warp_core.metrics import Metrics
 from warp_core.node.data_directory import DataDirectory
 from warp_core.node.superblocks import identify, place
 from warp_core.plugins import Plugins
+
+# An engine with a log of its own puts no commits into the journal, so for its sake no segment has to be kept.
+NO_COMMITS = Position(2**64 - 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,7 @@ async def open_below(
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(DataDirectory(settings.data))
+        directory.check_engine(settings.engine.name)
         opened: list[tuple[Part, BlobStore]] = []
         for index, part in enumerate(settings.stores):
             entry = plugins.registries["stores"].get(part.name)
@@ -112,6 +117,9 @@ async def open_data(
             )
         )
         metastore = await stack.enter_async_context(below.engine)
+        below.directory.keep_metadata_in(settings.engine.name)
+        if not metastore.capabilities.journaled:
+            below.journal.release(NO_COMMITS)
         yield Data(
             settings,
             plugins,

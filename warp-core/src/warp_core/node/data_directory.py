@@ -48,6 +48,7 @@ class Marker(msgspec.Struct, frozen=True):
     node: str  # 32 hex digits, for ever
     stores: dict[str, Known] = {}
     metadata: tuple[str, ...] = ()  # the stores that keep the metadata's copies
+    engine: str = ""  # that the metadata was committed to, by name; "" before the first start
 
 
 class DataDirectory:
@@ -110,6 +111,24 @@ class DataDirectory:
         """Note durably which stores keep the metadata, whatever their order in the configuration."""
         if tuple(stores) != self.marker.metadata:
             self._write(msgspec.structs.replace(self.marker, metadata=tuple(stores)))
+
+    def check_engine(self, name: str) -> None:
+        """See that the metadata engine is the one that the data was written with.
+
+        Raises:
+            StoreFailed: It is another, which would know nothing of what is here.
+        """
+        before = self.marker.engine
+        if before and before != name:
+            raise StoreFailed(
+                f'the metadata of {self.path} is in the engine "{before}": say engine = "{before}" in [metadata], or'
+                " choose another directory with --data"
+            )
+
+    def keep_metadata_in(self, engine: str) -> None:
+        """Note durably which engine has the metadata."""
+        if engine != self.marker.engine:
+            self._write(msgspec.structs.replace(self.marker, engine=engine))
 
     def forget(self, store: str) -> None:
         """Note durably that a store is gone for good."""
