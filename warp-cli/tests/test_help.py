@@ -45,5 +45,6 @@ def test_help_fits_80_columns_and_fills_its_lines() -> None:
     for words, each in EVERY.items():
         out = help_of(*words.split())
         assert max(map(len, out.splitlines())) <= 80, words
+        assert "<bool>" not in out, "a switch that looks as if it took a value"
         for paragraph in (each.help or "").split("\n\n"):
             assert "\n" not in paragraph.strip(), f"{words}: a paragraph that is cut by hand"

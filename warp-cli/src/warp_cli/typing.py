@@ -58,6 +58,9 @@ def command_of(name: str) -> Any:
     module = importlib.import_module(f"warp_cli.commands.{name}")
     command = typer.main.get_command(module.app)
     for words, each in walked(name, command):
+        for option in (*each.params, each.get_help_option(typer.Context(each))):
+            if getattr(option, "is_flag", False):
+                option.metavar = " "  # else the help shows a <bool> that nobody may write
         each.help = re.sub(r"(?<=\S)\n(?=\S)", " ", each.help or "")
         if words in EXAMPLES:
             # One line each: paragraphs would be filled.
