@@ -56,17 +56,19 @@ def conformance(
         if json:
             print(report.to_json().decode())
         else:
-            _show(report)
+            _show(report, keyword)
         return 0 if report.passed else FAILURE
 
     return reported(run, json=json)
 
 
-def _show(report: Report) -> None:
+def _show(report: Report, keyword: str) -> None:
     for result in report.failures:
         say(f"[red]failed[/] {result.kit}.{result.test}")
         print("\n".join(f"    {line}" for line in result.detail.splitlines()[-8:]))
-    if report.error:
+    if keyword and not report.results:
+        say(f"[red]no test matches -k {keyword}[/]")
+    elif report.error:
         say(f"[red]{report.error}[/]")
     counts = ", ".join(f"{count} {outcome}" for outcome, count in report.counts().items())
     verdict = "[green]conforms[/]" if report.passed else "[red]does not conform[/]"
