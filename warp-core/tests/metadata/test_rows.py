@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from warp_core.errors import Conflict, Expired
 from warp_core.interfaces.consistency import VIEW_MAX_S, Commit, KeyCheck, RangeCheck, Row, Write
 from warp_core.metadata.history import HISTORY_ROWS_MAX, History
-from warp_core.metadata.rows import REQUESTS_REMEMBERED, Rows
+from warp_core.metadata.rows import CROWDED, REQUESTS_REMEMBERED, Rows
 
 
 class Base:
@@ -51,7 +51,7 @@ def put(rows, key, value, *, durable=True):
 
 
 def chain(rows, key):
-    node, found = rows._newest.get(key), []
+    node, found = rows._active.newest.get(key), []
     while node is not None:
         found.append(node[0])
         node = node[2]
@@ -90,7 +90,7 @@ def test_retired_deletes_are_forgotten_and_live_rows_kept_without_a_base():
     rows.retire(last)
 
     assert rows.scan(b"\0", b"\xff", last, 10, False) == [Row(b"a", b"v", 1), Row(b"c", b"v", 4)]
-    assert b"b" not in rows._newest
+    assert b"b" not in rows._active.newest
     with pytest.raises(Conflict):
         rows.judge(Commit(checks=[KeyCheck(b"b", 2)]))
     with pytest.raises(Conflict):
@@ -161,6 +161,7 @@ STEPS = st.one_of(
 )
 
 
+@mock.patch("warp_core.metadata.layer.LEAD", 1)
 @mock.patch("warp_core.metadata.rows.LEAD", 1)  # so that ranges within a family are among them
 @settings(deadline=None, max_examples=400)
 @given(steps=st.lists(STEPS, max_size=60), based=st.booleans())
@@ -251,3 +252,84 @@ def test_a_family_that_the_base_has_no_row_of_is_looked_at_once_until_the_next_c
     assert found() == [b"volumX5"]  # from the base
     assert rows.scan(b"volumX6", b"volumX9", rows.durable, 3, True) == []
     assert found() == [b"volumX5"]  # one empty range does not make a family bare
+
+
+class CountedBase(Base):
+    """Counts the rows that it gave out."""
+
+    given = 0
+
+    def scan(self, start, end, limit, reverse):
+        found = super().scan(start, end, limit, reverse)
+        self.given += len(found)
+        return found
+
+
+def pages(rows):
+    """Return the keys of a page by both ways to read one."""
+    at = rows.durable
+    columns = rows.columns(b"k", b"l", at, 1000)[0]
+    assert [row.key for row in rows.scan(b"k", b"l", at, 1000, False)] == columns
+    return columns
+
+
+def test_what_came_and_went_between_checkpoints_is_not_walked_again():
+    base = CountedBase()
+    rows = Rows(base)
+    live = [b"k%04d-live" % number for number in range(0, 1000, 100)]
+    for key in live:
+        put(rows, key, b"v")
+    base.take(rows)
+    base.take(rows)
+    for number in range(1000):
+        put(rows, b"k%04d" % number, b"v")
+    assert len(pages(rows)) == 1000
+    for number in range(1000):
+        put(rows, b"k%04d" % number, None)
+    assert pages(rows) == live
+    base.given = 0
+
+    assert pages(rows) == live
+    assert base.given == 2 * len(live)
+    assert list(rows._active.live(b"k", b"l")) == []
+    assert not rows.crowded
+    with pytest.raises(Conflict):  # a delete is a change of the range nevertheless
+        rows.judge(Commit(checks=[RangeCheck(b"k0500", b"k0501", rows.latest - 600)]))
+    put(rows, b"k0500", b"again")
+    assert b"k0500" in pages(rows)
+
+
+def test_a_value_that_an_open_view_sees_is_walked_until_it_is_closed():
+    rows = Rows(Base())
+    put(rows, b"k1", b"v")
+    view = rows.open_view()
+    put(rows, b"k1", None)
+
+    assert pages(rows) == []
+    assert [row.key for row in rows.scan(b"k", b"l", view, 10, False)] == [b"k1"]
+    assert rows.columns(b"k", b"l", view, 10)[0] == [b"k1"]
+    rows.close_view(view)
+    assert pages(rows) == []
+    assert list(rows._active.live(b"k", b"l")) == []
+
+
+def test_a_scan_that_meets_many_deleted_rows_of_the_base_asks_for_a_checkpoint():
+    base = CountedBase()
+    rows = Rows(base)
+    for number in range(CROWDED + 50):
+        put(rows, b"k%04d" % number, b"v")
+    base.take(rows)
+    base.take(rows)
+    assert len(pages(rows)) == CROWDED + 50
+    assert not rows.crowded
+    for number in range(CROWDED + 40):
+        put(rows, b"k%04d" % number, None)
+
+    assert len(pages(rows)) == 10
+    assert rows.crowded
+    base.take(rows)
+    base.take(rows)
+    base.given = 0
+    assert len(pages(rows)) == 10
+    assert base.given == 20
+    assert not rows.crowded

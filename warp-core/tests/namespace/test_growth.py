@@ -8,6 +8,7 @@ import pytest
 from warp_core.containers import Containers, StoreSlot
 from warp_core.interfaces.auth import Principal
 from warp_core.interfaces.consistency import Commit, View
+from warp_core.namespace.listing import FIRST_STEP
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.objects import NamespaceObjects
 from warp_core.views.objects import Attributes, Digests
@@ -140,3 +141,29 @@ async def test_a_listing_beside_markers_reads_no_more_than_without() -> None:
         meta.count = Count()
         assert (await objects.list("v", delimiter=b"/")).prefixes == [b"dir/"]
         assert meta.count.rows <= 2
+
+
+async def test_a_page_that_needs_one_of_many_directories_reads_few_of_the_others() -> None:
+    async with (
+        Counting() as meta,
+        MemoryStore() as store,
+        Containers([StoreSlot("m", store)], codec=lambda name: Fixed(8 << 20)) as containers,
+    ):
+        objects = NamespaceObjects(Namespace(meta, containers))
+        await objects.create_volume("v", owner=Principal("a"))
+
+        async def rows(**place) -> int:
+            meta.count = Count()
+            page = await objects.list("v", limit=100, **place)
+            assert len(page.entries) == 100
+            return meta.count.rows
+
+        for number in range(101):
+            await put(objects, b"000/%06d" % number)
+        alone = await rows()
+        for number in range(1, 1500):
+            await put(objects, b"%03d/object" % number)
+
+        assert await rows() <= alone + FIRST_STEP
+        assert await rows(after=b"000/000050") <= 51 + 2 * (50 + FIRST_STEP)
+        assert await rows(after=b"700/") <= 100 + 2 * (100 + FIRST_STEP)

@@ -21,11 +21,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import OrderedDict, deque
+from collections.abc import KeysView
 from itertools import islice
 from struct import Struct
 from typing import Protocol
-
-from sortedcontainers import SortedList
 
 from warp_core.errors import Conflict, Expired
 from warp_core.interfaces.consistency import (
@@ -38,6 +37,7 @@ from warp_core.interfaces.consistency import (
     View,
 )
 from warp_core.metadata.counters import merged
+from warp_core.metadata.layer import LEAD, Layer, Node
 
 REQUESTS_REMEMBERED = (
     16_384  # request ids kept: a retry follows its first attempt within far fewer commits
@@ -46,12 +46,11 @@ SCAN_STEP_MIN = (
     16  # rows fetched from the base at least: few are shadowed, so a second fetch is rare
 )
 
-Node = tuple[int, bytes | None, "Node | None"]
 # What one commit did: (key, new value or None). Plain tuples all the way down: Python's collector stops looking at those, and
 # there are many of them.
 Changes = tuple[tuple[bytes, bytes | None], ...]
 
-LEAD = 6  # bytes of a key: what rows of one family of one volume begin with
+CROWDED = 512  # rows of the base that one scan met in vain, deleted since: it costs half as much again as a page of 1,000 rows
 BARE_MAX = 4096  # leads of which is remembered whether the base has rows: families in use, about 100 bytes each
 
 _STAMP = Struct(">Q")
@@ -92,18 +91,11 @@ class Rows:
         self.logged_rows = 0  # changes that are not in the base, or not retired
         self.requests: OrderedDict[bytes, int] = OrderedDict()
         self._samples: deque[tuple[float, int]] = deque()
-        self._newest: dict[bytes, Node] = {}
-        self._keys: SortedList[bytes] = SortedList()
-        self._unsorted: list[
-            bytes
-        ] = []  # keys of `_newest` that go into `_keys` when somebody asks for an order
-        self._leads: set[bytes] = set()  # first LEAD bytes of the keys of `_newest`
+        self._active = Layer()
         self.frozen_at = 0  # the newest version in the frozen layer; 0 while there is none
-        self._frozen: dict[bytes, Node] = {}
-        self._frozen_keys: SortedList[bytes] = SortedList()
-        self._frozen_unsorted: list[bytes] = []
-        self._frozen_leads: set[bytes] = set()
+        self._frozen = Layer()
         self._frozen_rows = 0
+        self.crowded = False  # a scan met many rows of the base that are deleted: a checkpoint would remove them
         # Whether the base has no row at all of a lead, of those that were asked for; true until `thaw`: what comes into the base
         # before it is in the frozen layer as well.
         self._bare: dict[bytes, bool] = {}
@@ -148,7 +140,7 @@ class Rows:
         """
         if at < self.expired_below:
             raise Expired(f"view of version {at} is too old")
-        node = self._newest.get(key)
+        node = self._active.newest.get(key)
         while node is not None:
             version, value, older = node
             if version <= at:
@@ -156,7 +148,7 @@ class Rows:
             node = older
         if self.base is None:
             return None
-        node = self._frozen.get(key)
+        node = self._frozen.newest.get(key)
         while node is not None:
             version, value, older = node
             if version <= at:
@@ -176,29 +168,36 @@ class Rows:
         if limit <= 0 or start >= end:
             return []
         if self.base is None:
-            return self._recent(start, end, at, limit, reverse)[0]
+            return self._recent(start, end, at, limit, reverse)
         rows: list[Row] = []
+        step = SCAN_STEP_MIN
+        met = 0
         while True:
             wanted = limit - len(rows)
-            step = max(wanted, SCAN_STEP_MIN)
+            step = max(wanted, step)
             below = self._of_base(start, end, step, reverse)
             exhausted = len(below) < step
+            met += len(below)
             if exhausted:
                 low, high = start, end
             elif reverse:
                 low, high = below[-1].key, end
             else:
                 low, high = start, below[-1].key + b"\0"
-            recent, shadowed = self._recent(low, high, at, wanted, reverse)
-            if shadowed:
+            if self._layers(low, high):
                 # Chains hide base rows of the same key. Past the last of `wanted` recent rows
                 # chains were not read, and no row from there fits into the answer.
-                below = [row for row in below if row[0] not in shadowed]
-                below += recent
-                below.sort(reverse=reverse)
+                recent = self._recent(low, high, at, wanted, reverse)
+                if below:
+                    below = [row for row in below if self._visible(row[0], at) is None]
+                if recent:
+                    below += recent
+                    below.sort(reverse=reverse)
             rows += below[:wanted]
             if exhausted or len(rows) >= limit:
+                self.crowded |= met > CROWDED + max(step, len(rows))
                 return rows
+            step = min(2 * step, SCAN_MAX)  # many are hidden: deleted, and in the base still
             if reverse:
                 end = low
             else:
@@ -235,8 +234,13 @@ class Rows:
         limit = min(limit, SCAN_MAX)
         found: list[bytes] = []
         values: list[bytes] = []
+        step = SCAN_STEP_MIN
+        met = 0
         while len(found) < limit and start < end:
-            wanted = max(limit - len(found), SCAN_STEP_MIN)
+            wanted = max(limit - len(found), step)
+            step = min(
+                2 * step, SCAN_MAX
+            )  # few are hidden, or many: deleted, and in the base still
             below: tuple[list[bytes], list[bytes]] = ([], [])
             high = end
             if self.base is not None:
@@ -244,92 +248,67 @@ class Rows:
                 if len(below[0]) == wanted:
                     high = below[0][-1] + b"\0"
             layers: list[tuple[dict[bytes, Node], list[bytes]]] = []
-            for newest, keys in self._layers(start, end):
-                page = list(islice(keys.irange(start, high, (True, False)), wanted))
-                if page:
-                    layers.append((newest, page))
-                    if len(page) == wanted:
-                        high = page[-1] + b"\0"
+            for layer in self._layers(start, end):
+                page = list(islice(layer.live(start, high), wanted))
+                layers.append((layer.newest, page))
+                if len(page) == wanted:
+                    high = page[-1] + b"\0"
+                layer.bury(page, self.oldest_needed())
             if layers:
+                met += bisect_left(below[0], high)
                 below = _laid_over(below, layers, high, at)
             found += below[0]
             values += below[1]
             start = high
+        self.crowded |= met > CROWDED + len(found)
         return found[:limit], values[:limit]
 
-    def _recent(
-        self, start: bytes, end: bytes, at: int, limit: int, reverse: bool
-    ) -> tuple[list[Row], set[bytes]]:
-        """Return rows of the chains and every key met that `at` sees there, live or not.
+    def _recent(self, start: bytes, end: bytes, at: int, limit: int, reverse: bool) -> list[Row]:
+        """Return up to `limit` rows that the layers have values of, as of version `at`.
 
-        Each layer is read up to its `limit`-th live row: what lies behind that is no part of an answer of `limit` rows.
+        Each layer is read up to its `limit`-th such row: what lies behind that is no part of an answer of `limit` rows.
         """
-        rows: list[Row] = []
-        seen: set[bytes] = set()
-        for newest, keys in reversed(self._layers(start, end)):
-            older: list[Row] = []
-            self._walk(newest, keys, older, seen, (start, end, at, limit, reverse))
-            if rows and older:
-                rows += older
-                rows.sort(reverse=reverse)
-                del rows[limit:]
-            elif older:
-                rows = older
-        return rows, seen
+        found: dict[bytes, Row] = {}
+        for layer in self._layers(start, end):
+            count = 0
+            gone: list[bytes] = []  # or they are younger than the view
+            for key in layer.live(start, end, reverse=reverse):
+                node = self._visible(key, at)
+                if node is not None and node[1] is not None:
+                    found[key] = _new(Row, (key, node[1], node[0]))
+                    count += 1
+                    if count == limit:
+                        break
+                else:
+                    gone.append(key)
+            if gone:
+                layer.bury(gone, self.oldest_needed())
+        rows = sorted(found.values(), reverse=reverse)
+        return rows[:limit]
 
-    def _layers(
-        self, start: bytes, end: bytes
-    ) -> list[tuple[dict[bytes, Node], SortedList[bytes]]]:
-        """Return the layers that may have keys in [start, end), the older first, with their keys in order.
+    def _visible(self, key: bytes, at: int) -> Node | None:
+        """Return what version `at` sees of a key in the layers; None where the base answers."""
+        node = self._active.newest.get(key)
+        while node is not None and node[0] > at:
+            node = node[2]
+        if node is None:
+            node = self._frozen.newest.get(key)
+            while node is not None and node[0] > at:
+                node = node[2]
+        return node
+
+    def _layers(self, start: bytes, end: bytes) -> list[Layer]:
+        """Return the layers that may have keys in [start, end), the older first.
 
         Most small ranges have none that changed lately; where all keys of the range share their lead that costs a look into a set.
         """
         lead = start[:LEAD]
         alike = _alike(lead, end)
-        layers = []
-        if self._frozen and (not alike or lead in self._frozen_leads):
-            layers.append((self._frozen, self._frozen_ordered()))
-        if self._newest and (not alike or lead in self._leads):
-            layers.append((self._newest, self._ordered()))
-        return layers
-
-    def _ordered(self) -> SortedList[bytes]:
-        """Return the keys of the active layer in order: sorting many at once is cheaper than one by one."""
-        if self._unsorted:
-            self._keys.update(self._unsorted)
-            self._unsorted = []
-        return self._keys
-
-    def _frozen_ordered(self) -> SortedList[bytes]:
-        if self._frozen_unsorted:
-            self._frozen_keys.update(self._frozen_unsorted)
-            self._frozen_unsorted = []
-        return self._frozen_keys
-
-    @staticmethod
-    def _walk(
-        newest: dict[bytes, Node],
-        keys: SortedList[bytes],
-        rows: list[Row],
-        seen: set[bytes],
-        question: tuple[bytes, bytes, int, int, bool],
-    ) -> None:
-        """Add what one layer answers, except for keys that a younger layer has answered."""
-        start, end, at, limit, reverse = question
-        for key in keys.irange(start, end, (True, False), reverse):
-            if key in seen:
-                continue
-            node: Node | None = newest[key]
-            while node is not None and node[0] > at:
-                node = node[2]
-            if node is None:
-                continue  # younger than the view: what lies below answers
-            seen.add(key)
-            value = node[1]
-            if value is not None:
-                rows.append(_new(Row, (key, value, node[0])))
-                if len(rows) == limit:
-                    return
+        return [
+            layer
+            for layer in (self._frozen, self._active)
+            if layer.newest and (not alike or layer.may_have(lead))
+        ]
 
     # Writing --------------------------------------------------------------------------------------
 
@@ -345,7 +324,7 @@ class Rows:
             Conflict: A check does not hold.
             InvalidArgument: A merge does not fit its row.
         """
-        newest, frozen, base = self._newest, self._frozen, self.base
+        newest, frozen, base = self._active.newest, self._frozen.newest, self.base
         for check in commit.checks:
             if isinstance(check, KeyCheck):
                 key, seen = check
@@ -381,8 +360,9 @@ class Rows:
             raise Conflict(
                 f"range check of version {seen} is older than what is remembered ({self.floor})"
             )
-        for newest, keys in self._layers(start, end):
-            for key in keys.irange(start, end, (True, False)):
+        for layer in self._layers(start, end):
+            newest = layer.newest
+            for key in layer.changed(start, end):
                 if newest[key][0] > seen:
                     raise Conflict(
                         f"range {start!r} to {end!r} changed in version {newest[key][0]}"
@@ -394,16 +374,19 @@ class Rows:
         """Apply what `judge` returned, or what a log replays as `version`; return the version."""
         if version is None:
             version = self.latest + 1
-        newest, sealed = self._newest, self.sealed
+        active, sealed = self._active, self.sealed
+        newest = active.newest
         for key, value in changes:
             head = newest.get(key)
             if head is None:
-                self._unsorted.append(key)
-                self._leads.add(key[:LEAD])
-            elif head[0] > sealed:
-                head = head[2]  # replaced before anybody could see it
-            elif head[2] is not None:
-                head = self._without_unseen(head)
+                active.added(key)
+            else:
+                if head[1] is None and value is not None:
+                    active.revived(key)
+                if head[0] > sealed:
+                    head = head[2]  # replaced before anybody could see it
+                elif head[2] is not None:
+                    head = self._without_unseen(head)
             newest[key] = (version, value, head)
         self.latest = version
         if self.base is None:
@@ -449,15 +432,16 @@ class Rows:
         assert self.base is not None
         assert not self.frozen_at
         self.frozen_at = self.latest
-        self._frozen, self._frozen_keys = self._newest, self._keys
-        self._frozen_unsorted, self._unsorted = self._unsorted, []
-        self._frozen_leads, self._leads = self._leads, set()
+        self._frozen, self._active = self._active, Layer()
         self._frozen_rows = self.logged_rows
-        self._newest, self._keys = {}, SortedList()
 
     def frozen(self) -> list[tuple[bytes, int, bytes | None]]:
         """Return (key, version, value or None) of every row in the frozen layer, sorted. For any thread."""
-        return sorted((key, node[0], node[1]) for key, node in self._frozen.items())
+        return sorted((key, node[0], node[1]) for key, node in self._frozen.newest.items())
+
+    def frozen_keys(self) -> KeysView[bytes]:
+        """Return the keys of the rows in the frozen layer."""
+        return self._frozen.newest.keys()
 
     @property
     def can_thaw(self) -> bool:
@@ -469,9 +453,9 @@ class Rows:
         assert self.can_thaw
         self.floor = self.frozen_at
         self.frozen_at = 0
-        self._frozen, self._frozen_keys, self._frozen_unsorted = {}, SortedList(), []
-        self._frozen_leads = set()
+        self._frozen = Layer()
         self._bare.clear()
+        self.crowded = False
         self.logged_rows -= self._frozen_rows
         self._frozen_rows = 0
 
@@ -480,7 +464,7 @@ class Rows:
 
         With `rows_max` it stops after about so many rows.
         """
-        log, newest = self.log, self._newest
+        log, newest = self.log, self._active.newest
         done = 0
         while log and log[0][0] <= upto and (rows_max is None or done < rows_max):
             version, changes = log.popleft()
@@ -494,8 +478,7 @@ class Rows:
                 elif head[1] is not None:
                     newest[key] = (version, head[1], None)
                 else:
-                    del newest[key]
-                    self._ordered().remove(key)
+                    self._active.forget(key)
             self.floor = version
         self.logged_rows -= done
 
@@ -551,26 +534,35 @@ def _laid_over(
 ) -> tuple[list[bytes], list[bytes]]:
     """Lay what version `at` sees of layers, the oldest first, over rows of the base: of all keys below `high`."""
     cut = bisect_left(below[0], high)
-    merged: dict[bytes, bytes | None] = dict(zip(below[0][:cut], below[1][:cut], strict=True))
+    keys, values = below[0][:cut], below[1][:cut]
+    recent: dict[bytes, bytes | None] = {}
     for newest, page in layers:
-        if page[-1] >= high:
+        if page and page[-1] >= high:
             page = page[: bisect_left(page, high)]
+        hidden = newest.keys() & keys  # deleted ones are in no page
+        if recent:
+            hidden |= newest.keys() & recent.keys()
+        page += hidden.difference(page)
         nodes = [newest[key] for key in page]
         if max([node[0] for node in nodes], default=0) <= at:
-            merged.update(zip(page, [node[1] for node in nodes], strict=True))
+            recent.update(zip(page, [node[1] for node in nodes], strict=True))
             continue
         for key, head in zip(page, nodes, strict=True):
             node: Node | None = head
             while node is not None and node[0] > at:
                 node = node[2]
             if node is not None:
-                merged[key] = node[1]
-    keys = sorted(merged)
-    values = [merged[key] for key in keys]
-    if None not in values:
-        return keys, values  # type: ignore[return-value]
-    live = [(key, value) for key, value in zip(keys, values, strict=True) if value is not None]
-    return [key for key, _ in live], [value for _, value in live]
+                recent[key] = node[1]
+    if not recent:
+        return keys, values
+    values = [value for key, value in zip(keys, values, strict=True) if key not in recent]
+    keys = [key for key in keys if key not in recent]
+    live = {key: value for key, value in recent.items() if value is not None}
+    if not live:
+        return keys, values
+    live.update(zip(keys, values, strict=True))
+    keys = sorted(live)
+    return keys, [live[key] for key in keys]
 
 
 def _cut(head: Node, upto: int) -> Node:

@@ -29,16 +29,30 @@ from warp_core.namespace.tree import Cursor, Rows, ViewSource, Volume
 from warp_core.views.objects import Entries, Listing, ObjectInfo, VersionListing
 
 NODES: Final = (IMPLIED, DIRECTORY, CONTINUED)
+FIRST_STEP: Final = 32  # entries of a directory read before it is known whether it holds files or what to go down into
 _NOT_FILE: Final = re.compile(rb"[^%c]" % FILE)
+_NODE: Final = re.compile(rb"[%c%c%c]" % NODES)
 
 
 class _Frame:
     """One directory of a walk: what it adds to keys, and the entries not yet walked.
 
-    `kinds` has a byte for each of them, so that where files end is found without looking at each.
+    `kinds` has a byte for each of them, so that where files end is found without looking at each. Of entries that the walk goes down
+    into few are needed, however many there are: pages of those begin small and double.
     """
 
-    __slots__ = ("components", "end", "index", "kinds", "more", "names", "node", "prefix", "start")
+    __slots__ = (
+        "_step",
+        "components",
+        "end",
+        "index",
+        "kinds",
+        "more",
+        "names",
+        "node",
+        "prefix",
+        "start",
+    )
 
     def __init__(self, node: int, prefix: bytes, start: bytes, end: bytes) -> None:
         self.node = node
@@ -50,10 +64,13 @@ class _Frame:
         self.kinds = b""
         self.index = 0
         self.more = True
+        self._step = FIRST_STEP
 
-    async def fetch(self, read: Pages, lead: bytes, limit: int) -> None:
-        """Read the next page; keys of `read` begin with `lead`."""
+    async def fetch(self, read: Pages, lead: bytes, limit: int, *, rolled_up: bool) -> None:
+        """Read the next page, of at most `limit`; keys of `read` begin with `lead`. With `rolled_up` the walk goes down into none."""
         limit = min(limit, SCAN_MAX)
+        if not rolled_up:
+            limit = min(limit, self._step)
         found, values = await read(lead + self.start, lead + self.end, limit=limit)
         at = len(lead) + keys.NAME_AT
         self.components = [key[at:-2] for key in found]
@@ -63,6 +80,7 @@ class _Frame:
         self.kinds = bytes([name.kind for name in self.names])
         self.index = 0
         self.more = len(found) == limit
+        self._step = self._step * 2 if _NODE.search(self.kinds) else SCAN_MAX
         if self.more:
             self.start = found[-1][len(lead) :] + b"\0"
 
@@ -185,7 +203,7 @@ async def list_names(
             if not frame.more:
                 stack.pop()
                 continue
-            await frame.fetch(read, lead, left + 1)
+            await frame.fetch(read, lead, left + 1, rolled_up=delimiter == b"/")
             if not frame.names:
                 continue
         # A name of a file holds no slash, so only what is before it can be rolled up.

@@ -375,7 +375,9 @@ class Local(MetaStore):
                 self._due.clear()
                 continue
             much = (
-                rows.logged_rows >= config.checkpoint_rows or self._bytes >= config.checkpoint_bytes
+                rows.logged_rows >= config.checkpoint_rows
+                or self._bytes >= config.checkpoint_bytes
+                or rows.crowded
             )
             if much or age_s >= config.checkpoint_after:
                 try:
@@ -424,8 +426,9 @@ class Local(MetaStore):
             rows.tick(self._monotonic())
         position = Position(*place)
         await self._apply(rows.frozen, requests, upto, position)
-        rows.base = best = self._living()[0]
-        best.refresh()
+        best = self._living()[0]
+        best.refresh(rows.frozen_keys() if best is rows.base else None)
+        rows.base = best
         rows.thaw()
         for _ in range(count):
             ends.popleft()

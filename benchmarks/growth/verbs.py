@@ -1,0 +1,161 @@
+"""What is measured: verbs at places of a pattern, and what each cost."""
+
+from __future__ import annotations
+
+import random
+import resource
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+
+from warp_core.node.assembly import Node
+from warp_local.engine import Local
+
+from benchmarks.growth.data import VOLUME, get, key, put, together
+
+FRESH = 10**7  # numbers of objects that a round stores and removes again: beyond any size
+SCATTER = 7_368_787  # a prime: popular objects lie all over the volume, not side by side
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a verb cost: microseconds each of CPU and of time, and page faults."""
+
+    cpu_us: float
+    wall_us: float
+    faults: float
+
+
+@dataclass(slots=True)
+class Subject:
+    """A node with `size` objects."""
+
+    node: Node
+    size: int
+    chance: random.Random
+    fresh: int = FRESH
+
+    def uniform(self) -> bytes:
+        """Return the key of any object."""
+        return key(self.chance.randrange(self.size))
+
+    def zipf(self) -> bytes:
+        """Return a key by popularity: of n objects the r-th most popular is asked for in proportion to 1/r."""
+        rank = int(self.size ** self.chance.random()) - 1
+        return key(rank * SCATTER % self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A verb: `run` does it `count` times."""
+
+    name: str
+    count: int
+    run: Callable[[Subject, int], Awaitable[None]]
+    gated: bool = True
+
+
+async def cost(measure: Measure, subject: Subject) -> Cost:
+    """Measure one round."""
+    faults = _faults()
+    wall, cpu = time.perf_counter(), time.process_time()
+    await measure.run(subject, measure.count)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    count = measure.count
+    return Cost(cpu / count * 1e6, wall / count * 1e6, (_faults() - faults) / count)
+
+
+def _faults() -> int:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_minflt + usage.ru_majflt
+
+
+def _reads(
+    one: Callable[[Subject, bytes], Awaitable[object]], pick: Callable[[Subject], bytes]
+) -> Callable[[Subject, int], Awaitable[None]]:
+    async def run(subject: Subject, count: int) -> None:
+        names = [pick(subject) for _ in range(count)]
+        await together(lambda name=name: one(subject, name) for name in names)  # type: ignore[misc]
+
+    return run
+
+
+async def _head(subject: Subject, name: bytes) -> None:
+    await subject.node.objects.head(VOLUME, name)
+
+
+async def _get(subject: Subject, name: bytes) -> None:
+    await get(subject.node.objects, name)
+
+
+async def _page(subject: Subject, name: bytes) -> None:
+    found = await subject.node.objects.list(VOLUME, after=name)
+    assert len(found.entries) == 1000, len(found.entries)
+
+
+async def _folder(subject: Subject, name: bytes) -> None:
+    found = await subject.node.objects.list(VOLUME, prefix=name[:5], delimiter=b"/")
+    assert len(found.entries) == 1000, len(found.entries)
+
+
+def _nothing(_: Subject) -> bytes:
+    return b""
+
+
+def _early(subject: Subject) -> bytes:
+    """Return a key that a whole page follows; nothing where all objects are one page."""
+    return key(subject.chance.randrange(subject.size - 1000)) if subject.size > 1000 else b""
+
+
+async def _settled(subject: Subject) -> None:
+    """Write what is committed to the index: a commit's cost includes its share of that."""
+    engine = subject.node.data.metastore
+    assert isinstance(engine, Local)
+    await engine.checkpoint()
+
+
+async def _overwrite(subject: Subject, count: int) -> None:
+    names = [subject.uniform() for _ in range(count)]
+    await together(lambda name=name: put(subject.node.objects, name) for name in names)  # type: ignore[misc]
+    await _settled(subject)
+
+
+def _new(subject: Subject, count: int) -> Iterator[bytes]:
+    """Yield keys all over the volume of objects that it does not have."""
+    chance = random.Random(subject.fresh)
+    for n in range(count):
+        yield key(chance.randrange(subject.size)) + b"-%d" % n
+
+
+async def _store(subject: Subject, count: int) -> None:
+    names = list(_new(subject, count))
+    await together(lambda name=name: put(subject.node.objects, name) for name in names)  # type: ignore[misc]
+    await _settled(subject)
+
+
+async def _remove(subject: Subject, count: int) -> None:
+    names = list(_new(subject, count))
+    subject.fresh += 1
+    objects = subject.node.objects
+    await together(lambda name=name: objects.delete(VOLUME, name) for name in names)  # type: ignore[misc]
+    await _settled(subject)
+
+
+MEASURES = (
+    Measure("HEAD, uniform", 2000, _reads(_head, Subject.uniform)),
+    Measure("HEAD, zipf", 2000, _reads(_head, Subject.zipf)),
+    Measure("GET 4 KiB, uniform", 1000, _reads(_get, Subject.uniform)),
+    Measure("GET 4 KiB, zipf", 1000, _reads(_get, Subject.zipf)),
+    Measure("LIST 1,000, anywhere", 20, _reads(_page, _early)),
+    Measure("LIST 1,000, first page", 20, _reads(_page, _nothing)),
+    Measure("LIST 1,000, a folder", 20, _reads(_folder, Subject.uniform)),
+    Measure("PUT 4 KiB, new", 1000, _store),
+    Measure("DELETE", 1000, _remove),  # removes what the one before stored
+    Measure("PUT 4 KiB, over", 1000, _overwrite),
+)
+
+LIST_ALL = Measure("LIST 1,000", 20, _reads(_page, _nothing))
+COLD = (
+    Measure("GET 4 KiB, nothing in the page cache", 2000, _reads(_get, Subject.uniform), False),
+    Measure("HEAD, after that", 2000, _reads(_head, Subject.uniform), False),
+)
