@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from warp_core import errors
 from warp_core.errors import Unavailable, WarpError
-from warp_core.node.control import reachable
+from warp_core.listening import reachable
 
 ANSWER_MAX = 256 * 1024 * 1024  # bytes of one line: a list of a million disks would fit
 CONNECT_S = 5.0

@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,7 @@ from typing import Any, Generic, Self, TypeVar
 import msgspec
 
 from warp_core.errors import InvalidArgument, NotFound, StoreFailed, WarpError
+from warp_core.listening import reachable
 from warp_core.logs import get
 
 LINE_MAX = 1024 * 1024  # bytes of one request: the longest carries a policy or a document
@@ -179,19 +180,3 @@ async def perform(
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"{verb}: {error}") from None
     return await known.run(subject, decoded, progress)
-
-
-@contextlib.contextmanager
-def reachable(path: Path) -> Iterator[str]:
-    """Give an address for a Unix socket, whatever the length of its path.
-
-    A socket address holds 107 bytes, so a deep path is reached through its folder's descriptor.
-    """
-    if len(os.fsencode(path)) < 100:
-        yield str(path)
-        return
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)

@@ -2,9 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
-import os
-import socket
 import ssl
 from types import TracebackType
 from typing import Final, Self
@@ -12,15 +9,16 @@ from urllib.parse import quote
 
 from warp_core import logs
 from warp_core.contexts import ProtocolContext
-from warp_core.errors import AlreadyRunning, ConfigError
 from warp_core.interfaces.protocols import Protocol, ProtocolCapabilities
-from warp_core.node.control import reachable
+from warp_core.listening import Listening, listen, server_tls
 
 from warp_nbd.config import Config
 from warp_nbd.connection import Connection
 from warp_nbd.exports import Exports
 from warp_nbd.memory import Budget
 from warp_nbd.wire import COMMANDS
+
+KEY: Final = "protocols.nbd"
 
 SCRATCH: Final = 256 * 1024
 """Bytes of the buffer that all connections receive into; what is in it is used up or copied before the loop goes on."""
@@ -56,10 +54,9 @@ class Server(Protocol):
         self._config = config
         self._context = context
         self._connections: set[Connection] = set()
-        self._listener: asyncio.Server | None = None
+        self._listening: Listening | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Event
-        self._socket: str = ""
         self.loop: asyncio.AbstractEventLoop
         self.scratch = memoryview(bytearray(SCRATCH))
         self.exports = Exports(config, context.blocks)
@@ -82,11 +79,27 @@ class Server(Protocol):
         """Bind and accept connections."""
         self.loop = asyncio.get_running_loop()
         self._emptied = asyncio.Event()
-        self.tls = self._tls()
-        listener = self._bind()
-        self._listener = await self.loop.create_server(
-            lambda: Connection(self), sock=listener, backlog=BACKLOG
+        config, data = self._config, self._context.data
+        self.tls = server_tls(
+            config.tls_certificate,
+            config.tls_key,
+            key=KEY,
+            data=data,
+            client_authorities=config.tls_client_ca,
         )
+        # Without TLS: clients ask for it within the protocol.
+        self._listening = await listen(
+            config.listen,
+            lambda: Connection(self),
+            key=f"{KEY}.listen",
+            data=data,
+            backlog=BACKLOG,
+        )
+        scheme = "nbds" if self.tls else "nbd"
+        if self._listening.path:
+            self.endpoint = f"{scheme}+unix:///?socket={quote(str(self._listening.path))}"
+        else:
+            self.endpoint = f"{scheme}://{self._listening.place}"
         self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
         return self
 
@@ -98,8 +111,8 @@ class Server(Protocol):
     ) -> None:
         """Stop accepting, let requests in flight finish, close."""
         self.draining = True
-        assert self._listener is not None
-        self._listener.close()
+        assert self._listening is not None
+        self._listening.stop()
         for connection in list(self._connections):
             connection.leave()
         if not await self._empty(self._context.drain_s):
@@ -109,10 +122,7 @@ class Server(Protocol):
             await self._empty(ABORT_S)
         if self._sweeper is not None:
             self._sweeper.cancel()
-        await self._listener.wait_closed()
-        if self._socket:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._socket)
+        await self._listening.closed()
 
     async def _empty(self, seconds: float) -> bool:
         """Wait until no connection is left; False if that takes too long."""
@@ -155,71 +165,3 @@ class Server(Protocol):
                 _log.info("client is silent", peer=connection.peer, waited_for=waits)
                 connection.abort()
         self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
-
-    def _bind(self) -> socket.socket:
-        """Return a socket that is bound, and note the endpoint."""
-        address = self._config.listen
-        if address.path:
-            path = self._context.data / address.path
-            path.unlink(missing_ok=True)
-            plug = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-            os.fchmod(plug.fileno(), 0o600)  # before it is bound: Linux makes the file like that
-            try:
-                with reachable(path) as reached:
-                    plug.bind(reached)
-                path.chmod(0o600)
-            except OSError as error:
-                plug.close()
-                raise ConfigError(
-                    f"protocols.nbd.listen: cannot listen on {address}: {error.strerror}"
-                ) from error
-            self._socket = str(path)
-            scheme = "nbds+unix" if self.tls else "nbd+unix"
-            self.endpoint = f"{scheme}:///?socket={quote(str(path))}"
-            return plug
-        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        plug = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        try:
-            plug.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            plug.bind((address.host, address.port))
-        except OSError as error:
-            plug.close()
-            if error.errno == errno.EADDRINUSE:
-                raise AlreadyRunning(
-                    f"protocols.nbd.listen: {address} is taken by another program; stop it or "
-                    "choose another port"
-                ) from error
-            raise ConfigError(
-                f"protocols.nbd.listen: cannot listen on {address}: {error.strerror}"
-            ) from error
-        port = plug.getsockname()[1]
-        host = f"[{address.host}]" if ":" in address.host else address.host
-        self.endpoint = f"{'nbds' if self.tls else 'nbd'}://{host}:{port}"
-        return plug
-
-    def _tls(self) -> ssl.SSLContext | None:
-        config = self._config
-        if not config.tls_certificate:
-            return None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        data = self._context.data
-        certificate = data / config.tls_certificate
-        key = data / config.tls_key if config.tls_key else None
-        try:
-            context.load_cert_chain(certificate, key)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(
-                f"protocols.nbd.tls_certificate: cannot use {certificate}"
-                f"{f' with key {key}' if key else ''}: {error}"
-            ) from error
-        if config.tls_client_ca:
-            authorities = data / config.tls_client_ca
-            try:
-                context.load_verify_locations(authorities)
-            except (OSError, ssl.SSLError) as error:
-                raise ConfigError(
-                    f"protocols.nbd.tls_client_ca: cannot use {authorities}: {error}"
-                ) from error
-            context.verify_mode = ssl.CERT_REQUIRED
-        return context

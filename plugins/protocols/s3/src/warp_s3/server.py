@@ -1,8 +1,6 @@
 """The protocol's shell: listening sockets, connections and their limits, start and drain."""
 
 import asyncio
-import errno
-import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -12,8 +10,8 @@ from typing import Final, Self
 
 from warp_core import logs
 from warp_core.contexts import ProtocolContext
-from warp_core.errors import AlreadyRunning, ConfigError
 from warp_core.interfaces.protocols import Protocol, ProtocolCapabilities
+from warp_core.listening import Listening, listen, server_tls
 from warp_core.metrics import Counter
 
 from warp_s3.call import Answer
@@ -22,6 +20,8 @@ from warp_s3.config import Config
 from warp_s3.connection import Connection
 from warp_s3.http import Request
 from warp_s3.service import Service
+
+KEY: Final = "protocols.s3"
 
 SCRATCH: Final = 64 * 1024
 """Bytes of the buffer that small reads of all connections share; each is copied out at once."""
@@ -58,7 +58,7 @@ class Server(Protocol):
         self._config = config
         self._context = context
         self._connections: set[Connection] = set()
-        self._listener: asyncio.Server | None = None
+        self._listening: Listening | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._warmer: asyncio.TimerHandle | None = None
         self._request_ids = count(time.time_ns() & 0xFFFF_FFFF_FFFF_FFFF)
@@ -100,8 +100,8 @@ class Server(Protocol):
     ) -> None:
         """Stop accepting, let requests in flight finish, close."""
         self.draining = True
-        assert self._listener is not None
-        self._listener.close()
+        assert self._listening is not None
+        self._listening.stop()
         for connection in list(self._connections):
             connection.close_idle()
         try:
@@ -116,7 +116,7 @@ class Server(Protocol):
         for timer in (self._sweeper, self._warmer):
             if timer is not None:
                 timer.cancel()
-        await self._listener.wait_closed()
+        await self._listening.closed()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     # What connections call ------------------------------------------------------------------------
@@ -159,60 +159,28 @@ class Server(Protocol):
     # Sockets --------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
-        address = self._config.listen
-        context = self._tls()
-        try:
-            if address.path:
-                path = self._context.data / address.path
-                path.unlink(missing_ok=True)
-                self._listener = await self.loop.create_unix_server(
-                    self._accept, str(path), backlog=BACKLOG
-                )
-                path.chmod(0o600)
-                self.endpoint = f"unix:{path}"
-                return
-            self._listener = await self.loop.create_server(
-                self._accept,
-                address.host,
-                address.port,
-                ssl=context,
-                backlog=BACKLOG,
-                ssl_handshake_timeout=self.head_s if context else None,
-                ssl_shutdown_timeout=TLS_GOODBYE_S if context else None,
-            )
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise AlreadyRunning(
-                    f"protocols.s3.listen: {address} is taken by another program: stop it, or "
-                    f"choose another port with --set protocols.s3.listen={address.rpartition(':')[0]}:PORT"
-                ) from error
-            raise ConfigError(
-                f"protocols.s3.listen: cannot listen on {address}: {error.strerror}"
-            ) from error
-        port = self._listener.sockets[0].getsockname()[1]
-        host = f"[{address.host}]" if ":" in address.host else address.host
-        self.endpoint = f"{'https' if context else 'http'}://{host}:{port}"
+        config, data = self._config, self._context.data
+        context = server_tls(
+            config.tls_certificate, config.tls_key, key=KEY, data=data, alpn=["http/1.1"]
+        )
+        self._listening = await listen(
+            config.listen,
+            self._accept,
+            key=f"{KEY}.listen",
+            data=data,
+            backlog=BACKLOG,
+            tls=context,
+            handshake_s=self.head_s,
+            goodbye_s=TLS_GOODBYE_S,
+        )
+        self.endpoint = (
+            f"unix:{self._listening.path}"
+            if self._listening.path
+            else f"{'https' if context else 'http'}://{self._listening.place}"
+        )
 
     def _accept(self) -> Connection:
         return Connection(self)
-
-    def _tls(self) -> ssl.SSLContext | None:
-        config = self._config
-        if not config.tls_certificate and not config.tls_key:
-            return None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(["http/1.1"])
-        certificate = self._context.data / config.tls_certificate
-        key = self._context.data / config.tls_key if config.tls_key else None
-        try:
-            context.load_cert_chain(certificate, key)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(
-                f"protocols.s3.tls_certificate: cannot use {certificate}"
-                f"{f' with key {key}' if key else ''}: {error}"
-            ) from error
-        return context
 
     def _sweep(self) -> None:
         now = self.loop.time()
