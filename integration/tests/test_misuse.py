@@ -213,9 +213,21 @@ def test_a_disk_that_others_filled_refuses_writes_and_loses_nothing(
         put = s3_client(server.s3, retries={"max_attempts": 1}).put_object
         refusal = code_of(put, Bucket="box", Key="large", Body=bytes(32 * MIB))
         assert refusal == (507, "InsufficientStorage")
+        told = status_of(namespace.path(at) / "data")
+        assert told.returncode == 1
+        assert ": add a store, or delete something" in told.stdout
         filler.unlink()
+        assert status_of(namespace.path(at) / "data").returncode == 0
         put(Bucket="box", Key="large", Body=bytes(32 * MIB))
         assert kept(server)
+
+
+def status_of(data: Path) -> subprocess.CompletedProcess[str]:
+    warp = locate("warp")
+    assert warp
+    return subprocess.run(
+        [warp, "status", "--data", data], capture_output=True, text=True, timeout=60
+    )
 
 
 def kept(server: WarpServer) -> bool:

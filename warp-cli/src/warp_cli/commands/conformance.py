@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 app = single()
 
+DETAIL_LINES = 40  # of a failure: two mistakes that one property test found; --json has all of it
+
 
 @app.command()
 def conformance(
@@ -65,7 +67,7 @@ def conformance(
 def _show(report: Report, keyword: str) -> None:
     for result in report.failures:
         say(f"[red]failed[/] {result.kit}.{result.test}")
-        print("\n".join(f"    {line}" for line in result.detail.splitlines()[-8:]))
+        print("\n".join(f"    {line}" for line in result.detail.splitlines()[-DETAIL_LINES:]))
     if keyword and not report.results:
         say(f"[red]no test matches -k {keyword}[/]")
     elif report.error:

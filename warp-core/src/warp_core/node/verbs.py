@@ -12,6 +12,7 @@ import msgspec
 from warp_core import __version__
 from warp_core.config.codecs import build_codec
 from warp_core.config.types import Codec, Redundancy
+from warp_core.containers.format import CONTAINER_SIZE
 from warp_core.containers.scrub import LOST_MAX
 from warp_core.errors import InvalidArgument, NotFound, VolumeNotFound, WarpError
 from warp_core.metadata import Transaction
@@ -132,6 +133,10 @@ class Key(msgspec.Struct, frozen=True):
     access_key: str
 
 
+NEARLY_FULL = (
+    64 * 1024 * 1024
+)  # bytes: what one more container takes, so that larger writes begin to fail
+
 # The node -----------------------------------------------------------------------------------------
 
 
@@ -150,8 +155,9 @@ async def status(node: Node, arguments: Nothing, progress: Progress) -> object:
         try:
             space = await slot.store.space()
             row |= {"total": space.total, "free": space.free, "reserve": space.reserve}
-            if space.free <= 0:
-                problems.append(f"store {slot.name} is full: add a store, or delete something")
+            if space.free < NEARLY_FULL:
+                left = f"{space.free >> 20} MiB left" if space.free else "full"
+                problems.append(f"store {slot.name}: {left}: add a store, or delete something")
         except WarpError as error:
             row["error"] = str(error)
             problems.append(f"store {slot.name} cannot be read: {error}")
