@@ -134,8 +134,8 @@ class Key(msgspec.Struct, frozen=True):
 
 
 NEARLY_FULL = (
-    64 * 1024 * 1024
-)  # bytes: what one more container takes, so that larger writes begin to fail
+    CONTAINER_SIZE  # free bytes: where one more container does not fit, larger writes begin to fail
+)
 
 # The node -----------------------------------------------------------------------------------------
 
