@@ -41,11 +41,17 @@ class MemoryLog:
     async def room(self, length):
         pass
 
+    def has_room(self, length):
+        return True
+
     async def flush(self):
         self.flushed = len(self.records)
 
     def read_now(self, chunk, *, offset, length):
-        return None
+        assert chunk not in self.freed, "read of a chunk that was given away"
+        if chunk.offset // 8 % 3 == 0:  # as if this one were not in the page cache
+            return None
+        return self.records[chunk][offset : offset + length]
 
     async def read(self, chunk, *, offset, length):
         assert chunk not in self.freed, "read of a chunk that was given away"

@@ -14,9 +14,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from warp_core.containers import Chunk
 from warp_core.errors import NoSpace, OutOfRange
 from warp_core.namespace import contents as module
-from warp_core.namespace import extents
-from warp_core.namespace.extents import HOLE, SIZE, WRITE, pieces_of, unpack_change, unpack_window
+from warp_core.namespace import extents, tables
+from warp_core.namespace.extents import HOLE, SIZE, WRITE, pieces_of, unpack_change
 from warp_core.namespace.rows import Extent
+from warp_core.namespace.tables import chunks_of_window
 
 _spec = importlib.util.spec_from_file_location(
     "content_rig", Path(__file__).with_name("content_rig.py")
@@ -41,6 +42,8 @@ def small_windows():
     patch.setattr(module, "BATCH", 2)
     patch.setattr(module, "WINDOWS_CACHED", 2)
     patch.setattr(module, "FRESH_MAX", 40)
+    patch.setattr(module, "FRESH_LIMIT", 60)
+    patch.setattr(tables, "WINDOW", W)
     yield
     patch.undo()
 
@@ -230,7 +233,7 @@ class Machine(RuleBasedStateMachine):
         for key, value in stored:
             family = key[1:] if key[:1] == b"A" else key
             if family[:1] == b"E":
-                referred |= extents.chunks(unpack_window(0, value))
+                referred |= chunks_of_window(value)
             elif family[:1] == b"R":
                 row = module.rows.decode_revision(value)
                 referred |= extents.chunks(pieces_of(row.extents))

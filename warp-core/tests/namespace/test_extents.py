@@ -20,10 +20,8 @@ from warp_core.namespace.extents import (
     Piece,
     Pieces,
     pack_change,
-    pack_window,
     split,
     unpack_change,
-    unpack_window,
 )
 
 SIZE_MAX = 40
@@ -95,17 +93,6 @@ def test_parts_of_a_split_are_back_to_back_and_each_in_one_window(start, length)
     assert all(begin // WINDOW == (end - 1) // WINDOW for begin, end in parts)
 
 
-@given(st.integers(0, 2**40), st.lists(st.tuples(spans, st.booleans()), max_size=10))
-def test_a_window_row_keeps_its_pieces(window, parts):
-    pieces = Pieces()
-    for number, ((offset, length), hole) in enumerate(parts):
-        pieces.lay(Piece(window * WINDOW + offset, length, None if hole else chunk(number), 3))
-
-    assert unpack_window(window, pack_window(7, window, list(pieces))) == [
-        piece for piece in pieces if piece.chunk
-    ]
-
-
 @given(st.sampled_from([HOLE, SIZE]), st.integers(0, 2**60), st.integers(0, 2**60))
 def test_a_change_record_is_read_back(what, offset, length):
     assert unpack_change(pack_change(Change(what, offset, length))) == (what, offset, length)
@@ -130,6 +117,5 @@ def test_damaged_change_records_are_refused():
 
 @given(st.binary(max_size=60))
 def test_no_bytes_crash_the_readers(data):
-    for read in (unpack_change, lambda value: unpack_window(3, value)):
-        with contextlib.suppress(Corrupt, NewerFormat):
-            read(data)
+    with contextlib.suppress(Corrupt, NewerFormat):
+        unpack_change(data)

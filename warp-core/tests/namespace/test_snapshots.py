@@ -14,10 +14,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from warp_core.containers import Chunk
 from warp_core.errors import AlreadyExists, Busy, InvalidArgument, NotFound, ReadOnly
 from warp_core.namespace import keys, rows
-from warp_core.namespace.extents import chunks, unpack_window
 from warp_core.namespace.objects import NamespaceObjects
 from warp_core.namespace.opens import HERE, Access, Owner
 from warp_core.namespace.snapshots import Snapshots
+from warp_core.namespace.tables import chunks_of_window
 from warp_core.views.objects import Attributes, Digests
 
 _spec = importlib.util.spec_from_file_location(
@@ -98,7 +98,7 @@ class Rig:
             relative = key[keys.PREFIX_BYTES :]
             family = relative[1:2] if relative[:1] == b"A" else relative[:1]
             if family == b"E" and not rows.is_whiteout(value):
-                found |= chunks(unpack_window(0, value))
+                found |= chunks_of_window(value)
             elif family == b"R" and not rows.is_whiteout(value):
                 revision = rows.decode_revision(value)
                 found |= {extent.chunk for extent in revision.extents}

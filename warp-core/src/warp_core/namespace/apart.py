@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from warp_core.containers import Chunk, Pin
+from warp_core.containers import Pin
 from warp_core.errors import (
     Busy,
     Corrupt,
@@ -29,12 +29,13 @@ from warp_core.namespace import keys, rows
 from warp_core.namespace.changes import Change, Held, Path
 from warp_core.namespace.contents import Content, load_layer
 from warp_core.namespace.contents import Log as ContentLog
-from warp_core.namespace.extents import Piece, chunks, unpack_change, unpack_window
+from warp_core.namespace.extents import unpack_change
 from warp_core.namespace.filelog import ChangeRecord
 from warp_core.namespace.inodes import Inode, Position, implied_file, read_inode
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.opens import Node
 from warp_core.namespace.rows import Extent, Name, decode_name, encode
+from warp_core.namespace.tables import unpack_window
 from warp_core.namespace.tree import Pair, Rows, ViewSource, Volume
 
 T = TypeVar("T")
@@ -442,14 +443,13 @@ class Inodes:
         async def body(change: Change) -> None:
             page = await change.rows.scan(*keys.windows_of(revision), limit=DRAIN_BATCH)
             for key, value in page:
-                window = int.from_bytes(key[-8:], "big")
                 mine = await change.rows.get_present(key) is not None
                 kept = await change.rows.delete(key)
                 if kept or not mine:
                     continue
-                gone = _own(unpack_window(window, value))
+                gone = unpack_window(value).own_chunks()
                 for other in await change.rows.relatives(key):
-                    gone -= _own(unpack_window(window, other))
+                    gone -= unpack_window(other).own_chunks()
                 if gone:
                     change.free(revision, gone)
             if len(page) < DRAIN_BATCH:
@@ -531,10 +531,6 @@ def _summary(name: Name, inode: Inode) -> Name:
         modified_ns=inode.modified_ns,
         owner=inode.owner or name.owner,
     )
-
-
-def _own(pieces: Iterable[Piece]) -> set[Chunk]:
-    return chunks(piece for piece in pieces if not piece.volume and not piece.revision)
 
 
 async def name_at(stored: Rows, directory: int, name: bytes, *, is_directory: bool) -> Name | None:

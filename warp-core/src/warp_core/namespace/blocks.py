@@ -40,6 +40,7 @@ from warp_core.views.blocks import (
     DiskInfo,
     Reservation,
     ReservationInfo,
+    Run,
     Status,
 )
 from warp_core.views.files import FILE_SIZE_MAX, Ref, SetInfo
@@ -417,6 +418,34 @@ class NamespaceDisk(Disk):
         if len(data) != length:  # the disk shrank meanwhile
             raise OutOfRange(f"the disk ends at {self.size}")
         return data
+
+    async def read_runs(self, offset: int, length: int) -> Sequence[Run]:
+        """See `Disk.read_runs`."""
+        self._range(offset, length)
+        self._may_read()
+        found: list[Run] = []
+        for at, step in _steps(offset, length):
+            runs = await self._file.read_runs(at, step)
+            if sum(run[1] for run in runs) != step:
+                raise OutOfRange(f"the disk ends at {self.size}")  # it shrank meanwhile
+            found += runs
+        return found
+
+    def read_now(self, offset: int, length: int) -> Sequence[Run] | None:
+        """See `Disk.read_now`."""
+        if self._closed or offset + length > self._file.content.size or length > IO_MAX:
+            self._range(offset, length)
+        if self._shared.row.kind:
+            self._may_read()
+        return self._file.read_runs_now(offset, length)
+
+    def write_now(self, offset: int, data: Buffer) -> bool:
+        """See `Disk.write_now`."""
+        if self._closed or offset + len(data) > self._file.content.size:
+            self._range(offset, len(data))
+        if self._shared.row.kind or self.info.read_only:
+            self._may_write()
+        return not self._shared.exclusive.locked() and self._file.write_now(offset, data)
 
     async def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
         """See `Disk.write`."""

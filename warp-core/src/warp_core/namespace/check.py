@@ -17,10 +17,10 @@ from warp_core.interfaces.consistency import SCAN_MAX, Row
 from warp_core.namespace import keys, rows
 from warp_core.namespace.audit import audit
 from warp_core.namespace.content import load_manifest
-from warp_core.namespace.extents import unpack_window
 from warp_core.namespace.inodes import decode_inode
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.rows import FILE, Extent, Name, Part, Revision
+from warp_core.namespace.tables import chunks_of_window
 
 READ_MAX = 1024 * 1024
 PROBLEMS_MAX = 1000  # told one by one; all are counted
@@ -171,9 +171,7 @@ class Check:
             return ""
         try:
             if family == b"E":
-                window = int.from_bytes(key[9:17], "big")
-                pieces = unpack_window(window, row.value)
-                return await self._chunks(piece.chunk for piece in pieces)
+                return await self._chunks(chunks_of_window(row.value))
             value = _DECODE[family](row.value)
         except (msgspec.MsgspecError, WarpError) as error:
             return f"row {row.key!r} cannot be read: {error}"

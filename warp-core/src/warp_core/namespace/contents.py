@@ -15,16 +15,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
 import msgspec
 
 from warp_core.containers import Chunk
-from warp_core.errors import Corrupt, OutOfRange
+from warp_core.errors import Corrupt, OutOfRange, WarpError
 from warp_core.interfaces.stores import Buffer
 from warp_core.namespace import extents, keys, rows
 from warp_core.namespace.changes import Change
@@ -37,21 +36,31 @@ from warp_core.namespace.extents import (
     WRITE,
     Piece,
     Pieces,
-    chunks,
     pack_change,
-    pack_window,
     pieces_of,
     split,
-    unpack_window,
 )
 from warp_core.namespace.inodes import Inode, Position, read_inode
 from warp_core.namespace.rows import Revision
+from warp_core.namespace.tables import (
+    Entry,
+    Overlay,
+    Table,
+    chunks_of_window,
+    pack_window,
+    table_of,
+    unpack_window,
+)
 from warp_core.namespace.tree import Rows
 
 T = TypeVar("T")
 
-FRESH_MAX: Final = 4096  # pieces of one file before a write folds them: about 1 MiB of memory
-WINDOWS_CACHED: Final = 64  # decoded windows of one open file
+FRESH_MAX: Final = 32_768  # pieces of one file before they are folded, beside further writes: about 10 MiB of memory
+FRESH_LIMIT: Final = 2 * FRESH_MAX  # before a write waits for the fold
+WINDOWS_CACHED: Final = 4096  # windows of one layer of an open file, and
+PIECES_CACHED: Final = (
+    524_288  # … pieces in them: 22 MiB, all of a disk of 2 GiB that was written in blocks of 4 KiB
+)
 BATCH: Final = 16  # windows of one transaction: with archived rows and dead lists within WRITES_MAX and COMMIT_MAX
 DEPTH_MAX: Final = 100_000  # revisions below one another: a damaged chain must end
 END: Final = 1 << 62  # beyond every file
@@ -71,6 +80,9 @@ class Log(Protocol):
 
     async def read(self, chunk: Chunk, *, offset: int, length: int) -> Buffer:
         """Return verified bytes of a record's payload."""
+
+    def has_room(self, length: int) -> bool:
+        """Say whether `room` would not wait."""
 
     def read_now(self, chunk: Chunk, *, offset: int, length: int) -> Buffer | None:
         """Return them if no device has to be waited for."""
@@ -108,8 +120,19 @@ class Layer:
     windowed: bool
     cut: int
     base: Layer | None
-    windows: OrderedDict[int, list[Piece] | None] = field(default_factory=OrderedDict)
+    windows: dict[int, Table | None] = field(default_factory=dict)  # those read last
+    cached: int = 0  # pieces in them
     folded: int = 0  # counts folds: a window that was read before one is not remembered after it
+
+    def remember(self, window: int, table: Table | None) -> None:
+        """Keep a window's row in memory; the one that came first leaves when there are too many."""
+        windows = self.windows
+        old = windows.pop(window, None)
+        self.cached += (len(table) if table else 0) - (len(old) if old else 0)
+        windows[window] = table
+        while len(windows) > WINDOWS_CACHED or (self.cached > PIECES_CACHED and len(windows) > 1):
+            gone = windows.pop(next(iter(windows)))
+            self.cached -= len(gone) if gone else 0
 
 
 async def load_layer(ledger: Ledger, log: Log, revision: int) -> Layer:
@@ -164,9 +187,11 @@ class Content:
         self.modified_ns = inode.modified_ns
         self._ledger = ledger
         self._log = log
-        self._fresh = Pieces()
-        self._folding = Pieces()
+        self._fresh = Overlay()
+        self._folding = Overlay()
+        self._background: asyncio.Task[None] | None = None  # a fold that nobody waits for
         self._cut_at = END  # lowest size that the file had since the last fold
+        self._missing: tuple[Layer, int] = (layer, 0)  # the row that `_resolved` lacked
         self._alive: dict[Chunk, int] = {}  # bytes of each fresh chunk that nothing newer covers
         self._dead: list[
             tuple[Chunk, int]
@@ -204,37 +229,126 @@ class Content:
             data = await self._log.read(chunk, offset=piece.skip, length=piece.length)
         return data
 
+    async def read_runs(self, offset: int, length: int) -> list[tuple[int, int, Buffer | None]]:
+        """Return (offset, length, bytes) of each run, back to back, holes without bytes; short only at the end."""
+        end = min(offset + length, self.size)
+        runs: list[tuple[int, int, Buffer | None]] = []
+        for piece in await self.resolve(offset, end) if offset < end else ():
+            if piece.offset > offset:
+                runs.append((offset, piece.offset - offset, None))
+            runs.append((piece.offset, piece.length, await self._fetch(piece)))
+            offset = piece.end
+        if offset < end:
+            runs.append((offset, end - offset, None))
+        return runs
+
+    def read_runs_now(
+        self, offset: int, length: int
+    ) -> list[tuple[int, int, Buffer | None]] | None:
+        """Return what `read_runs` would if neither a row nor a device has to be waited for, else None."""
+        end = offset + length
+        if end > self.size or not length:
+            return None
+        window = offset // WINDOW
+        base = window * WINDOW
+        if end - base <= WINDOW:
+            found = self._covering(window, offset - base, end - base)
+            if found is not None:
+                chunk, skip = found
+                if chunk is None:
+                    return [(offset, length, None)]
+                data = self._log.read_now(chunk, offset=skip, length=length)
+                return None if data is None else [(offset, length, data)]
+        pieces = self._resolved(offset, end)
+        if pieces is None:
+            return None
+        runs: list[tuple[int, int, Buffer | None]] = []
+        for piece in pieces:
+            if piece.chunk is None:
+                continue
+            if piece.offset > offset:
+                runs.append((offset, piece.offset - offset, None))
+            if isinstance(piece.chunk, bytes):
+                data = piece.chunk[piece.skip : piece.skip + piece.length]
+            else:
+                data = self._log.read_now(piece.chunk, offset=piece.skip, length=piece.length)
+            if data is None:
+                return None
+            runs.append((piece.offset, piece.length, data))
+            offset = piece.end
+        if offset < end:
+            runs.append((offset, end - offset, None))
+        return runs
+
+    def _covering(self, window: int, start: int, end: int) -> tuple[Chunk | None, int] | None:
+        """Return the one chunk that holds a range of a window, and where in it, as far as that is quickly found."""
+        fresh = self._fresh
+        table = fresh.windows.get(window)
+        if table is not None:
+            found = table.covering(start, end)
+            if found is not None or table.touches(start, end):
+                return found
+        if fresh.large or not self._folding.empty:
+            return None
+        table = self.layer.windows.get(window)
+        return table.covering(start, end) if table is not None else None
+
     async def resolve(self, start: int, end: int) -> list[Piece]:
         """Return the pieces with data of [start, end), in order."""
-        result = self._fresh.within(start, end)
-        below = Pieces(result)
-        for low, high in below.gaps(start, end):
-            held = self._folding.within(low, high)
-            result += held
-            for begin, finish in Pieces(held).gaps(low, high):
-                result += await self._stored(begin, finish)
-        return sorted(piece for piece in result if piece.chunk is not None)
+        found = self._resolved(start, end)
+        if found is None:
+            found = await self._resolve(start, end)
+        return [piece for piece in found if piece.chunk is not None]
 
-    async def _stored(self, start: int, end: int) -> list[Piece]:
-        """Return what the rows say about a range, holes among them where a window says so."""
+    async def _resolve(self, start: int, end: int) -> list[Piece]:
+        result = self._fresh.within(start, end)
+        for low, high in _gaps(result, start, end):
+            held = self._folding.within(low, high)
+            result = result + held
+            for begin, finish in _gaps(held, low, high):
+                while begin < finish:  # one window after the other: not all need fit in memory
+                    border = min(finish, (begin // WINDOW + 1) * WINDOW)
+                    result += await self._in_window(self.layer, begin, border)
+                    begin = border
+        return sorted(result)
+
+    def _resolved(self, start: int, end: int) -> list[Piece] | None:
+        """Return the pieces of a range, in order; None if a row is not in memory, and `_missing` says which."""
+        result = self._fresh.within(start, end)
+        for low, high in _gaps(result, start, end):
+            held = self._folding.within(low, high)
+            result = result + held
+            for begin, finish in _gaps(held, low, high):
+                stored = self._stored_now(begin, finish)
+                if stored is None:
+                    return None
+                result = result + stored
+        return sorted(result)
+
+    def _stored_now(self, start: int, end: int) -> list[Piece] | None:
+        """Return what the rows say about a range, holes among them where a window says so; None as `_resolved`."""
         result: list[Piece] = []
         while start < end:
             border = min(end, (start // WINDOW + 1) * WINDOW)
-            result += await self._in_window(self.layer, start, border)
+            found = self._in_window_now(self.layer, start, border)
+            if found is None:
+                return None
+            result += found
             start = border
         return result
 
-    async def _in_window(self, layer: Layer | None, start: int, end: int) -> list[Piece]:
+    def _in_window_now(self, layer: Layer | None, start: int, end: int) -> list[Piece] | None:
         limit = end
+        window = start // WINDOW
+        base = window * WINDOW
         while layer is not None and start < limit:
             if layer.windowed:
-                pieces = await self._window(layer, start // WINDOW)
-                if pieces is not None:
-                    return [
-                        each.clipped(start, limit)
-                        for each in pieces
-                        if each.offset < limit and each.end > start
-                    ]
+                if window not in layer.windows:
+                    self._missing = (layer, window)
+                    return None
+                table = layer.windows[window]
+                if table is not None:
+                    return [each.piece(base) for each in table.within(start - base, limit - base)]
             limit = min(limit, layer.cut)
             if start < limit:
                 found = layer.extents.within(start, limit)
@@ -243,19 +357,19 @@ class Content:
             layer = layer.base
         return []
 
-    async def _window(self, layer: Layer, window: int) -> list[Piece] | None:
-        cached = layer.windows
-        if window in cached:
-            cached.move_to_end(window)
-            return cached[window]
-        folded = layer.folded
-        value = await self._ledger.rows().get(keys.window_key(layer.revision, window))
-        pieces = unpack_window(window, value) if value is not None else None
-        if folded == layer.folded:
-            cached[window] = pieces
-            if len(cached) > WINDOWS_CACHED:
-                cached.popitem(last=False)
-        return pieces
+    async def _in_window(self, layer: Layer, start: int, end: int) -> list[Piece]:
+        while (found := self._in_window_now(layer, start, end)) is None:
+            await self._window(*self._missing)
+        return found
+
+    async def _window(self, layer: Layer, window: int) -> Table | None:
+        while window not in layer.windows:
+            folded = layer.folded
+            key = keys.window_key(layer.revision, window)
+            value = await self._ledger.rows().get(key)
+            if folded == layer.folded:
+                layer.remember(window, unpack_window(value) if value is not None else None)
+        return layer.windows[window]
 
     async def pieces(self) -> AsyncIterator[Piece]:
         """Yield all data in order, a window at a time."""
@@ -298,11 +412,9 @@ class Content:
         """Return a place at or after `offset` before which there is no data: the next window that anything is known of."""
         candidates = [self.size]
         for pieces in (self._fresh, self._folding):
-            candidates += [
-                max(offset, each.offset)
-                for each in pieces.within(offset, END)
-                if each.chunk is not None
-            ][:1]
+            data = pieces.next_data(offset)
+            if data is not None:
+                candidates.append(max(offset, data))
         layer: Layer | None = self.layer
         while layer is not None:
             candidates += [
@@ -333,12 +445,42 @@ class Content:
             NoSpace, ReadOnly: Nothing more can be written.
         """
         await self._log.room(length + CHANGE_HEAD)
-        if self.inode.shared or len(self._fresh) >= FRESH_MAX or not self._inline_checked:
+        if len(self._fresh) >= FRESH_MAX:
+            self._fold_beside()
+        if self.inode.shared or len(self._fresh) >= FRESH_LIMIT or not self._inline_checked:
             await self._make_ready()
 
-    async def _make_ready(self) -> None:
+    def ready_now(self, length: int) -> bool:
+        """Say whether `ready` would not wait."""
         if len(self._fresh) >= FRESH_MAX:
-            await self.fold()
+            self._fold_beside()
+            if len(self._fresh) >= FRESH_LIMIT:
+                return False
+        return (
+            self._inline_checked
+            and not self.inode.shared
+            and self._log.has_room(length + CHANGE_HEAD)
+        )
+
+    def _fold_beside(self) -> None:
+        """Fold while further writes are made; why it failed is told to who waits for the next one."""
+        if self._background is None:
+
+            async def fold() -> None:
+                try:
+                    with suppress(WarpError):
+                        await self.fold()
+                finally:
+                    self._background = None
+
+            self._background = asyncio.get_running_loop().create_task(fold())
+
+    async def _make_ready(self) -> None:
+        if len(self._fresh) >= FRESH_LIMIT:
+            if self._background is not None:
+                await asyncio.wait((self._background,))
+            if len(self._fresh) >= FRESH_LIMIT:
+                await self.fold()
         async with self._share_lock:
             if self.inode.shared:
                 await self._new_revision()
@@ -433,7 +575,7 @@ class Content:
             if not self._dirty:
                 return
             await self._unfragment()
-            pieces, self._folding, self._fresh = self._fresh, self._fresh, Pieces()
+            pieces, self._folding, self._fresh = self._fresh, self._fresh, Overlay()
             state = _Fold(
                 pieces,
                 self.size,
@@ -452,13 +594,11 @@ class Content:
                 raise
             self._partial = False
             self.changes = 0
-            self.layer.folded += 1
-            self.layer.windows.clear()
-            self._folding = Pieces()
+            self._folding = Overlay()
 
     def _unfold(self, state: _Fold) -> None:
         """After a failure: put what could not be folded back below what was written meanwhile."""
-        newer, self._fresh, self._folding = self._fresh, Pieces(state.pieces), Pieces()
+        newer, self._fresh, self._folding = self._fresh, state.pieces, Overlay()
         self._dead = state.dead + self._dead
         self._alive = state.alive | self._alive
         self._cut_at = min(self._cut_at, state.cut)
@@ -475,16 +615,21 @@ class Content:
         for first in range(0, len(touched), BATCH):
             batch = touched[first : first + BATCH]
 
-            async def body(change: Change, batch: list[int] = batch) -> int:
+            async def body(
+                change: Change, batch: list[int] = batch
+            ) -> list[tuple[int, Table | None]]:
                 if not self.layer.windowed:
                     await self._declare_windows(change)
-                taken = [
+                return [
                     await self._fold_window(change, window, state.pieces, cut) for window in batch
                 ]
-                return sum(taken)
 
-            allocated += await self._ledger.transact(body)
+            done = await self._ledger.transact(body)
             self.layer.windowed = True
+            self.layer.folded += 1
+            for window, (taken, table) in zip(batch, done, strict=True):
+                allocated += taken
+                self.layer.remember(window, table)
 
         async def finish(change: Change) -> tuple[Inode, int]:
             return await self._fold_inode(change, state, cut, allocated)
@@ -498,16 +643,13 @@ class Content:
         for window in {window for _, window in dead if window >= 0}:
             value = await self._ledger.rows().get(keys.window_key(self.layer.revision, window))
             if value is not None:
-                linked |= chunks(unpack_window(window, value))
+                linked |= chunks_of_window(value)
         return [each for each in dead if each[0] not in linked]
 
-    async def _touched(self, pieces: Pieces, cut: int) -> list[int]:
+    async def _touched(self, pieces: Overlay, cut: int) -> list[int]:
         """Return the windows whose rows a fold has to change, ascending."""
-        touched: set[int] = set()
-        for piece in pieces:
-            if piece.chunk is not None:
-                touched.add(piece.offset // WINDOW)
-                continue
+        touched = set(pieces.windows)
+        for piece in pieces.holes:
             touched.update(await self._known(piece.offset, min(piece.end, cut)))
             if piece.end > cut:  # the rest of what lies below is hidden by the cut
                 touched.update(await self._rows_between(max(piece.offset, cut), piece.end))
@@ -554,36 +696,52 @@ class Content:
         revision: Revision = rows.checked(rows.decode_revision, key, stored)
         return revision
 
-    async def _fold_window(self, change: Change, window: int, fresh: Pieces, cut: int) -> int:
-        """Change one window's row; returns by how much more it takes."""
+    async def _fold_window(
+        self, change: Change, window: int, fresh: Overlay, cut: int
+    ) -> tuple[int, Table | None]:
+        """Change one window's row; returns by how much more it takes, and what the row lists now."""
         tx = change.rows
         start, end = window * WINDOW, (window + 1) * WINDOW
         key = keys.window_key(self.layer.revision, window)
+        inline = 0
         value = await tx.get(key)
         if value is not None:
-            old = unpack_window(window, value)
+            old = unpack_window(value)
             if await tx.get_present(key) is None:  # a clone's base wrote it, and frees it
-                number = tx.volume.bases[0][0]
-                old = [each if each.volume else each._replace(volume=number) for each in old]
+                old = old.owned_by(tx.volume.bases[0][0])
         else:
-            old = await self._below(start, min(end, cut))
-        new = Pieces(old)
-        for piece in fresh.within(start, end):
-            new.lay(piece)
-        data = [piece for piece in new if piece.chunk is not None]
-        if data or await self._below(start, min(end, cut)):
-            kept = await tx.put(key, pack_window(tx.epoch, window, data))
+            below = await self._below(start, min(end, cut))
+            # What lay inline was written anew, as chunks, before the first change.
+            old = table_of((each for each in below if isinstance(each.chunk, Chunk)), start)
+            inline = sum(each.length for each in below if isinstance(each.chunk, bytes))
+        data = old.copy()
+        covered: list[Entry] = []
+        for hole in fresh.holes.within(start, end):
+            covered += data.lay(hole, start)
+        newer = fresh.windows.get(window)
+        if newer is not None:
+            for row in newer.rows():
+                covered += data.lay_row(*row)
+        data = data.without_holes()
+        table: Table | None = data
+        if len(data) or await self._below(start, min(end, cut)):
+            kept = await tx.put(key, pack_window(tx.epoch, data))
         elif value is not None:
             kept = await tx.delete(key)
+            table = None
         else:
-            return 0
-        gone = chunks(each for each in old if not each.volume and not each.revision) - chunks(data)
+            return 0, None
+        gone = _no_longer(covered, data)
+        if gone and newer is not None:  # after a fold that broke off the row lists them already
+            gone -= newer.own_chunks()
         if gone and not kept:
             for other in await tx.relatives(key):
-                gone -= chunks(unpack_window(window, other))
+                gone -= chunks_of_window(other)
             if gone:
                 change.free(self.layer.revision, gone)
-        return sum(each.length for each in data) - sum(each.length for each in old if each.chunk)
+        taken = (newer.data_bytes() if newer is not None else 0) - inline
+        taken -= sum(each.length for each in covered if each.container)
+        return taken, table
 
     async def _below(self, start: int, end: int) -> list[Piece]:
         """Return what a window without a row of its own shows, with its owners named."""
@@ -656,10 +814,12 @@ class Content:
 
     async def _unfragment(self) -> None:
         """Write windows anew that are in too many pieces for a row."""
-        counts: dict[int, int] = {}
-        for piece in self._fresh:
-            counts[piece.offset // WINDOW] = counts.get(piece.offset // WINDOW, 0) + 1
-        for window in counts:
+        for window, fresh in list(self._fresh.windows.items()):
+            if self.layer.windowed:
+                stored = await self._window(self.layer, window)
+                # Each piece that is laid cuts at most one other in two.
+                if stored is not None and len(stored) + 2 * len(fresh) <= PIECES_MAX:
+                    continue
             start = window * WINDOW
             found = await self.resolve(start, start + WINDOW)
             if len(found) > PIECES_MAX:
@@ -725,10 +885,37 @@ class Content:
 
 @dataclass(slots=True)
 class _Fold:
-    pieces: Pieces
+    pieces: Overlay
     size: int
     cut: int
     modified_ns: int
     last: Position
     dead: list[tuple[Chunk, int]]
     alive: dict[Chunk, int]
+
+
+def _gaps(pieces: list[Piece], start: int, end: int) -> list[tuple[int, int]]:
+    """Return the ranges of [start, end) that none of these disjoint, ordered pieces covers."""
+    found = []
+    for piece in pieces:
+        if piece.offset > start:
+            found.append((start, piece.offset))
+        start = piece.end
+    if start < end:
+        found.append((start, end))
+    return found
+
+
+def _no_longer(covered: list[Entry], now: Table) -> set[Chunk]:
+    """Return which of the chunks that the revision wrote into a window, and that something covers, it does not list any more."""
+    gone: set[Chunk] = set()
+    perhaps: set[Chunk] = set()
+    for each in covered:
+        if each.container and not each.volume and not each.revision:
+            chunk = each.chunk
+            assert chunk is not None
+            # A chunk that is covered in one piece, all of it, is in no other.
+            (gone if each.length + CHANGE_HEAD == each.whole else perhaps).add(chunk)
+    if perhaps:
+        gone |= perhaps - now.own_chunks()
+    return gone

@@ -13,11 +13,9 @@ Where nothing is found content reads as zeros. A piece without a chunk is a hole
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from struct import Struct
 from typing import Final, NamedTuple
-
-import msgspec
 
 from warp_core.containers import Chunk
 from warp_core.errors import Corrupt, NewerFormat
@@ -29,7 +27,7 @@ WINDOW: Final = (
 CHUNK_MAX: Final = (
     512 * 1024
 )  # bytes of one write's chunk: with its head within the 1 MiB of a small payload
-PIECES_MAX: Final = 512  # of one window: at about 25 bytes each the row keeps to 16 KiB; then it is rewritten as one chunk
+PIECES_MAX: Final = 512  # of one window: at 44 bytes each the row keeps to 22 KiB; then it is rewritten as one chunk
 
 
 class Piece(NamedTuple):
@@ -156,41 +154,6 @@ def split(start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 # Rows ---------------------------------------------------------------------------------------------
-
-
-class Window(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """E: all data of one window; what is not listed is a hole. Offsets count from the window's start."""
-
-    born: int
-    extents: tuple[Extent, ...]
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Window).decode
-
-
-def pack_window(epoch: int, window: int, pieces: Sequence[Piece]) -> bytes:
-    """Return the row of a window; holes are left out."""
-    start = window * WINDOW
-    extents = tuple(
-        Extent(piece.offset - start, piece.length, piece.chunk, *piece[3:])
-        for piece in pieces
-        if isinstance(piece.chunk, Chunk)
-    )
-    return _encode(Window(epoch, extents))
-
-
-def unpack_window(window: int, value: bytes) -> list[Piece]:
-    """Return the pieces of a window's row.
-
-    Raises:
-        Corrupt: It is damaged.
-    """
-    try:
-        row = _decode(value)
-    except msgspec.DecodeError as error:
-        raise Corrupt(f"the row of window {window} is damaged: {error}") from error
-    return pieces_of(row.extents, shift=window * WINDOW)
 
 
 def pieces_of(

@@ -42,13 +42,17 @@ class FileLog:
         owner = Owner(volume, inode, revision)
         return self._journal.append(Kind.PAYLOAD, payload, owner=owner)
 
+    def has_room(self, length: int) -> bool:
+        """Say whether `room` would not wait."""
+        return self._journal.has_room(length)
+
     async def room(self, length: int) -> None:
         """Wait until so many bytes more can be appended.
 
         Raises:
             NoSpace, ReadOnly: They never can.
         """
-        if not self._journal.has_room(length):
+        if not self.has_room(length):
             await self._journal.room(length)
 
     async def flush(self) -> None:

@@ -52,6 +52,9 @@ class NamespaceFile(OpenFile):
         self._room = room
         self._closed = False
         self._failures_seen = content.failures
+        # The access that was last found to allow reads, and writes: to look at its flags costs as much as all else.
+        self._reads: Access | None = None
+        self._writes: Access | None = None
 
     @property
     def size(self) -> int:
@@ -67,6 +70,51 @@ class NamespaceFile(OpenFile):
         if self._opened is not None:
             await self._opens.recall(*self._node, FOR_READ, by=self.owner)
         return await self.content.read(offset, length)
+
+    async def read_runs(self, offset: int, length: int) -> list[tuple[int, int, Buffer | None]]:
+        """Return (offset, length, bytes) of each run of data, and of each hole without bytes; raises as `read`."""
+        self._check(Access.READ)
+        _check_range(offset, length)
+        if length > IO_MAX:
+            raise TooLarge(f"read of {length} bytes > IO_MAX {IO_MAX}")
+        if self._opened is not None:
+            await self._opens.recall(*self._node, FOR_READ, by=self.owner)
+        return await self.content.read_runs(offset, length)
+
+    def read_runs_now(
+        self, offset: int, length: int
+    ) -> list[tuple[int, int, Buffer | None]] | None:
+        """Return what `read_runs` would if nobody and nothing has to be waited for, else None; the range is inside the file."""
+        content = self.content
+        if self._opened is None or self._closed or content.gone or self._opened.closed:
+            self._check(Access.READ)  # nobody is asked for a snapshot
+        elif self._reads is not self._opened.access:
+            self._check(Access.READ)
+            self._reads = self._opened.access
+        if self._opened is not None and self._opens.leased_to_any(self._node):
+            return None
+        return content.read_runs_now(offset, length)
+
+    def write_now(self, offset: int, data: Buffer) -> bool:
+        """Write like `write` if nobody and nothing has to be waited for, and say whether it was done; at most CHUNK_MAX bytes."""
+        length = len(data)
+        content = self.content
+        opened = self._opened
+        if opened is None or self._closed or content.gone or opened.closed:
+            self._check(Access.WRITE)
+        elif self._writes is not opened.access:
+            self._check(Access.WRITE)
+            self._writes = opened.access
+        if (
+            length > CHUNK_MAX
+            or self._opens.leased_to_any(self._node)
+            or not content.ready_now(length)
+        ):
+            return False
+        if not content.inode.disk or offset + length > content.size:
+            self._check_end(offset + length)
+        content.write(offset, data)
+        return True
 
     async def write(self, offset: int, data: Buffer, *, sync: bool = False) -> int:
         """See `OpenFile.write`."""

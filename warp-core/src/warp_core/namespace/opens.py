@@ -126,6 +126,10 @@ class Opens:
             or volume in self._graces
         )
 
+    def leased_to_any(self, node: tuple[int, int]) -> bool:
+        """Say whether a read or write of the (volume, inode) may have to ask somebody first."""
+        return node in self._leases.nodes or node[0] in self._graces
+
     def open_count(self, volume: int, inode: int) -> int:
         """Return how many opens the inode has."""
         return len(self._shares.nodes.get((volume, inode), ()))

@@ -31,7 +31,6 @@ from warp_core.namespace import keys, rows
 from warp_core.namespace.apart import Fresh, Inodes
 from warp_core.namespace.changes import Change
 from warp_core.namespace.content import placed
-from warp_core.namespace.extents import chunks, unpack_window
 from warp_core.namespace.inodes import Inode, read_inode
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.rows import (
@@ -50,13 +49,16 @@ from warp_core.namespace.rows import (
     reborn,
     unborn,
 )
+from warp_core.namespace.tables import unpack_window
 from warp_core.namespace.tree import Cursor, Volume, VolumeTransaction
 from warp_core.namespace.usage import Usage, decode_usage
 
 T = TypeVar("T")
 
 BATCH: Final = 4  # rows of one transaction: each at most about 20 writes, within WRITES_MAX
-WINDOW_BATCH: Final = 24  # windows of one transaction: each three writes
+WINDOW_BATCH: Final = (
+    16  # windows of one transaction: each three writes, together less than COMMIT_MAX
+)
 TOGETHER: Final = 8  # transactions side by side: they share the journal's syncs
 PAGE: Final = 500  # rows of one scan
 READ_MAX: Final = 1024 * 1024
@@ -559,5 +561,4 @@ def _version_key(key: bytes, name: Name) -> bytes:
 
 def _own_chunks(value: bytes) -> set[Chunk]:
     """Return the chunks that a window's row refers to and that its revision wrote."""
-    pieces = unpack_window(0, value)
-    return chunks(each for each in pieces if not each.volume and not each.revision)
+    return unpack_window(value).own_chunks()

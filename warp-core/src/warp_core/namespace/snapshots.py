@@ -30,9 +30,9 @@ from warp_core.metadata import Transaction, transact
 from warp_core.namespace import keys, rollback, rows
 from warp_core.namespace.apart import Fresh, Inodes
 from warp_core.namespace.changes import Change, own_chunks
-from warp_core.namespace.extents import chunks, unpack_window
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.rows import SnapshotRow, VolumeRow, decode_snapshot, encode
+from warp_core.namespace.tables import unpack_window
 from warp_core.namespace.tree import Volume, VolumeTransaction
 
 SNAPSHOTS_MAX: Final = 4_096  # of one volume: a listing is a few scans
@@ -359,8 +359,7 @@ def _held(key: bytes, value: bytes) -> set[Chunk]:
     if rows.is_whiteout(value):
         return set()
     if key[:1] == b"E":
-        pieces = unpack_window(0, value)
-        return chunks(each for each in pieces if not each.volume and not each.revision)
+        return unpack_window(value).own_chunks()
     if key[:1] == b"R":
         revision = rows.decode_revision(value)
         held = own_chunks(revision.extents)

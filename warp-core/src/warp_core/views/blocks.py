@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -45,12 +45,8 @@ class Status(NamedTuple):
     hole: bool
 
 
-class Run(NamedTuple):
-    """One run of bytes of a disk; without data it is a hole, which reads as zeros."""
-
-    offset: int
-    length: int
-    data: Buffer | None
+Run: TypeAlias = "tuple[int, int, Buffer | None]"
+"""(offset, length, bytes) of a run of bytes of a disk; without bytes it is a hole, which reads as zeros."""
 
 
 class Reservation(IntEnum):
@@ -96,7 +92,7 @@ class Disk:
 
     async def read_runs(self, offset: int, length: int) -> Sequence[Run]:
         """Return these bytes as runs of data and hole, back to back; raises as `read`."""
-        return [Run(offset, length, await self.read(offset, length))] if length else []
+        return [(offset, length, await self.read(offset, length))] if length else []
 
     def read_now(self, offset: int, length: int) -> Sequence[Run] | None:
         """Return what `read_runs` would if nothing has to be waited for, else None; raises as `read`."""

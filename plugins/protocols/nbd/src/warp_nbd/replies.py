@@ -50,13 +50,13 @@ class Replies:
         answer: list[Buffer] = []
         for number, part in enumerate(parts, 1):
             flags = CHUNK_DONE if last and number == len(parts) else 0
-            first, final = part[0], part[-1]
-            if first.data is None and len(part) == 1:
-                answer += self.chunk(cookie, first.offset, first.length, None, flags)
+            offset = part[0][0]
+            length = part[-1][0] + part[-1][1] - offset
+            if len(part) == 1:
+                answer += self.chunk(cookie, offset, length, part[0][2], flags)
                 continue
-            length = final.offset + final.length - first.offset
             head = wire.DATA_CHUNK.pack(
-                CHUNK_MAGIC, flags, wire.CHUNK_DATA, cookie, 8 + length, first.offset
+                CHUNK_MAGIC, flags, wire.CHUNK_DATA, cookie, 8 + length, offset
             )
             answer += [head, *_bytes(part)]
         return answer
@@ -109,7 +109,7 @@ def _together(runs: Sequence[Run]) -> list[list[Run]]:
     parts: list[list[Run]] = []
     filling = False
     for run in runs:
-        hole = run.data is None and run.length >= HOLE_WORTH
+        hole = run[2] is None and run[1] >= HOLE_WORTH
         if filling and not hole:
             parts[-1].append(run)
         else:
