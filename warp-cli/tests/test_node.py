@@ -379,10 +379,21 @@ def test_disks(tmp_path: Path) -> None:
     answer("disk", "delete", "vms/images/one@fresh", cwd=tmp_path)
     answer("disk", "delete", "vms/images/one", cwd=tmp_path)
     assert len(answer("disk", "list", "vms", cwd=tmp_path)) == 1
-    for wrong in (["create", "vms"], ["create", "vms/x", "--size", "10X"], ["show", "vms/none"]):
+    for wrong, said in (
+        (["create", "vms"], "VOLUME/PATH"),
+        (["create", "vms/x", "--size", "10X"], '"10G"'),
+        (["create", "vms/x"], "no file vms/x: give a size to make a new disk"),
+        (["create", "vms/images/two", "--size", "1G"], "vms/images/two exists"),
+        (["create", "no/x", "--size", "1G"], "no volume 'no'"),
+        (["show", "vms/none"], "no disk vms/none: `warp disk list vms`"),
+        (["delete", "vms/none"], "no disk vms/none"),
+        (["clone", "vms/images/two", "vms/images/two"], "vms/images/two exists"),
+        (["clone", "vms/images/two", "other/x"], "allowed: vms/PATH"),
+    ):
         told = warp("disk", *wrong, cwd=tmp_path)
         assert told.returncode == 1
-        assert "Traceback" not in told.stderr
+        (line,) = told.stderr.splitlines()
+        assert said in line
 
 
 def test_a_volume_takes_a_named_policy(tmp_path: Path) -> None:

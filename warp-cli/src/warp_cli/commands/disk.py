@@ -17,7 +17,7 @@ from warp_cli.typing import ConfigOption, DataOption, JsonOption, group
 app = group("Make, show, resize, snapshot, clone and remove disks.")
 
 Disk = Annotated[str, typer.Argument(metavar="VOLUME/PATH", help="The disk.")]
-SizeOption = Annotated[str, typer.Option("--size", help="Such as 10G; a multiple of 4 KiB.")]
+SizeOption = Annotated[str, typer.Option("--size", help="Such as 10G; a multiple of 512 bytes.")]
 
 
 @app.command()
@@ -128,7 +128,9 @@ def snapshot(
 @app.command()
 def clone(
     source: Annotated[str, typer.Argument(metavar="VOLUME/PATH[@SNAP]", help="What it begins as.")],
-    target: Annotated[str, typer.Argument(help="The new disk, in the same volume.")],
+    target: Annotated[
+        str, typer.Argument(metavar="VOLUME/PATH", help="The new disk, in the same volume.")
+    ],
     config: ConfigOption = None,
     data: DataOption = None,
     json: JsonOption = False,
@@ -137,14 +139,18 @@ def clone(
 
     def run() -> None:
         volume, path, snap = _split(source)
-        prefix = f"{volume}/"
+        into, place, _ = _split(target)
+        if into != volume:
+            raise InvalidArgument(
+                f"{target}: a clone of a disk stays in its volume: allowed: {volume}/PATH"
+            )
         made = ask(
             config,
             data,
             "disk.clone",
             volume=volume,
             path=path,
-            target=target.removeprefix(prefix),
+            target=place,
             snapshot=snap,
         )
         if json:

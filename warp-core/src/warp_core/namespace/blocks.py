@@ -122,9 +122,9 @@ class NamespaceBlocks(Blocks):
         if size is None:
             info = await files.lookup(directory, parts[-1])
             if info.kind == "directory":
-                raise IsADirectory(f"{path!r} is a directory")
+                raise IsADirectory(f"{path.decode(errors='replace')!r} is a directory")
             if info.kind != "file":
-                raise InvalidArgument(f"{path!r} is a {info.kind}")
+                raise InvalidArgument(f"{path.decode(errors='replace')!r} is a {info.kind}")
             _check_size(info.size)
             ref = info.ref
             file = await files.open(ref, owner=owner, access=Access.WRITE, deny=Access.NONE)
@@ -184,7 +184,7 @@ class NamespaceBlocks(Blocks):
         info = await self._files.walk(volume, path)
         if not info.disk:
             raise InvalidArgument(
-                f"{path!r} of volume {volume!r} is no disk: `disk create` makes one"
+                f"{path.decode(errors='replace')!r} of volume {volume!r} is no disk: `disk create` makes one"
             )
         row = await self._row(volume, info.ref)
         if snapshot:
@@ -328,7 +328,7 @@ class NamespaceBlocks(Blocks):
         info = await self.show(volume, path)
         directory = await self._snapshot_directory(volume, info.serial, make=False)
         if directory is None:
-            raise NotFound(f"disk {path!r} has no snapshot {snapshot!r}")
+            raise NotFound(f"disk {path.decode(errors='replace')!r} has no snapshot {snapshot!r}")
         await self._files.unlink(directory, _snapshot_name(snapshot))
         if not await self.snapshots(volume, path):
             above = await self._files.lookup(await self._files.root(volume), SNAPSHOT_DIRECTORY)
@@ -358,7 +358,7 @@ class NamespaceBlocks(Blocks):
     async def _snapshot_of(self, volume: str, path: bytes, serial: str, snapshot: str) -> Ref:
         directory = await self._snapshot_directory(volume, serial, make=False)
         if directory is None:
-            raise NotFound(f"disk {path!r} has no snapshot {snapshot!r}")
+            raise NotFound(f"disk {path.decode(errors='replace')!r} has no snapshot {snapshot!r}")
         return (await self._files.lookup(directory, _snapshot_name(snapshot))).ref
 
     async def _snapshot_directory(self, volume: str, serial: str, *, make: bool) -> Ref | None:

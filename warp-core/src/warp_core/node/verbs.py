@@ -14,7 +14,7 @@ from warp_core.config.codecs import build_codec
 from warp_core.config.types import Codec, Redundancy
 from warp_core.containers.format import CONTAINER_SIZE
 from warp_core.containers.scrub import LOST_MAX
-from warp_core.errors import InvalidArgument, NotFound, VolumeNotFound, WarpError
+from warp_core.errors import AlreadyExists, InvalidArgument, NotFound, VolumeNotFound, WarpError
 from warp_core.metadata import Transaction
 from warp_core.metrics import render, snapshot
 from warp_core.namespace.check import Check, CheckReport
@@ -403,8 +403,17 @@ def _text(value: object) -> str:
 
 async def disk_create(node: Node, arguments: SizedDisk, progress: Progress) -> object:
     """Make a sparse disk, or a disk of a file that exists."""
-    path = arguments.path.encode()
-    return _disk(await node.blocks.create(arguments.volume, path, size=arguments.size))
+    path, name = arguments.path.encode(), f"{arguments.volume}/{arguments.path}"
+    try:
+        return _disk(await node.blocks.create(arguments.volume, path, size=arguments.size))
+    except VolumeNotFound:
+        raise
+    except NotFound as error:
+        if arguments.size is not None:
+            raise
+        raise NotFound(f"no file {name}: give a size to make a new disk") from error
+    except AlreadyExists as error:
+        raise AlreadyExists(f"{name} exists: without a size it becomes a disk") from error
 
 
 async def disk_list(node: Node, arguments: OneVolume, progress: Progress) -> object:
@@ -417,7 +426,7 @@ async def disk_list(node: Node, arguments: OneVolume, progress: Progress) -> obj
 async def disk_show(node: Node, arguments: DiskPath, progress: Progress) -> object:
     """Describe a disk and its snapshots."""
     path = arguments.path.encode()
-    shown = _disk(await node.blocks.show(arguments.volume, path))
+    shown = _disk(await _existing(node, arguments.volume, arguments.path))
     shown["snapshots"] = await node.blocks.snapshots(arguments.volume, path)
     return shown
 
@@ -426,24 +435,30 @@ async def disk_resize(node: Node, arguments: SizedDisk, progress: Progress) -> o
     """Change a disk's size; who has it open is told."""
     if arguments.size is None:
         raise InvalidArgument("resize: a size is needed")
+    await _existing(node, arguments.volume, arguments.path)
     path = arguments.path.encode()
     return _disk(await node.blocks.resize(arguments.volume, path, arguments.size))
 
 
 async def disk_snapshot(node: Node, arguments: DiskPath, progress: Progress) -> object:
     """Keep what a disk holds now."""
+    await _existing(node, arguments.volume, arguments.path)
     await node.blocks.snapshot(arguments.volume, arguments.path.encode(), arguments.snapshot)
     return {"disk": f"{arguments.volume}/{arguments.path}", "snapshot": arguments.snapshot}
 
 
 async def disk_clone(node: Node, arguments: CloneDisk, progress: Progress) -> object:
     """Make a disk of another's content, without copying it."""
-    made = await node.blocks.clone(
-        arguments.volume,
-        arguments.path.encode(),
-        arguments.target.encode(),
-        snapshot=arguments.snapshot,
-    )
+    await _existing(node, arguments.volume, arguments.path)
+    try:
+        made = await node.blocks.clone(
+            arguments.volume,
+            arguments.path.encode(),
+            arguments.target.encode(),
+            snapshot=arguments.snapshot,
+        )
+    except AlreadyExists as error:
+        raise AlreadyExists(f"{arguments.volume}/{arguments.target} exists") from error
     return _disk(made)
 
 
@@ -451,11 +466,22 @@ async def disk_delete(node: Node, arguments: DiskPath, progress: Progress) -> ob
     """Remove a disk with its snapshots, or one of its snapshots."""
     path, snapshot = arguments.path.encode(), arguments.snapshot
     name = f"{arguments.volume}/{arguments.path}"
+    await _existing(node, arguments.volume, arguments.path)
     if snapshot:
         await node.blocks.delete_snapshot(arguments.volume, path, snapshot)
         return {"deleted": f"{name}@{snapshot}"}
     await node.blocks.delete(arguments.volume, path)
     return {"deleted": name}
+
+
+async def _existing(node: Node, volume: str, path: str) -> DiskInfo:
+    """Return a disk; what is not there is told by the name that was asked for."""
+    try:
+        return await node.blocks.show(volume, path.encode())
+    except VolumeNotFound:
+        raise
+    except NotFound as error:
+        raise NotFound(f"no disk {volume}/{path}: `warp disk list {volume}` shows them") from error
 
 
 def _disk(disk: DiskInfo) -> dict[str, object]:
