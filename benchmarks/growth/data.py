@@ -22,6 +22,7 @@ VOLUME = "growth"
 PAYLOAD = os.urandom(1024 * 4)
 DIGESTS = Digests(etag=hashlib.md5(PAYLOAD, usedforsecurity=False).hexdigest())
 ATTRIBUTES = Attributes(headers={"content-type": "application/octet-stream"}, owner=SYSTEM.name)
+ACCESS_KEY, SECRET_KEY = "GROWTHACCESS", "growthsecretoftwentyandmore"
 AT_ONCE = 64  # requests in flight: what 64 connections would have
 FILLED = "filled"  # a file that says that a folder's node has all of its objects
 
@@ -63,7 +64,12 @@ async def get(objects: Objects, name: bytes) -> None:
 async def node_on(folder: Path) -> AsyncIterator[Node]:
     """Open a node without services and protocols, collecting garbage as a server does."""
     plugins = Plugins()
-    settings = load(None, catalog=plugins, environ={"WARP_DATA": str(folder)}, options=[])
+    environ = {
+        "WARP_DATA": str(folder),
+        "WARP_ACCESS_KEY": ACCESS_KEY,
+        "WARP_SECRET_KEY": SECRET_KEY,
+    }
+    settings = load(None, catalog=plugins, environ=environ, options=[])
     async with open_node(settings, plugins, serve=False) as node:
         gc.collect()
         gc.freeze()

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from benchmarks.growth.data import beside_markers, filled, forget_all, node_on, read_all
+from benchmarks.growth.s3 import client_of
 from benchmarks.growth.verbs import COLD, LIST_ALL, MEASURES, Cost, Measure, Subject, cost
 
 GATE = 1.5  # of CPU, the largest to the smallest
@@ -26,13 +27,15 @@ async def rounds(
     told: dict[str, list[list[Cost]]] = {
         measure.name: [[] for _ in subjects] for measure in measures
     }
-    for number in range(count + 1):
+    for measure in measures:
+        for subject in subjects:
+            for _ in range(measure.warm):
+                await cost(measure, subject)
+    for number in range(count):
         for measure in measures:
-            for at in range(len(subjects)):
-                at = (at + number) % len(subjects)
-                figure = await cost(measure, subjects[at])
-                if number:  # the first warms up
-                    told[measure.name][at].append(figure)
+            for turn in range(len(subjects)):
+                at = (turn + number) % len(subjects)
+                told[measure.name][at].append(await cost(measure, subjects[at]))
     return told
 
 
@@ -69,10 +72,11 @@ async def grow(folder: Path, sizes: list[int], count: int) -> list[str]:
     for place in places:
         read_all(place)
     async with AsyncExitStack() as stack:
-        subjects = [
-            Subject(await stack.enter_async_context(node_on(place)), size, random.Random(size))
-            for place, size in zip(places, sizes, strict=True)
-        ]
+        subjects = []
+        for place, size in zip(places, sizes, strict=True):
+            node = await stack.enter_async_context(node_on(place))
+            client = await stack.enter_async_context(client_of(node))
+            subjects.append(Subject(node, size, random.Random(size), client))
         told = await rounds(MEASURES, subjects, count)
     missed = table([f"{size:,}" for size in sizes], MEASURES, told)
     await cold(places[-1], sizes[-1])

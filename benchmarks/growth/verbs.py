@@ -6,12 +6,13 @@ import random
 import resource
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from warp_core.node.assembly import Node
 from warp_local.engine import Local
 
 from benchmarks.growth.data import VOLUME, get, key, put, together
+from benchmarks.growth.s3 import Client, signed
 
 FRESH = 10**7  # numbers of objects that a round stores and removes again: beyond any size
 SCATTER = 7_368_787  # a prime: popular objects lie all over the volume, not side by side
@@ -33,6 +34,8 @@ class Subject:
     node: Node
     size: int
     chance: random.Random
+    client: Client | None = None  # over S3
+    requests: list[bytes] = field(default_factory=list)
     fresh: int = FRESH
 
     def uniform(self) -> bytes:
@@ -53,10 +56,14 @@ class Measure:
     count: int
     run: Callable[[Subject, int], Awaitable[None]]
     gated: bool = True
+    warm: int = 1  # rounds before the first, to fill the caches as a day of work does
+    prepare: Callable[[Subject, int], None] | None = None
 
 
 async def cost(measure: Measure, subject: Subject) -> Cost:
-    """Measure one round."""
+    """Measure one round; what a client prepares is not counted."""
+    if measure.prepare is not None:
+        measure.prepare(subject, measure.count)
     faults = _faults()
     wall, cpu = time.perf_counter(), time.process_time()
     await measure.run(subject, measure.count)
@@ -86,6 +93,20 @@ async def _head(subject: Subject, name: bytes) -> None:
 
 async def _get(subject: Subject, name: bytes) -> None:
     await get(subject.node.objects, name)
+
+
+async def _ask(subject: Subject, count: int) -> None:
+    assert subject.client is not None
+    for request in subject.requests:
+        await subject.client.ask(request)
+
+
+def _heads(subject: Subject, count: int) -> None:
+    subject.requests = [signed("HEAD", subject.uniform()) for _ in range(count)]
+
+
+def _gets(subject: Subject, count: int) -> None:
+    subject.requests = [signed("GET", subject.uniform()) for _ in range(count)]
 
 
 async def _page(subject: Subject, name: bytes) -> None:
@@ -143,9 +164,11 @@ async def _remove(subject: Subject, count: int) -> None:
 
 MEASURES = (
     Measure("HEAD, uniform", 2000, _reads(_head, Subject.uniform)),
-    Measure("HEAD, zipf", 2000, _reads(_head, Subject.zipf)),
+    Measure("HEAD, zipf", 2000, _reads(_head, Subject.zipf), warm=30),
     Measure("GET 4 KiB, uniform", 1000, _reads(_get, Subject.uniform)),
     Measure("GET 4 KiB, zipf", 1000, _reads(_get, Subject.zipf)),
+    Measure("HEAD over S3, uniform", 500, _ask, prepare=_heads),
+    Measure("GET 4 KiB over S3, uniform", 500, _ask, prepare=_gets),
     Measure("LIST 1,000, anywhere", 20, _reads(_page, _early)),
     Measure("LIST 1,000, first page", 20, _reads(_page, _nothing)),
     Measure("LIST 1,000, a folder", 20, _reads(_folder, Subject.uniform)),
