@@ -23,16 +23,19 @@ PAUSE_S = 0.05  # after a stream broke
 
 async def watch(client: Client, layout: Layout, prefix: bytes, since: int) -> AsyncIterator[Change]:
     """See `MetaStore.watch`; outages are waited out."""
-    revision = 0
+    revision = compacted = 0
     while True:
         try:
             if not revision:
                 revision = await _revision_after(client, layout, since)
+                if revision < compacted:
+                    raise Expired(f"etcd was compacted since version {since}: scan anew")
             stream = client.stream(WATCH, [messages.watch(layout, revision)])
             async with aclosing(stream) as answers:
                 async for answer in answers:
                     if answer.canceled or answer.compact_revision:
-                        break  # compacted: the log tells where to go on
+                        compacted = answer.compact_revision
+                        break  # the log tells whether there was something in between
                     for events in _by_revision(answer.events):
                         for change in _changes(layout, events, since):
                             if change.key.startswith(prefix):
