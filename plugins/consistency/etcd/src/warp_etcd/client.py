@@ -29,7 +29,7 @@ OPTIONS = (
     ("grpc.max_receive_message_length", 128 << 20),  # 1,000 rows of 64 KiB
     ("grpc.enable_retries", 0),  # what may be sent again is decided here
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 2000),  # what one attempt to connect may take
     ("grpc.max_reconnect_backoff_ms", 1000),  # gRPC's own two minutes would outlast every outage
     ("grpc.keepalive_time_ms", 10_000),  # etcd refuses more than one in 5 s
     ("grpc.keepalive_timeout_ms", 3_000),

@@ -9,7 +9,7 @@ from warp_core.interfaces.consistency import COMMIT_MAX, KEY_MAX, WRITES_MAX
 
 from warp_etcd import messages
 from warp_etcd.batch import Room
-from warp_etcd.client import STATUS, TXN, Client
+from warp_etcd.client import RANGE, STATUS, TXN, Client
 from warp_etcd.layout import Layout
 from warp_etcd.wire import etcd_pb2 as pb
 
@@ -21,13 +21,19 @@ REQUEST_LEAST = COMMIT_MAX + WRITES_MAX * (KEY_MAX + 128)
 BATCH_SIZE = 1 << 20  # bytes: etcd's default limit of a request is 1.5 MiB
 
 
-async def check(client: Client, layout: Layout) -> Room:
-    """Return what fits into a batch.
+async def check(client: Client, layout: Layout, *, until: float) -> Room:
+    """Wait for the cluster, and return what fits into a batch.
+
+    Args:
+        client: Of the cluster.
+        layout: Where WARP's rows are.
+        until: When to give up waiting, by the client's clock.
 
     Raises:
         Unsupported: A release that loses data, or limits too low for WARP; the message says what to do.
         Unavailable: It does not answer.
     """
+    await client.call(RANGE, messages.get(layout.head), until=until)
     for status in await client.each(STATUS, pb.StatusRequest()):
         if not isinstance(status, WarpError):
             refuse_release(status.version)

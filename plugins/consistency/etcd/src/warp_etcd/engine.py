@@ -30,6 +30,8 @@ from warp_etcd.space import Space
 from warp_etcd.views import Reader
 from warp_etcd.watching import watch
 
+START_S = 30.0  # how long a cluster may take to be there: after a power cut, etcd and its nodes start together
+
 
 class Etcd(MetaStore):
     """Rows in an etcd cluster that several nodes share. Commits of all nodes form one log (`warp_etcd.past`)."""
@@ -65,7 +67,7 @@ class Etcd(MetaStore):
             client = Client(access, timeout_s=timeout_s, monotonic=clock)
             self._client = await stack.enter_async_context(client)
             self._layout = Layout(config.prefix)
-            room = await cluster.check(client, self._layout)
+            room = await cluster.check(client, self._layout, until=clock() + START_S)
             self._committer = Committer(
                 client, self._layout, room, timeout_s=timeout_s, monotonic=clock
             )

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-from warp_core.errors import Unavailable
+import msgspec
+from warp_core.errors import PluginError, Unavailable
 from warp_core.logs import get as get_log
 
 from warp_etcd.client import STATUS, Access, Client
@@ -19,6 +20,7 @@ from warp_etcd.config import Config
 from warp_etcd.wire import etcd_pb2 as pb
 
 NAME = "warp"
+PEER_SOCKET = "peer:1"
 SOCKET = "client:1"  # etcd's Unix addresses look like host:port and are relative to its folder
 STARTED_WITHIN_S = 60.0  # replaying a large log takes its time
 STOPPED_WITHIN_S = 10.0
@@ -49,7 +51,7 @@ class Member:
     async def __aenter__(self) -> str:
         program = shutil.which(self._config.program)
         if program is None:
-            raise Unavailable(
+            raise PluginError(
                 f'the program "{self._config.program}" is missing: install it (Debian: apt install etcd-server), or name'
                 " the endpoints of a cluster in [metadata]"
             )
@@ -95,6 +97,11 @@ class Member:
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_size > LOG_MAX:
                 path.replace(path.with_suffix(".log.1"))
+        for socket in (
+            SOCKET,
+            PEER_SOCKET,
+        ):  # a killed member leaves them, and the next one refuses to start
+            (self._folder / socket).unlink(missing_ok=True)
         with path.open("ab") as output:
             return await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", "-c", LEASH, str(os.getpid())),
@@ -116,7 +123,7 @@ class Member:
             "--data-dir=data",
             f"--listen-client-urls=unix://{SOCKET}",
             f"--advertise-client-urls=unix://{SOCKET}",
-            "--listen-peer-urls=unix://peer:1",
+            f"--listen-peer-urls=unix://{PEER_SOCKET}",
             f"--initial-advertise-peer-urls={peer}",
             f"--initial-cluster={NAME}={peer}",
             "--pre-vote",
@@ -159,6 +166,9 @@ class Member:
         except OSError:
             lines = []
         last = next((line for line in reversed(lines) if line.strip()), "it said nothing")
+        with contextlib.suppress(msgspec.DecodeError):
+            told = msgspec.json.decode(last, type=dict[str, object])
+            last = ": ".join(str(told[key]) for key in ("msg", "error") if key in told)
         return f"{last[:500]} ({path})"
 
     async def _supervise(self, program: str) -> None:
