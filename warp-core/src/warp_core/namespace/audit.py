@@ -6,13 +6,12 @@ each name and revision in memory. Where the volume changed meanwhile the answer 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from warp_core.interfaces.consistency import SCAN_MAX
 from warp_core.namespace import feed, keys
 from warp_core.namespace.inodes import decode_inode
 from warp_core.namespace.namespace import Namespace
+from warp_core.namespace.recount import Tally, every
 from warp_core.namespace.rows import (
     CONTINUED,
     DIRECTORY,
@@ -25,7 +24,7 @@ from warp_core.namespace.rows import (
     decode_part,
     decode_upload,
 )
-from warp_core.namespace.tree import Pair, ViewSource, Volume
+from warp_core.namespace.tree import Volume
 from warp_core.namespace.usage import Usage
 
 NODES = (IMPLIED, DIRECTORY, CONTINUED)
@@ -45,17 +44,15 @@ class _Seen:
     led_to: set[int] = field(
         default_factory=set
     )  # revisions that names, versions and inodes lead to
-    inodes: dict[int, tuple[int, int]] = field(default_factory=dict)  # set apart: revision, size
+    inodes: set[int] = field(default_factory=set)  # set apart
+    expected: set[int] = field(
+        default_factory=set
+    )  # of them the files that say that they have names
     named: set[int] = field(default_factory=set)  # inodes set apart that a name leads to
     revisions: set[int] = field(default_factory=set)
     held: set[int] = field(default_factory=set)
     left: set[int] = field(default_factory=set)
-    objects: int = 0
-    bytes: int = 0
-    versions: int = 0
-    version_bytes: int = 0
-    uploads: int = 0
-    part_bytes: int = 0
+    tally: Tally = field(default_factory=Tally)
     problems: list[str] = field(default_factory=list)
 
 
@@ -78,24 +75,8 @@ async def audit(namespace: Namespace, name: str) -> list[str] | None:
     return seen.problems
 
 
-async def _scan(
-    namespace: Namespace, volume: Volume, start: bytes, end: bytes
-) -> AsyncIterator[Pair]:
-    while True:
-        view = namespace.store.view()
-        try:
-            page = await volume.rows(ViewSource(view)).scan(start, end)
-        finally:
-            view.close()
-        for pair in page:
-            yield pair
-        if len(page) < SCAN_MAX:
-            return
-        start = page[-1][0] + b"\0"
-
-
 async def _read_names(namespace: Namespace, volume: Volume, seen: _Seen) -> None:
-    async for key, value in _scan(namespace, volume, b"D", b"E"):
+    async for key, value in every(namespace, volume, b"D", b"E"):
         directory = int.from_bytes(key[1:9], "big")
         component = key[9:]
         name = decode_name(value)
@@ -106,11 +87,8 @@ async def _read_names(namespace: Namespace, volume: Volume, seen: _Seen) -> None
             seen.nodes[name.inode] = directory, component, name.kind
             continue
         seen.current.add((directory, component))
-        if name.kind == FILE:
-            seen.objects += 1
+        seen.tally.name(name)
         _follow(seen, name)
-        if name.kind == FILE and name.revision:
-            seen.bytes += name.size
 
 
 def _follow(seen: _Seen, name: Name) -> None:
@@ -123,7 +101,7 @@ def _follow(seen: _Seen, name: Name) -> None:
 async def _read_versions(namespace: Namespace, volume: Volume, seen: _Seen) -> None:
     newest: tuple[int, bytes] | None = None
     null: int | None = None
-    async for key, value in _scan(namespace, volume, b"V", b"W"):
+    async for key, value in every(namespace, volume, b"V", b"W"):
         directory = int.from_bytes(key[1:9], "big")
         end = keys.end_of_component(key, keys.NAME_AT)
         component, tail = key[9:end], key[end:]
@@ -135,8 +113,7 @@ async def _read_versions(namespace: Namespace, volume: Volume, seen: _Seen) -> N
             null = decode_null(value).sequence
             continue
         name = decode_name(value)
-        seen.versions += 1
-        seen.version_bytes += name.size
+        seen.tally.version(name)
         _follow(seen, name)
         sequence = keys.from_descending(tail)
         if name.sequence != sequence:
@@ -152,30 +129,28 @@ async def _read_versions(namespace: Namespace, volume: Volume, seen: _Seen) -> N
 
 
 async def _read_content(namespace: Namespace, volume: Volume, seen: _Seen) -> None:
-    async for key, value in _scan(namespace, volume, b"I", b"J"):
+    async for key, value in every(namespace, volume, b"I", b"J"):
         inode = decode_inode(value)
         number = int.from_bytes(key[1:9], "big")
-        seen.inodes[number] = inode.revision, inode.size
+        seen.inodes.add(number)
+        seen.tally.inode(inode)
+        if inode.kind == FILE and not inode.orphan:
+            seen.expected.add(number)
         if inode.revision:
             seen.led_to.add(inode.revision)
-    async for key, _ in _scan(namespace, volume, b"R", b"S"):
+    async for key, _ in every(namespace, volume, b"R", b"S"):
         seen.revisions.add(int.from_bytes(key[1:9], "big"))
-    async for key, _ in _scan(namespace, volume, b"X", b"Y"):
+    async for key, _ in every(namespace, volume, b"X", b"Y"):
         seen.held.add(int.from_bytes(key[1:9], "big"))
-    async for key, _ in _scan(namespace, volume, b"Z", b"["):
+    async for key, _ in every(namespace, volume, b"Z", b"["):
         seen.left.add(int.from_bytes(key[1:9], "big"))
 
 
 async def _read_uploads(namespace: Namespace, volume: Volume, seen: _Seen) -> None:
-    ended: set[int] = set()
-    async for key, value in _scan(namespace, volume, *keys.UPLOADS):
-        upload = decode_upload(value)
-        seen.uploads += not upload.state
-        if upload.state == "completed":
-            ended.add(int.from_bytes(key[-8:], "big"))
-    async for key, value in _scan(namespace, volume, b"P", b"Q"):
-        if int.from_bytes(key[1:9], "big") not in ended:  # their bytes are the object's now
-            seen.part_bytes += decode_part(value).size
+    async for key, value in every(namespace, volume, *keys.UPLOADS):
+        seen.tally.upload(int.from_bytes(key[-8:], "big"), decode_upload(value))
+    async for key, value in every(namespace, volume, b"P", b"Q"):
+        seen.tally.part(int.from_bytes(key[1:9], "big"), decode_part(value))
 
 
 def _judge(seen: _Seen, counted: Usage) -> None:
@@ -196,8 +171,10 @@ def _judge(seen: _Seen, counted: Usage) -> None:
             tell(f"directory {component!r} is kept in {parent}, which is not")
     for node in seen.versions_below - seen.kept.keys() - {keys.ROOT}:
         tell(f"versions lie below directory {node}, which is not kept")
-    for inode in seen.named - seen.inodes.keys():
+    for inode in seen.named - seen.inodes:
         tell(f"a name leads to inode {inode}, which has no row")
+    for inode in seen.expected - seen.named:
+        tell(f"inode {inode} has no name, and is not kept for who has it open")
     for number in sorted(seen.led_to - seen.revisions):
         tell(f"revision {number} is missing")
     for number in sorted(seen.revisions - seen.led_to - seen.held):
@@ -207,9 +184,6 @@ def _judge(seen: _Seen, counted: Usage) -> None:
     for number in sorted(seen.held - seen.revisions):
         if number in seen.led_to:
             tell(f"revision {number} has holders and no row")
-    size = seen.bytes + sum(size for inode, (_, size) in seen.inodes.items() if inode in seen.named)
-    recount = Usage(
-        seen.objects, size, seen.versions, seen.version_bytes, seen.uploads, seen.part_bytes
-    )
-    if recount != counted:
-        tell(f"usage says {counted}, a recount {recount}")
+    counted_again = seen.tally.usage()
+    if counted_again != counted:
+        tell(f"usage says {counted}, a recount {counted_again}")

@@ -2,19 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator
+from typing import Final
 
 import msgspec
 
 from warp_core.interfaces.consistency import SCAN_MAX
 from warp_core.namespace import keys, rows
 from warp_core.namespace.changes import Change
-from warp_core.namespace.inodes import decode_inode
+from warp_core.namespace.inodes import Inode, decode_inode
 from warp_core.namespace.namespace import Namespace
-from warp_core.namespace.tree import ViewSource, Volume
+from warp_core.namespace.rows import FILE, Name, Part, Upload
+from warp_core.namespace.tree import Pair, ViewSource, Volume
 from warp_core.namespace.usage import Usage
 
-ATTEMPTS = 3  # counts of a volume that changes meanwhile, before it is left alone
+ATTEMPTS: Final = 3  # counts of a volume that changes meanwhile, before it is left alone
+
+
+class Tally:
+    """What rows add up to, told one by one: uploads before their parts, the rest in any order."""
+
+    __slots__ = ("_ended", "_usage")
+
+    def __init__(self) -> None:
+        self._usage = dict.fromkeys(Usage._fields, 0)
+        self._ended: set[int] = (
+            set()
+        )  # uploads whose parts are counted no more: they are the object's
+
+    def name(self, name: Name) -> None:
+        """Count a live entry; bytes of an inode set apart are counted with it."""
+        if name.kind == FILE:
+            self._usage["objects"] += 1
+            self._usage["bytes"] += name.size if name.revision else 0
+
+    def inode(self, inode: Inode) -> None:
+        """Count an inode set apart, once for all its names; one that is kept for who has it open counts as well."""
+        if inode.kind == FILE:
+            self._usage["bytes"] += inode.size
+
+    def version(self, version: Name) -> None:
+        """Count a noncurrent version or marker."""
+        self._usage["versions"] += 1
+        self._usage["version_bytes"] += version.size
+
+    def upload(self, number: int, upload: Upload) -> None:
+        """Count an upload that goes on."""
+        self._usage["uploads"] += not upload.state
+        if upload.state == "completed":
+            self._ended.add(number)
+
+    def part(self, upload: int, part: Part) -> None:
+        """Count a part of an upload."""
+        if upload not in self._ended:
+            self._usage["part_bytes"] += part.size
+
+    def usage(self) -> Usage:
+        """Return the sums."""
+        return Usage(**self._usage)
+
+
+async def every(
+    namespace: Namespace, volume: Volume, start: bytes, end: bytes
+) -> AsyncIterator[Pair]:
+    """Yield the rows of a range that a volume shows, those of a clone's base included; each page is of one moment."""
+    while True:
+        view = namespace.store.view()
+        try:
+            page = await volume.rows(ViewSource(view)).scan(start, end)
+        finally:
+            view.close()
+        for pair in page:
+            yield pair
+        if len(page) < SCAN_MAX:
+            return
+        start = page[-1][0] + b"\0"
+
+
+def is_version(key: bytes) -> bool:
+    """Say whether a V row is a version or marker: others keep a directory, or say which version is the null version."""
+    tail = key[keys.end_of_component(key, keys.NAME_AT) :]
+    return len(tail) > 1
 
 
 async def miscounted(namespace: Namespace, name: str) -> Usage | None:
@@ -53,71 +121,25 @@ async def recount(namespace: Namespace, volume: Volume) -> Usage:
 
     Rows that cannot be read count for nothing: whoever checks them tells of them.
     """
-    objects = size = versions = version_bytes = uploads = part_bytes = 0
-    ended: set[bytes] = set()  # uploads whose parts are counted no more
+    tally = Tally()
 
-    async def each(family: bytes, count: Callable[[bytes, bytes], None], *, own: bool) -> None:
-        start, end = family, keys.after(family)
-        while True:
-            view = namespace.store.view()
+    def count(key: bytes, value: bytes) -> None:
+        match key[:1]:
+            case b"D":
+                tally.name(rows.decode_name(value))
+            case b"I":
+                tally.inode(decode_inode(value))
+            case b"V" if is_version(key):
+                tally.version(rows.decode_name(value))
+            case b"U":
+                tally.upload(int.from_bytes(key[-8:], "big"), rows.decode_upload(value))
+            case b"P":
+                tally.part(int.from_bytes(key[1:9], "big"), rows.decode_part(value))
+
+    for family in (b"D", b"I", b"V", b"U", b"P"):
+        async for key, value in every(namespace, volume, family, keys.after(family)):
             try:
-                if own:
-                    found = await view.scan(
-                        volume.prefix + start, volume.prefix + end, limit=SCAN_MAX
-                    )
-                    page = [(row.key[len(volume.prefix) :], row.value) for row in found]
-                else:
-                    page = list(
-                        await volume.rows(ViewSource(view)).scan(start, end, limit=SCAN_MAX)
-                    )
-            finally:
-                view.close()
-            for key, value in page:
-                try:
-                    count(key, value)
-                except msgspec.MsgspecError:
-                    continue
-            if len(page) < SCAN_MAX:
-                return
-            start = page[-1][0] + b"\0"
-
-    def name(key: bytes, value: bytes) -> None:
-        nonlocal objects, size
-        found = rows.decode_name(value)
-        if found.kind == rows.FILE:
-            objects += 1
-            size += found.size if found.revision else 0  # else its inode says
-
-    def inode(key: bytes, value: bytes) -> None:
-        nonlocal size
-        found = decode_inode(value)
-        if found.kind == rows.FILE:
-            size += found.size
-
-    def version(key: bytes, value: bytes) -> None:
-        nonlocal versions, version_bytes
-        if value[0] == 0x92:
-            return  # says which version is the null version
-        found = rows.decode_name(value)
-        if found.kind in (rows.FILE, rows.MARKER, rows.SYMLINK, rows.SPECIAL):
-            versions += 1
-            version_bytes += found.size
-
-    def upload(key: bytes, value: bytes) -> None:
-        nonlocal uploads
-        state = rows.decode_upload(value).state
-        uploads += not state
-        if state == "completed":
-            ended.add(key[-8:])
-
-    def part(key: bytes, value: bytes) -> None:
-        nonlocal part_bytes
-        if key[1:9] not in ended:
-            part_bytes += rows.decode_part(value).size
-
-    await each(b"D", name, own=False)
-    await each(b"I", inode, own=False)
-    await each(b"V", version, own=False)
-    await each(b"U", upload, own=True)
-    await each(b"P", part, own=True)
-    return Usage(objects, size, versions, version_bytes, uploads, part_bytes)
+                count(key, value)
+            except msgspec.MsgspecError:
+                continue
+    return tally.usage()
