@@ -175,9 +175,11 @@ def test_a_protocol_is_green_when_its_methods_are_filled(tmp_path: Path) -> None
         written.folder / "src/warp_echo/session.py",
         (
             "receive",
+            "from warp_core.errors import RemoteProtocolError\n\n"
             'self.inbox = getattr(self, "inbox", b"") + data\n'
             'while b"\\r\\n" in self.inbox:\n'
-            '    line, _, self.inbox = self.inbox.partition(b"\\r\\n")\n    yield Request(line)',
+            '    line, _, self.inbox = self.inbox.partition(b"\\r\\n")\n    yield Request(line)\n'
+            'if len(self.inbox) > 1000:\n    raise RemoteProtocolError("a line of over 1000 bytes")',
         ),
         ("answer", 'return request.command + b"\\r\\n"'),
     )
@@ -185,3 +187,22 @@ def test_a_protocol_is_green_when_its_methods_are_filled(tmp_path: Path) -> None
 
     assert red.returncode == 1
     assert green.returncode == 0, green.stdout
+
+
+def test_a_service_is_green_when_its_method_is_filled(tmp_path: Path) -> None:
+    written = write("services/sweep", tmp_path / "new")
+    red = run_tests(written.folder, "-x")
+    fill(
+        Path(written.part),
+        (
+            "work",
+            "from warp_core.namespace.garbage import Garbage\n\n"
+            "rows = await Garbage(context.namespace).reclaim()\n"
+            'return Report({"rows": rows}, idle=not rows)',
+        ),
+    )
+    green = run_tests(written.folder)
+
+    assert red.returncode == 1, red.stdout
+    assert green.returncode == 0, green.stdout
+    assert "passed" in green.stdout

@@ -1,19 +1,15 @@
-"""The service: a pass is bounded, and says when nothing is left to do."""
+"""The kit: passes come to an end, harm nothing that clients see, and may be stopped anywhere."""
 
 from __future__ import annotations
 
-from unittest.mock import Mock
-
-from warp_core.interfaces.services import ServiceContext
-from warp_core.metrics import Metrics
+import pytest
+from warp_conformance.kits.services import Make, ServiceKit
 from warp_skeleton.config import Config
 from warp_skeleton.service import Skeleton
 
 
-async def test_with_nothing_to_do_a_pass_is_idle() -> None:
-    context = ServiceContext(namespace=Mock(), containers=Mock(), metrics=Metrics())
-
-    report = await Skeleton(Config(), context).work(context)
-
-    assert report.idle
-    assert not any(report.counts.values())
+class TestSkeleton(ServiceKit):
+    # Configured so that it changes nothing that clients see: rules of a service that deletes or moves have tests of their own.
+    @pytest.fixture
+    def make(self) -> Make:
+        return lambda context: Skeleton(Config(), context)

@@ -71,6 +71,8 @@ class Skeleton(Protocol):
                 await writer.drain()
         except (RemoteProtocolError, ConnectionError):
             pass  # costs its sender the connection, and nothing more
+        except asyncio.CancelledError:
+            pass  # the drain time is over; a stream server complains of tasks that end cancelled
         finally:
             self._connections.discard(task)
             writer.close()
