@@ -8,11 +8,12 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+import time
 import tomllib
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +30,8 @@ from warp_conformance.stage import STAGE, Staging
 Implementation = TypeVar("Implementation")
 
 MUTANT_TIME_LIMIT_S = 2.0  # of one kit test on a mutant: many faults lose a wake-up, and that shows as waiting for ever
+HASTY_LIMIT_S = 0.3  # of a test that is expected to show a fault by waiting
+HASTY_SHARE = 0.25  # of it that the correct implementation may take
 PATIENT_LIMIT_S = 6.0  # where nothing says which test to expect
 MUTANTS_MIN = 20  # for each kind of plugin
 
@@ -69,6 +72,9 @@ class Caught:
 
     test: str
     error: str
+    late: bool  # all that it tells is that something took too long
+    drawn: bool  # its examples are hypothesis'
+    seconds: float = 0.0  # that the test took, with what is set up for it
 
 
 @dataclass(slots=True)
@@ -118,10 +124,22 @@ def hunt(
 ) -> dict[Mutant, Caught | None]:
     """Run the kits on the mutants, in this process, and return what caught each; None for a survivor.
 
-    `first` names the test to try first, by method and fault; then only that test may catch a mutant by taking longer than
-    `limit_s`, so that a busy machine hides no survivor. A class stops at its first failure.
+    `first` names the test to try first, by method and fault; then only that test may catch a mutant by taking longer than its
+    limit, so that a busy machine hides no survivor. A class stops at its first failure.
     A crash (see CRASHES) does not count: the mutant has to fail by its fault.
     """
+    found = survey(mutants, first, limit_s=limit_s, enough=1)
+    return {mutant: each[0] if each else None for mutant, each in found.items()}
+
+
+def survey(
+    mutants: Sequence[Mutant],
+    first: Mapping[tuple[str, str], str] | None = None,
+    *,
+    limit_s: float = MUTANT_TIME_LIMIT_S,
+    enough: int,
+) -> dict[Mutant, list[Caught]]:
+    """Run the kits on the mutants as `hunt` does, until `enough` tests have caught each; return what they say."""
     classes: dict[str, type[Kit]] = {mutant.name: _staged(mutant, limit_s) for mutant in mutants}
     if len(classes) != len(mutants):
         names = [mutant.name for mutant in mutants]
@@ -130,15 +148,19 @@ def hunt(
         )
     tried = first or {}
     hunter = _Hunter(
-        {mutant.name: tried.get((mutant.method, mutant.fault), "") for mutant in mutants}
+        {mutant.name: tried.get((mutant.method, mutant.fault), "") for mutant in mutants},
+        {mutant.name: f"Test{mutant.adoption.__name__}" for mutant in mutants},
+        enough,
     )
     with _unexplained():
         run_quietly(
-            [str(STAGE), "-o", "asyncio_mode=auto", "-p", "no:assertion"], hunter, Staging(classes)
+            [str(STAGE), "-o", "asyncio_mode=auto", "-p", "no:assertion"],
+            hunter,
+            Staging({**references(mutants), **classes}),
         )
     if hunter.error:
         raise RuntimeError(hunter.error)
-    return {mutant: hunter.caught.get(mutant.name) for mutant in mutants}
+    return {mutant: hunter.caught[mutant.name] for mutant in mutants}
 
 
 def _staged(mutant: Mutant, limit_s: float) -> type[Kit]:
@@ -151,12 +173,23 @@ def _staged(mutant: Mutant, limit_s: float) -> type[Kit]:
 
 
 class _Hunter:
-    """The pytest plugin of one hunt."""
+    """The pytest plugin of one hunt.
 
-    def __init__(self, first: Mapping[str, str]) -> None:
-        self.caught: dict[str, Caught] = {}
+    Many faults lose a wake-up, so that all there is to see is that a test takes too long. Where such a test is the one to be tried
+    first, it gets HASTY_LIMIT_S; taking longer counts if the correct implementation, on the same test right afterwards, needs a small
+    part of that. If it does not, the machine is busy: the mutant gets four times as long.
+    """
+
+    def __init__(self, first: Mapping[str, str], correct: Mapping[str, str], enough: int) -> None:
+        self.caught: dict[str, list[Caught]] = {name: [] for name in first}
         self.error = ""
         self._first = first
+        self._correct = correct
+        self._enough = enough
+        self._references: dict[tuple[str, str], pytest.Item] = {}
+        self._outcome: Caught | None = None  # of the item that runs, if it failed by its fault
+        self._failed = False
+        self._longest_s = 0.0  # of its phases: set up, test, torn down
 
     def pytest_configure(self, config: pytest.Config) -> None:
         # Native tracebacks parse no source: Python 3.11's parser breaks when a collected task's complaint enters it anew.
@@ -166,10 +199,15 @@ class _Hunter:
         places = {name: at for at, name in enumerate(self._first)}
 
         def place(item: pytest.Item) -> tuple[int, bool]:
-            name = item.cls.__name__  # type: ignore[attr-defined]
+            name = _class_of(item).__name__
             return places[name], _plain(item) != self._first[name]
 
-        items.sort(key=place)
+        self._references = {
+            (_class_of(item).__name__, item.name): item
+            for item in items
+            if _class_of(item).__name__ not in places
+        }
+        items[:] = sorted((item for item in items if _class_of(item).__name__ in places), key=place)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -182,24 +220,58 @@ class _Hunter:
     def pytest_runtest_protocol(
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> bool | None:
-        if item.cls.__name__ in self.caught:  # type: ignore[attr-defined]
+        name = _class_of(item).__name__
+        found = self.caught[name]
+        if len(found) >= self._enough or any(each.test == _plain(item) for each in found):
             return True  # as if it had run
-        with _hurried(item):
-            # Which item runs next depends on this one's outcome, so everything is torn down behind each.
-            runtestprotocol(item, nextitem=None)
+        hinted = self._first[name]
+        outcome = self._hasty(item) if hinted == _plain(item) else self._run(item)
+        if outcome is not None and not (outcome.late and hinted not in ("", _plain(item))):
+            found.append(outcome)
         return True
+
+    def _hasty(self, item: pytest.Item) -> Caught | None:
+        """Run the test that is expected to catch a mutant; if all that it tells is time, see what the correct one takes."""
+        patient = _class_of(item).time_limit_s
+        limit = min(HASTY_LIMIT_S, patient)
+        while True:
+            outcome = self._run(item, limit)
+            if outcome is None or not outcome.late or limit >= patient:
+                return outcome
+            self._run(self._references[self._correct[_class_of(item).__name__], item.name], limit)
+            if not self._failed and self._longest_s < limit * HASTY_SHARE:
+                return outcome
+            limit = min(limit * 4, patient)
+
+    def _run(self, item: pytest.Item, limit_s: float | None = None) -> Caught | None:
+        """Run an item and return how it failed by its fault, None otherwise."""
+        kit = _class_of(item)
+        before = kit.time_limit_s
+        if limit_s is not None:
+            kit.time_limit_s = limit_s
+        self._outcome, self._failed, self._longest_s = None, False, 0.0
+        started = time.monotonic()
+        try:
+            with _hurried(item):
+                # Which item runs next depends on this one's outcome, so everything is torn down behind each.
+                runtestprotocol(item, nextitem=None)
+        finally:
+            kit.time_limit_s = before
+        if self._outcome is None:
+            return None
+        return replace(self._outcome, seconds=time.monotonic() - started)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
         report = yield
-        name = item.cls.__name__  # type: ignore[attr-defined]
-        if (
-            report.failed
-            and call.excinfo
-            and not call.excinfo.errisinstance(CRASHES)
-            and not (self._late(call) and self._first[name] not in ("", _plain(item)))
-        ):
-            self.caught.setdefault(name, Caught(item.name, call.excinfo.exconly(tryshort=True)))
+        self._longest_s = max(self._longest_s, call.duration)
+        if report.failed:
+            self._failed = True
+        if report.failed and call.excinfo and not call.excinfo.errisinstance(CRASHES):
+            late = self._late(call)
+            if self._outcome is None or (self._outcome.late and not late):
+                error = call.excinfo.exconly(tryshort=True)
+                self._outcome = Caught(_plain(item), error, late, _is_drawn(item))
         return report
 
     @staticmethod
@@ -211,8 +283,21 @@ class _Hunter:
         )
 
 
+def _class_of(item: pytest.Item) -> type[Kit]:
+    kit: type[Kit] = item.cls  # type: ignore[attr-defined]
+    return kit
+
+
 def _plain(item: pytest.Item) -> str:
     return item.name.partition("[")[0]
+
+
+def _function(item: pytest.Item) -> Any:
+    return getattr(item.obj, "__func__", item.obj)  # type: ignore[attr-defined]
+
+
+def _is_drawn(item: pytest.Item) -> bool:
+    return bool(getattr(_function(item), "is_hypothesis_test", False))
 
 
 @contextmanager
@@ -232,10 +317,10 @@ def _unexplained() -> Iterator[None]:
 @contextmanager
 def _hurried(item: pytest.Item) -> Iterator[None]:
     """Let a property test run few examples and report the first failure as found: it needs no small example here."""
-    test: Any = getattr(item.obj, "__func__", item.obj)  # type: ignore[attr-defined]
-    if not getattr(test, "is_hypothesis_test", False):
+    if not _is_drawn(item):
         yield
         return
+    test: Any = _function(item)
     before = test._hypothesis_internal_use_settings
     test._hypothesis_internal_use_settings = settings(
         before,
