@@ -41,3 +41,12 @@ async def _drop(url: str, schema: str) -> None:
     connection = await asyncpg.connect(url)
     await connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
     await connection.close()
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[Throwaway]:
+    """Yield a server that tests may kill and stop; they leave it running."""
+    if programs() is None:
+        pytest.skip(f"needs Debian's package {PACKAGE}")
+    with Throwaway() as server:
+        yield server

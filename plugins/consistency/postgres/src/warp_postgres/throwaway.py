@@ -135,16 +135,10 @@ class Throwaway:
             os.kill(pid, number)
 
     def stop(self) -> None:
-        """End it quickly and remove its folder."""
-        process, self._process = self._process, None
-        if process is not None and process.poll() is None:
-            process.send_signal(signal.SIGCONT)
-            process.send_signal(signal.SIGQUIT)
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        """End it at once and remove its folder."""
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+        self._process = None
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Throwaway:
