@@ -38,7 +38,8 @@ def small_windows():
     for owner in (extents, module):
         patch.setattr(owner, "WINDOW", W)
         patch.setattr(owner, "PIECES_MAX", 12)
-    patch.setattr(extents, "CHUNK_MAX", W // 2)
+    for owner in (extents, module):
+        patch.setattr(owner, "CHUNK_MAX", W // 2)
     patch.setattr(module, "BATCH", 2)
     patch.setattr(module, "WINDOWS_CACHED", 2)
     patch.setattr(module, "FRESH_MAX", 40)

@@ -48,6 +48,7 @@ JOIN_MAX = 8 * 1024  # records up to here are joined: a copy is cheaper than thr
 BUFFERS_MAX = 1000  # of one batch: the kernel takes 1024 at once
 SPARE_AT = 4  # the next segment is made when a quarter of the current one is used
 MARK_ROOM = 256  # bytes that a mark takes at most
+ROOM = 1024  # bytes that a record of one frame and a mark take at most, besides its payload
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -235,6 +236,13 @@ class Journal:
 
     def has_room(self, length: int) -> bool:
         """Tell whether `append` of so many bytes would succeed now."""
+        if (
+            length <= fmt.FRAME
+            and self.failed is None
+            and self._segment is not None
+            and self._offset + length + ROOM <= self._capacity
+        ):
+            return self.queued <= QUEUE_MAX
         return self._refusal(fmt.align(fmt.stored_size(length))) is None
 
     async def room(self, length: int) -> None:

@@ -29,6 +29,7 @@ from warp_core.namespace import extents, keys, rows
 from warp_core.namespace.changes import Change
 from warp_core.namespace.extents import (
     CHANGE_HEAD,
+    CHUNK_MAX,
     HOLE,
     PIECES_MAX,
     SIZE,
@@ -452,9 +453,9 @@ class Content:
 
     def ready_now(self, length: int) -> bool:
         """Say whether `ready` would not wait."""
-        if len(self._fresh) >= FRESH_MAX:
+        if self._fresh.count >= FRESH_MAX:
             self._fold_beside()
-            if len(self._fresh) >= FRESH_LIMIT:
+            if self._fresh.count >= FRESH_LIMIT:
                 return False
         return (
             self._inline_checked
@@ -492,14 +493,23 @@ class Content:
 
     def write(self, offset: int, data: Buffer) -> None:
         """Write: append records, one for each part of a window. The caller awaited `ready` and checked the size."""
-        view = memoryview(data)
-        for start, end in split(offset, offset + len(view)):
-            head = pack_change(extents.Change(WRITE, start, end - start))
-            payload = b"".join((head, view[start - offset : end - offset]))
-            chunk = self._record(payload)
-            self._alive[chunk] = end - start
-            self._cover(self._fresh.lay(Piece(start, end - start, chunk, CHANGE_HEAD)))
-        self.size = max(self.size, offset + len(view))
+        length = len(data)
+        last = offset + length
+        if length and offset // CHUNK_MAX == (last - 1) // CHUNK_MAX:
+            self._write(offset, length, data)
+        else:
+            view = memoryview(data)
+            for start, end in split(offset, last):
+                self._write(start, end - start, view[start - offset : end - offset])
+        if last > self.size:
+            self.size = last
+
+    def _write(self, offset: int, length: int, data: Buffer) -> None:
+        chunk = self._record(b"".join((pack_change((WRITE, offset, length)), data)))
+        self._alive[chunk] = length
+        covered = self._fresh.put(offset, length, chunk, CHANGE_HEAD)
+        if covered:
+            self._cover(covered)
 
     def punch(self, offset: int, length: int) -> None:
         """Make a range read as zeros."""

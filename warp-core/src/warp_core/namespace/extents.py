@@ -193,9 +193,10 @@ class Change(NamedTuple):
     length: int
 
 
-def pack_change(change: Change) -> bytes:
-    """Return what a record of a change begins with."""
-    return _CHANGE.pack(CHANGE_VERSION, change.what, 0, 0, change.offset, change.length)
+def pack_change(change: tuple[int, int, int]) -> bytes:
+    """Return what a record of a `Change` begins with."""
+    what, offset, length = change
+    return _CHANGE.pack(CHANGE_VERSION, what, 0, 0, offset, length)
 
 
 def unpack_change(payload: bytes | bytearray | memoryview) -> Change:

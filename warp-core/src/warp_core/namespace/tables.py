@@ -108,6 +108,13 @@ class Table:
             )  # fmt: skip
         return self._replace(start, start + piece.length, start, row)
 
+    def put(self, start: int, length: int, chunk: Chunk, skip: int) -> list[Entry]:
+        """Lay data that have no other owner; returns the parts that it covers."""
+        row = _pack(
+            length, skip, chunk.stored, chunk.length, chunk.offset >> 3, 0, 0, chunk.container
+        )
+        return self._replace(start, start + length, start, row)
+
     def lay_row(self, start: int, length: int, row: bytes | bytearray) -> list[Entry]:
         """Lay a row of another table."""
         return self._replace(start, start + length, start, row)
@@ -318,7 +325,7 @@ def _row(entry: Entry) -> bytes:
 class Overlay:
     """Pieces that later ones are laid over, of a whole content. Each piece with data lies inside one window."""
 
-    __slots__ = ("_count", "_order", "empty", "holes", "large", "windows")
+    __slots__ = ("_order", "count", "empty", "holes", "large", "windows")
 
     def __init__(self) -> None:
         """Begin empty."""
@@ -327,10 +334,10 @@ class Overlay:
         self.large = False  # there are large holes
         self.empty = True
         self._order: list[int] | None = None  # numbers of the windows, ascending, while it is right
-        self._count = 0
+        self.count = 0  # pieces that are no large holes
 
     def __len__(self) -> int:
-        return self._count + len(self.holes)
+        return self.count + len(self.holes)
 
     def __iter__(self) -> Iterator[Piece]:
         """Yield all pieces so that laying them one after the other gives the same."""
@@ -338,6 +345,23 @@ class Overlay:
         for number, table in self.windows.items():
             for entry in table:
                 yield entry.piece(number * WINDOW)
+
+    def put(self, offset: int, length: int, chunk: Chunk, skip: int) -> list[Piece]:
+        """Lay data inside one window over what is there, and return the parts with data that they cover."""
+        self.empty = False
+        number = offset // WINDOW
+        base = number * WINDOW
+        table = self.windows.get(number)
+        if table is None:
+            table = self.windows[number] = Table()
+            self._order = None
+        starts = table.starts
+        before = len(starts)
+        covered = table.put(offset - base, length, chunk, skip)
+        self.count += len(starts) - before
+        if not covered:
+            return []
+        return [each.piece(base) for each in covered if each.container]
 
     def lay(self, piece: Piece) -> list[Piece]:
         """Lay a piece over what is there, and return the parts with data that it covers."""
@@ -355,7 +379,7 @@ class Overlay:
             self._order = None
         before = len(table)
         covered = table.lay(piece, base)
-        self._count += len(table) - before
+        self.count += len(table) - before
         if not covered:
             return []
         return [each.piece(base) for each in covered if each.container]
@@ -367,7 +391,7 @@ class Overlay:
             table = self.windows[number]
             before = len(table)
             gone = table.cut(max(0, start - base), min(WINDOW, end - base))
-            self._count += len(table) - before
+            self.count += len(table) - before
             covered += [each.piece(base) for each in gone if each.container]
             if not len(table):
                 del self.windows[number]
