@@ -23,10 +23,11 @@ LEAD = 6  # bytes of a key: what rows of one family of one volume begin with
 class Layer:
     """Chains by key. `newest` is read and replaced by whoever owns the layer, who says so with `added` and `revived`."""
 
-    __slots__ = ("_dead", "_leads", "_live", "_revived", "_unsorted", "newest")
+    __slots__ = ("_dead", "_leads", "_live", "_revived", "_unsorted", "latest", "newest")
 
     def __init__(self) -> None:
         self.newest: dict[bytes, Node] = {}
+        self.latest = 0  # version of the newest node
         self._live: SortedList[bytes] = SortedList()  # keys with a value in their chain, or once
         self._dead: SortedList[bytes] = SortedList()  # keys without
         # Keys of `newest` that go into these when somebody asks for an order: sorting many at once is cheaper than one by one.

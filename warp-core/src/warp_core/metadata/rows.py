@@ -21,8 +21,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import OrderedDict, deque
-from collections.abc import KeysView
-from itertools import islice
+from collections.abc import Container, KeysView
+from itertools import compress, islice
 from struct import Struct
 from typing import Protocol
 
@@ -247,10 +247,10 @@ class Rows:
                 below = self.base.columns(start, end, wanted)
                 if len(below[0]) == wanted:
                     high = below[0][-1] + b"\0"
-            layers: list[tuple[dict[bytes, Node], list[bytes]]] = []
+            layers: list[tuple[Layer, list[bytes]]] = []
             for layer in self._layers(start, end):
                 page = list(islice(layer.live(start, high), wanted))
-                layers.append((layer.newest, page))
+                layers.append((layer, page))
                 if len(page) == wanted:
                     high = page[-1] + b"\0"
                 layer.bury(page, self.oldest_needed())
@@ -388,7 +388,7 @@ class Rows:
                 elif head[2] is not None:
                     head = self._without_unseen(head)
             newest[key] = (version, value, head)
-        self.latest = version
+        self.latest = active.latest = version
         if self.base is None:
             self.log.append((version, changes))
         self.logged_rows += len(changes)
@@ -528,41 +528,50 @@ def _behind(lead: bytes) -> bytes:
 
 def _laid_over(
     below: tuple[list[bytes], list[bytes]],
-    layers: list[tuple[dict[bytes, Node], list[bytes]]],
+    layers: list[tuple[Layer, list[bytes]]],
     high: bytes,
     at: int,
 ) -> tuple[list[bytes], list[bytes]]:
-    """Lay what version `at` sees of layers, the oldest first, over rows of the base: of all keys below `high`."""
+    """Lay what version `at` sees of layers, the oldest first, over rows of the base: of all keys below `high`.
+
+    A page has the keys of its layer that may have a value; what is only deleted there is found by its being in the layer at all.
+    """
     cut = bisect_left(below[0], high)
     keys, values = below[0][:cut], below[1][:cut]
-    recent: dict[bytes, bytes | None] = {}
-    for newest, page in layers:
+    live: dict[bytes, bytes] = {}
+    for layer, page in layers:
+        newest: Container[bytes] = layer.newest
         if page and page[-1] >= high:
             page = page[: bisect_left(page, high)]
-        hidden = newest.keys() & keys  # deleted ones are in no page
-        if recent:
-            hidden |= newest.keys() & recent.keys()
-        page += hidden.difference(page)
-        nodes = [newest[key] for key in page]
-        if max([node[0] for node in nodes], default=0) <= at:
-            recent.update(zip(page, [node[1] for node in nodes], strict=True))
-            continue
-        for key, head in zip(page, nodes, strict=True):
-            node: Node | None = head
-            while node is not None and node[0] > at:
-                node = node[2]
-            if node is not None:
-                recent[key] = node[1]
-    if not recent:
-        return keys, values
-    values = [value for key, value in zip(keys, values, strict=True) if key not in recent]
-    keys = [key for key in keys if key not in recent]
-    live = {key: value for key, value in recent.items() if value is not None}
+        if layer.latest <= at:
+            said = [(key, layer.newest[key][1]) for key in page]
+        else:
+            newest, said = _said(layer.newest, {*page, *keys, *live}, at)
+        kept = [key not in newest for key in keys]
+        if not all(kept):
+            keys, values = list(compress(keys, kept)), list(compress(values, kept))
+        if live:
+            live = {key: value for key, value in live.items() if key not in newest}
+        live.update([(key, value) for key, value in said if value is not None])
     if not live:
         return keys, values
     live.update(zip(keys, values, strict=True))
     keys = sorted(live)
     return keys, [live[key] for key in keys]
+
+
+def _said(
+    newest: dict[bytes, Node], keys: set[bytes], at: int
+) -> tuple[Container[bytes], list[tuple[bytes, bytes | None]]]:
+    """Return which of the keys a layer has something to say of at version `at`, and what."""
+    said: dict[bytes, bytes | None] = {}
+    for key in newest.keys() & keys:
+        node: Node | None = newest[key]
+        while node is not None and node[0] > at:
+            node = node[2]
+        if node is not None:
+            said[key] = node[1]
+    return said, list(said.items())
 
 
 def _cut(head: Node, upto: int) -> Node:
