@@ -1,6 +1,7 @@
 """Install the Debian packages that integration tests drive, where that is possible; say what is missing where it is not.
 
-python tools/system_packages.py integration/packages.txt
+python tools/system_packages.py integration/packages.txt              all
+python tools/system_packages.py integration/packages.txt etcd-server  those that are named
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ def installed(package: str) -> bool:
 def main() -> int:
     """Install what is missing as root on Debian, else only report; never fails, since tests then skip by name."""
     lines = Path(sys.argv[1]).read_text().splitlines()
-    wanted = [word for line in lines if (word := line.partition("#")[0].strip())]
+    listed = [word for line in lines if (word := line.partition("#")[0].strip())]
+    wanted = [word for word in listed if word in sys.argv[2:] or not sys.argv[2:]]
     if not shutil.which("dpkg-query"):
         print(f"not a Debian system: tests that need {', '.join(wanted)} may be skipped")
         return 0

@@ -207,11 +207,17 @@ def config_text(
     redundancy: str | None = None,
     listen: str = "127.0.0.1:0",
     extra: str = "",
+    metadata: str | None = None,
 ) -> str:
-    """Return a `warp.toml` with S3 on `listen`; what is left out keeps the server's default."""
-    lines = []
+    """Return a `warp.toml` with S3 on `listen`; what is left out keeps the server's default.
+
+    `metadata` are lines of its table; the variable WARP_TEST_METADATA gives them to tests that do not care, such as
+    `WARP_TEST_METADATA='engine = "etcd"' pytest integration/tests/test_kills.py`.
+    """
+    chosen = os.environ.get("WARP_TEST_METADATA", "") if metadata is None else metadata
+    lines = ["[metadata]", chosen]
     if copies is not None:
-        lines += ["[metadata]", f"copies = {copies}"]
+        lines += [f"copies = {copies}"]
     for store in stores:
         lines += ["[[store]]", 'kind = "disk"', f"path = {json.dumps(str(store))}"]
     if redundancy is not None:

@@ -23,6 +23,7 @@ from warp_core.errors import (
     Fenced,
     InvalidArgument,
     Locked,
+    PluginError,
     TooLarge,
     Unsupported,
 )
@@ -79,7 +80,11 @@ def adopt(entry: Entry[MetaStore]) -> Iterator[tuple[type[Kit], dict[str, Any]]]
                     monotonic=time.monotonic,
                 )
                 store = entry.build(entry.sampled(tmp_path), context)
-                yield await stack.enter_async_context(store)
+                try:
+                    entered = await stack.enter_async_context(store)
+                except PluginError as error:  # a program that it runs is not installed
+                    pytest.skip(str(error))
+                yield entered
 
         return opened
 

@@ -119,5 +119,5 @@ async def test_a_missing_program_is_named_with_its_package(tmp_path: Path) -> No
 
 async def test_a_member_that_does_not_start_is_quoted(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=r"etcd does not start: .*etcd\.log"):
-        async with Member(Config(program="false"), tmp_path / "etcd"):
+        async with Member(Config(program=sys.executable), tmp_path / "etcd"):
             pass
