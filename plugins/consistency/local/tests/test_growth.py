@@ -23,7 +23,7 @@ async def engine(tmp_path):
     disk = simdisk.SimDisk("disk", path=tmp_path)
     async with (
         Journal([disk], segment_size=8 << 20) as journal,
-        Local(Config(checkpoint_rows=1_000_000), [disk], journal) as local,
+        Local(Config(checkpoint_rows=1_000_000, checkpoint_after=3600), [disk], journal) as local,
     ):
         yield local
 
