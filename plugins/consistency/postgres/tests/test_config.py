@@ -38,6 +38,7 @@ def test_servers_elsewhere_are_verified_unless_told(url: str, mode: str) -> None
         ({"password": "a", "password_file": "b"}, "password_file"),
         ({"schema": "Warp"}, "schema"),
         ({"schema": "warp; drop"}, "schema"),
+        ({"schema": "pg_warp"}, "schema"),
         ({"certificate": "a"}, "key"),
         ({"tls": "disable", "authority": "a"}, "tls"),
     ],

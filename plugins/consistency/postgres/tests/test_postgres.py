@@ -491,6 +491,15 @@ async def test_a_newer_format_is_refused(one: Postgres, config: Config, tmp_path
             pass
 
 
+async def test_a_schema_may_have_the_name_of_a_word_of_sql(
+    own_server: Throwaway, tmp_path: Path
+) -> None:
+    config = Config(url=own_server.url, schema="select")
+    async with Postgres(config, folder=tmp_path) as store:
+        assert await store.view().get(b"k") is None
+        assert await put(store, b"k") == 1
+
+
 async def test_nodes_that_start_at_once_make_one_store(config: Config, tmp_path: Path) -> None:
     async def start(name: int) -> int:
         async with Postgres(config, folder=tmp_path, node=str(name)) as store:

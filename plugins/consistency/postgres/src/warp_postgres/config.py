@@ -53,8 +53,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             )
         if self.password and self.password_file:
             raise ValueError("password_file: either it or password")
-        if not SCHEMA.fullmatch(self.schema):
-            raise ValueError("schema: small letters, digits and _ are needed, at most 48")
+        if not SCHEMA.fullmatch(self.schema) or self.schema.startswith("pg_"):
+            raise ValueError("schema: small letters, digits and _ are needed, at most 48, no pg_")
         if bool(self.certificate) != bool(self.key):
             raise ValueError("certificate: it comes with a key, and a key with it")
         if self.tls == "disable" and (self.authority or self.certificate):

@@ -116,11 +116,12 @@ class Postgres(MetaStore):
             known = await connection.fetchval(
                 "SELECT true FROM information_schema.schemata WHERE schema_name = $1", schema
             )
-            made = [] if known else [f"CREATE SCHEMA IF NOT EXISTS {schema}"]
+            # Whoever may not make schemas may still use one that somebody made.
+            making = create(schema, tuned=tuned)[1 if known else 0 :]
             for attempt in range(10):
                 try:
                     async with connection.transaction():
-                        for statement in [*made, *create(schema, tuned=tuned)]:
+                        for statement in making:
                             await connection.execute(statement)
                     break
                 except (

@@ -26,6 +26,7 @@ def create(schema: str, *, tuned: bool) -> tuple[str, ...]:
     Where the server is PostgreSQL itself they are `tuned`: `past`, `commits` and `head` are written and deleted all the time, so they
     are vacuumed by count, not by share.
     """
+    schema = quoted(schema)
     churned = (
         ""
         if not tuned
@@ -42,6 +43,7 @@ def create(schema: str, *, tuned: bool) -> tuple[str, ...]:
         )
     )
     return (
+        f"CREATE SCHEMA IF NOT EXISTS {schema}",
         f"""CREATE TABLE IF NOT EXISTS {schema}.head (
             one boolean PRIMARY KEY DEFAULT true CHECK (one),
             format integer NOT NULL,
@@ -96,6 +98,11 @@ class Statements:
     release: str
 
 
+def quoted(schema: str) -> str:
+    """Return a schema's name as statements have it: it may be one of SQL's words."""
+    return f'"{schema}"'
+
+
 def channel(schema: str) -> str:
     """Return the name under which commits are told of."""
     return f"warp_{schema}"
@@ -103,6 +110,7 @@ def channel(schema: str) -> str:
 
 def statements(schema: str, *, notify: bool) -> Statements:
     """Return the statements on a schema; with `notify`, a commit tells those that listen."""
+    told, schema = channel(schema), quoted(schema)
     return Statements(
         exists=f"SELECT to_regclass('{schema}.head') IS NOT NULL",
         format=f"SELECT format, version FROM {schema}.head",
@@ -153,7 +161,7 @@ def statements(schema: str, *, notify: bool) -> Statements:
         apply=f"""
             WITH moved AS (
                 UPDATE {schema}.head SET version = $2 WHERE version = $1
-                RETURNING version{f", pg_notify('{channel(schema)}', $2::bigint::text)" if notify else ""}
+                RETURNING version{f", pg_notify('{told}', $2::bigint::text)" if notify else ""}
             ), replaced AS (
                 INSERT INTO {schema}.past (version, key, was_version, was_value)
                 SELECT first.version, first.key, rows.version, rows.value

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from warp_postgres.config import Config
 PACKAGE = "postgresql"  # Debian's name
 USER = "postgres"  # whom the package makes; the server refuses to run as root
 READY_S = 30.0
+ROOM = 1 << 30  # bytes free: a cluster begins with 60 MB, and its log may grow by some hundred
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -41,14 +43,17 @@ def programs() -> Path | None:
 class Throwaway:
     """One server below a folder of its own, reached over a Unix socket; it ends with this process, and so does its folder."""
 
-    def __init__(self, parent: Path | None = None, *settings: str) -> None:
+    def __init__(
+        self, *settings: str, parent: Path | None = None, faults: Mapping[str, str] | None = None
+    ) -> None:
         where = programs()
         if where is None:
             raise Unavailable(f"no PostgreSQL server is installed: apt-get install {PACKAGE}")
         self._programs = where
         self._settings = settings
+        self._environment = {**os.environ, **(faults or {})}  # of the server itself
         self._process: subprocess.Popen[bytes] | None = None
-        self.folder = Path(tempfile.mkdtemp(prefix="warp-postgres-", dir=parent))
+        self.folder = Path(tempfile.mkdtemp(prefix="warp-postgres-", dir=parent or _roomy_memory()))
         self._as_user: dict[str, Any] = {}
         if os.geteuid() == 0:
             try:
@@ -95,7 +100,8 @@ class Throwaway:
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 command,
-                cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_end_with_parent, **self._as_user,
+                cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_end_with_parent,
+                env=self._environment, **self._as_user,
             )  # fmt: skip
         if wait:
             self.wait()
@@ -152,6 +158,17 @@ class Throwaway:
 
     def __exit__(self, *error: object) -> None:
         self.stop()
+
+
+def _roomy_memory() -> Path | None:
+    """Return the folder of shared memory if it has room: there a cluster is made and synced at once."""
+    shared = Path("/dev/shm")
+    try:
+        status = os.statvfs(shared)
+    except OSError:
+        return None
+    roomy = status.f_bavail * status.f_frsize >= ROOM
+    return shared if roomy and os.access(shared, os.W_OK) else None
 
 
 def _end_with_parent() -> None:
