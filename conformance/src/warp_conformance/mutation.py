@@ -31,7 +31,8 @@ Implementation = TypeVar("Implementation")
 
 MUTANT_TIME_LIMIT_S = 2.0  # of one kit test on a mutant: many faults lose a wake-up, and that shows as waiting for ever
 HASTY_LIMIT_S = 0.3  # of a test that is expected to show a fault by waiting
-HASTY_SHARE = 0.25  # of it that the correct implementation may take
+HASTY_SHARE = 0.25  # of it that the correct implementation may take, where a mutant took longer than all of it
+SHARE = 0.5  # the same of a limit that is not hasty
 PATIENT_LIMIT_S = 6.0  # where nothing says which test to expect
 MUTANTS_MIN = 20  # for each kind of plugin
 
@@ -177,7 +178,8 @@ class _Hunter:
 
     Many faults lose a wake-up, so that all there is to see is that a test takes too long. Where such a test is the one to be tried
     first, it gets HASTY_LIMIT_S; taking longer counts if the correct implementation, on the same test right afterwards, needs a small
-    part of that. If it does not, the machine is busy: the mutant gets four times as long.
+    part of that. If it does not, the machine is busy: the mutant gets four times as long. Where no test is named, taking longer than
+    the whole limit counts on the same condition.
     """
 
     def __init__(self, first: Mapping[str, str], correct: Mapping[str, str], enough: int) -> None:
@@ -225,8 +227,13 @@ class _Hunter:
         if len(found) >= self._enough or any(each.test == _plain(item) for each in found):
             return True  # as if it had run
         hinted = self._first[name]
-        outcome = self._hasty(item) if hinted == _plain(item) else self._run(item)
-        if outcome is not None and not (outcome.late and hinted not in ("", _plain(item))):
+        if hinted == _plain(item):
+            outcome = self._hasty(item)
+        else:
+            outcome = self._run(item)
+            if outcome is not None and outcome.late and (hinted or not self._telling(item)):
+                outcome = None
+        if outcome is not None:
             found.append(outcome)
         return True
 
@@ -238,10 +245,17 @@ class _Hunter:
             outcome = self._run(item, limit)
             if outcome is None or not outcome.late or limit >= patient:
                 return outcome
-            self._run(self._references[self._correct[_class_of(item).__name__], item.name], limit)
-            if not self._failed and self._longest_s < limit * HASTY_SHARE:
+            if self._telling(item, limit):
                 return outcome
             limit = min(limit * 4, patient)
+
+    def _telling(self, item: pytest.Item, limit_s: float | None = None) -> bool:
+        """Say whether a mutant's taking too long tells something: the correct implementation needs a small part of the time now."""
+        limit, share = _class_of(item).time_limit_s, SHARE
+        if limit_s is not None:
+            limit, share = limit_s, HASTY_SHARE
+        self._run(self._references[self._correct[_class_of(item).__name__], item.name], limit)
+        return not self._failed and self._longest_s < limit * share
 
     def _run(self, item: pytest.Item, limit_s: float | None = None) -> Caught | None:
         """Run an item and return how it failed by its fault, None otherwise."""
