@@ -200,5 +200,8 @@ def _with_limit(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...,
 
 def sample_of(entry: Entry[Any], folder: Path) -> msgspec.Struct:
     """Return the configuration that an entry may be tried with: its sample, or all defaults where it names none."""
-    made = entry.sampled(folder)
+    try:
+        made = entry.sampled(folder)
+    except Unsupported as error:
+        pytest.skip(f"{entry.name}: {error}")
     return entry.config() if isinstance(made, NoConfig) else made

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from warp_core.errors import Unsupported
 from warp_core.interfaces.stores import BlobStore
 
 if TYPE_CHECKING:
     from warp_core.containers.journal import Journal
     from warp_core.interfaces.auth import Authenticator
     from warp_core.interfaces.consistency import MetaStore
+    from warp_core.interfaces.transports import Transport
     from warp_core.metrics import Metrics
     from warp_core.views import Blocks, Files, Objects
 
@@ -24,12 +26,22 @@ class CodecContext:
     arguments: str = ""
 
 
+async def no_transport(name: str) -> Transport:
+    """Stand in where no node is: there are no transports.
+
+    Raises:
+        Unsupported: Always.
+    """
+    raise Unsupported(f'no node is here that could open the transport "{name}"')
+
+
 @dataclass(frozen=True, slots=True)
 class StoreContext:
-    """For stores: relative paths of their configuration start at `data`."""
+    """For stores: relative paths of their configuration start at `data`; `transport` opens a way to other nodes by its name."""
 
     data: Path
     metrics: Metrics
+    transport: Callable[[str], Awaitable[Transport]] = no_transport
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from warp_core.metrics import Metrics
 from warp_core.registry import Entry
 
 from warp_conformance.difference import same
-from warp_conformance.kit import Kit, given, refused, requires
+from warp_conformance.kit import Kit, given, refused, requires, sample_of
 
 Reopen = Callable[[], Awaitable[BlobStore]]
 
@@ -53,7 +53,7 @@ def adopt(entry: Entry[BlobStore]) -> Iterator[tuple[type[Kit], dict[str, Any]]]
 
         async def again() -> BlobStore:
             await stack.aclose()
-            store = entry.build(entry.sampled(tmp_path), StoreContext(tmp_path, Metrics()))
+            store = entry.build(sample_of(entry, tmp_path), StoreContext(tmp_path, Metrics()))
             return await stack.enter_async_context(store)
 
         yield again

@@ -44,6 +44,7 @@ WELL_KNOWN_SECRETS = frozenset(
 def check(settings: Settings, source: Source, registries: Registries) -> None:
     """Note every problem of settings that are complete."""
     _stores(settings, source)
+    _exports(settings, source)
     _listening(settings, source)
     for name, policy in settings.policies.items():
         _policy(settings, source, registries, name, policy)
@@ -58,11 +59,15 @@ def check(settings: Settings, source: Source, registries: Registries) -> None:
 
 def _stores(settings: Settings, source: Source) -> None:
     taken: dict[Path, Keys] = {}
-    for index, part in enumerate(settings.stores):
+    tables: list[tuple[Keys, Part]] = [
+        (("store", index), part) for index, part in enumerate(settings.stores)
+    ]
+    tables += [(("export", index), each.part) for index, each in enumerate(settings.exports)]
+    for table, part in tables:
         written = msgspec.structs.asdict(part.config).get("path")
         if not isinstance(written, str | Path) or not str(written):
             continue
-        here: Keys = ("store", index, "path")
+        here: Keys = (*table, "path")
         path = Path(settings.data, Path(written).expanduser()).resolve()
         if path == settings.data:
             source.problem(
@@ -81,6 +86,31 @@ def _stores(settings: Settings, source: Source) -> None:
                     allowed="one folder for each store, none inside another",
                 )
         taken[path] = here
+
+
+def _exports(settings: Settings, source: Source) -> None:
+    if settings.exports and not settings.peers.listen:
+        source.problem(
+            ("peers", "listen"),
+            "is not said, but [[export]] names a store for other nodes",
+            allowed='an address, such as "10.0.0.1:7400"',
+        )
+    if settings.peers.listen and not settings.exports:
+        source.problem(
+            ("peers", "listen"),
+            "no store is exported",
+            found=settings.peers.listen,
+            allowed="an [[export]] with name, to and path",
+        )
+    names = [export.name for export in settings.exports]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            source.problem(
+                ("export", index, "name"),
+                "is taken by another [[export]]",
+                found=name,
+                allowed="another name",
+            )
 
 
 def _listening(settings: Settings, source: Source) -> None:

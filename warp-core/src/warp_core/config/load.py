@@ -10,7 +10,18 @@ import msgspec
 
 from warp_core.config.checks import check
 from warp_core.config.decode import decode, meant
-from warp_core.config.model import STORES_MAX, Log, Metadata, Node, Part, Policy, Settings
+from warp_core.config.model import (
+    STORES_MAX,
+    Export,
+    Exported,
+    Log,
+    Metadata,
+    Node,
+    Part,
+    Peers,
+    Policy,
+    Settings,
+)
 from warp_core.config.positions import Path as Keys
 from warp_core.config.source import Problem, Source, dotted, read
 from warp_core.config.types import Secret
@@ -24,6 +35,9 @@ TABLES = (
     "store",
     "policy",
     "codecs",
+    "transports",
+    "peers",
+    "export",
     "protocols",
     "services",
     "auth",
@@ -91,6 +105,9 @@ class _Loading:
         protocols = self._protocols(document.get("protocols", None))
         services = self._services(document.get("services", {}))
         codecs = self._codecs(document.get("codecs", {}))
+        transports = self._transports(document.get("transports", {}))
+        peers = decode(source, ("peers",), document.get("peers", {}), Peers)
+        exports = self._exports(document.get("export", []))
         auth = self._auth(document.get("auth", {}))
         root = self._root(environ)
         if node is None or log is None or metadata is None or engine is None or auth is None:
@@ -112,6 +129,9 @@ class _Loading:
             codecs=codecs,
             auth=auth,
             root=root,
+            transports=tuple(transports),
+            peers=peers or Peers(),
+            exports=tuple(exports),
             origins=said,
         )
         if not source.problems:  # what is judged over all tables would only repeat them
@@ -165,7 +185,7 @@ class _Loading:
 
     def _protocols(self, tables: object) -> list[Part]:
         named = self._tables("protocols", {} if tables is None else tables)
-        if self.file is not None and not tables:
+        if self.file is not None and not tables and "export" not in self.source.document:
             installed = ", ".join(f"[protocols.{name}]" for name in self.catalog.names("protocols"))
             self.source.problem(
                 ("protocols",),
@@ -209,6 +229,32 @@ class _Loading:
             if part is not None and enabled:
                 parts.append(part)
         return parts
+
+    def _transports(self, tables: object) -> list[Part]:
+        parts = [
+            self._part("transports", name, ("transports", name), table)
+            for name, table in self._tables("transports", tables).items()
+        ]
+        return [part for part in parts if part is not None]
+
+    def _exports(self, tables: object) -> list[Export]:
+        source = self.source
+        if not isinstance(tables, list) or len(tables) > STORES_MAX:
+            source.problem(
+                ("export",),
+                "is no list of tables",
+                allowed=f"[[export]], once for each store, at most {STORES_MAX}",
+            )
+            return []
+        exports = []
+        for index, table in enumerate(tables):
+            own, rest = _split(table, ("name", "to", "kind"))
+            head = decode(source, ("export", index), own, Exported)
+            if head is not None:
+                part = self._part("stores", head.kind, ("export", index), rest, said="kind")
+                if part is not None:
+                    exports.append(Export(head.name, head.to, part))
+        return exports
 
     def _codecs(self, tables: object) -> dict[str, msgspec.Struct]:
         parts = [

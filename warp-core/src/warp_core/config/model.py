@@ -54,6 +54,22 @@ class Policy(msgspec.Struct, frozen=True):
     verify: Literal["always", "scrub"] = "always"
 
 
+class Peers(msgspec.Struct, frozen=True):
+    """`[peers]`: where other nodes reach the stores that `[[export]]` names."""
+
+    listen: str = ""  # as the transport writes its addresses
+    transport: str = "tcp"
+
+
+class Exported(msgspec.Struct, frozen=True):
+    """`[[export]]`: its other keys are those of a `[[store]]`."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
+    # Nodes that may use it; "*" lets any that the transport lets in.
+    to: Annotated[tuple[str, ...], Meta(min_length=1, max_length=64)]
+    kind: str = "disk"
+
+
 class Listening(msgspec.Struct, frozen=True, kw_only=True):
     """Options of every protocol that listens; a protocol's own `Config` extends it.
 
@@ -78,6 +94,15 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Export:
+    """A store that is other nodes' to use."""
+
+    name: str
+    to: tuple[str, ...]
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that a node is built from. Paths are absolute."""
 
@@ -94,6 +119,9 @@ class Settings:
     codecs: Mapping[str, msgspec.Struct]  # options of those that have a table
     auth: Part
     root: tuple[str, Secret] | None  # from the environment
+    transports: tuple[Part, ...] = ()
+    peers: Peers = field(default_factory=Peers)
+    exports: tuple[Export, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)  # key → where its value comes from
 
     @property

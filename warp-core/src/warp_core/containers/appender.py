@@ -142,6 +142,9 @@ class OpenContainer:
         text = f"{self.wanted} copies are wanted, {made} found a store; {self._fleet.describe_stores()}"
         if errors:
             return Unavailable(f"{text}; {errors[0]}")
+        failing = [slot.name for slot in self._fleet.slots if not self._fleet.healthy(slot)]
+        if failing:
+            return Unavailable(f"{text}; failing: {', '.join(failing)}")
         return NoSpace(text)
 
     async def _add_copy(self, slot: StoreSlot) -> None:

@@ -65,7 +65,7 @@ async def open_node(
     """
     async with AsyncExitStack() as stack:
         data = await stack.enter_async_context(
-            open_data(settings, plugins, replace_stores=replace_stores)
+            open_data(settings, plugins, replace_stores=replace_stores, serve=serve)
         )
         root = root_key(settings.data, settings.root)
         opens = Opens(asyncio.get_running_loop().time)
@@ -89,6 +89,8 @@ async def open_node(
             authenticator,
             root[0],
         )
+        if data.peers:
+            node.endpoints["peers"] = data.peers
         if serve:
             await stack.enter_async_context(_resumed(node))
             await stack.enter_async_context(_services(node))

@@ -19,6 +19,7 @@ from warp_core.interfaces.stores import BlobStore
 from warp_core.layers.metered import MeteredStore
 from warp_core.metrics import Metrics
 from warp_core.node.data_directory import DataDirectory
+from warp_core.node.peers import Transports, exported
 from warp_core.node.superblocks import identify, place
 from warp_core.plugins import Plugins
 
@@ -38,6 +39,7 @@ class Data:
     journal: Journal
     containers: Containers
     metastore: MetaStore
+    peers: str = ""  # where other nodes find what is exported
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +51,17 @@ class Below:
     stores: Sequence[tuple[Part, StoreSlot]]
     journal: Journal
     engine: MetaStore
+    peers: str = ""  # where other nodes find what is exported
 
 
 @asynccontextmanager
 async def open_below(
-    settings: Settings, plugins: Plugins, *, replace_stores: bool = False
+    settings: Settings, plugins: Plugins, *, replace_stores: bool = False, serve: bool = False
 ) -> AsyncIterator[Below]:
     """Open directory, stores and journal, and close them in reverse: for repair, and as the first step of a start.
+
+    With `serve`, other nodes may use what is exported to them from the first moment on: they may be waiting for that before they
+    let this one have theirs.
 
     Raises:
         AlreadyRunning: Another process has the data.
@@ -65,10 +71,16 @@ async def open_below(
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(DataDirectory(settings.data))
         directory.check_engine(settings.engine.name)
+        transports = await stack.enter_async_context(Transports(settings, plugins, metrics))
+        place_for_peers = ""
+        if serve:
+            place_for_peers = await stack.enter_async_context(
+                exported(settings, plugins, transports, metrics)
+            )
         opened: list[tuple[Part, BlobStore]] = []
         for index, part in enumerate(settings.stores):
             entry = plugins.registries["stores"].get(part.name)
-            bare = entry.build(part.config, StoreContext(settings.data, metrics))
+            bare = entry.build(part.config, StoreContext(settings.data, metrics, transports.get))
             try:
                 store = await stack.enter_async_context(MeteredStore(bare, metrics, str(index)))
             except OSError as error:
@@ -97,17 +109,18 @@ async def open_below(
             [(part, slot) for (part, _), slot in zip(opened, slots, strict=True)],
             journal,
             engine.build(settings.engine.config, context),
+            place_for_peers,
         )
 
 
 @asynccontextmanager
 async def open_data(
-    settings: Settings, plugins: Plugins, *, replace_stores: bool = False
+    settings: Settings, plugins: Plugins, *, replace_stores: bool = False, serve: bool = False
 ) -> AsyncIterator[Data]:
     """Open everything below the namespace, and close it in reverse; raises as `open_below`."""
     async with AsyncExitStack() as stack:
         below = await stack.enter_async_context(
-            open_below(settings, plugins, replace_stores=replace_stores)
+            open_below(settings, plugins, replace_stores=replace_stores, serve=serve)
         )
         containers = await stack.enter_async_context(
             Containers(
@@ -129,6 +142,7 @@ async def open_data(
             below.journal,
             containers,
             metastore,
+            below.peers,
         )
 
 

@@ -51,6 +51,10 @@ class Marker(msgspec.Struct, frozen=True):
     engine: str = ""  # that the metadata was committed to, by name; "" before the first start
 
 
+MAY_COME_FIRST = frozenset({LOCK, MARKER, "root.key", "warp.toml", "lost+found", "tls"})
+"""What an operator may have put into the directory before the first start."""
+
+
 class DataDirectory:
     """An exclusively opened data directory. Made where it does not exist; use it as a context manager."""
 
@@ -172,7 +176,7 @@ class DataDirectory:
 
     def _create(self) -> Marker:
         names = {name.removesuffix(".new") for name in os.listdir(self.path)}
-        others = names - {LOCK, MARKER, "root.key", "warp.toml", "lost+found"}
+        others = names - MAY_COME_FIRST
         if others:
             raise StoreFailed(
                 f"{self.path} holds other files ({', '.join(sorted(others)[:3])}) and no WARP data:"

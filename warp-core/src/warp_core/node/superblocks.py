@@ -91,9 +91,9 @@ async def identify(
 
 
 def place(part: Part) -> str:
-    """Return where a store is, as configured, for people."""
+    """Return where a store is, as configured, for people: its path, or what its configuration calls its `place`."""
     fields = msgspec.structs.asdict(part.config)
-    return str(fields.get("path", "") or part.name)
+    return str(fields.get("path", "") or getattr(part.config, "place", "") or part.name)
 
 
 async def _read(part: Part, store: BlobStore) -> Superblock | None:
