@@ -384,6 +384,40 @@ WRONG: list[tuple[str, str, list[str]]] = [
         S + "[policy.x]\ndedup='on'\n",
         ["warp.toml:3: policy.x.dedup", '"off", "volume"'],
     ),
+    ("export is no list", S + "[export]\n", ["warp.toml:2: export", "[[export]]"]),
+    (
+        "export to nobody",
+        S + "[peers]\nlisten='a:1'\n[[export]]\nname='d'\nto=[]\npath='d'\n",
+        ["warp.toml:6: export[0].to", "1"],
+    ),
+    (
+        "export without address",
+        S + "[[export]]\nname='d'\nto=['a']\npath='d'\n",
+        ["warp.toml: peers.listen", "[[export]] names a store", '"10.0.0.1:7400"'],
+    ),
+    (
+        "nothing exported",
+        S + "[peers]\nlisten='a:1'\n",
+        ["warp.toml:3: peers.listen", "no store is exported"],
+    ),
+    (
+        "exports of one name",
+        S
+        + "[peers]\nlisten='a:1'\n"
+        + "[[export]]\nname='d'\nto=['a']\npath='d'\n[[export]]\nname='d'\nto=['a']\npath='e'\n",
+        ["warp.toml:9: export[1].name", "taken by another"],
+    ),
+    (
+        "export of the own store",
+        S
+        + "[peers]\nlisten='a:1'\n[[store]]\npath='d'\n[[export]]\nname='d'\nto=['a']\npath='d'\n",
+        ["warp.toml:9: export[0].path", "same disk space"],
+    ),
+    (
+        "unknown transport",
+        S + "[transports.quic]\n",
+        ["warp.toml:2: transports.quic", "no transports plugin"],
+    ),
     ("log level", S + "[log]\nlevel='loud'\n", ["warp.toml:3: log.level", '"debug", "info"']),
 ]
 
@@ -400,6 +434,17 @@ def test_a_wrong_file_is_told_where_and_what_is_allowed(text: str, parts: list[s
     for part in parts:
         assert part in message
     assert len(message.splitlines()) == len(raised.value.problems) == 1
+
+
+def test_a_node_may_only_export() -> None:
+    settings = loaded(
+        "[peers]\nlisten='a:1'\n[[export]]\nname='d'\nto=['b']\npath='d'\nreserve='1MiB'\n"
+    )
+
+    assert not settings.protocols
+    assert [(each.name, each.to, each.part.name) for each in settings.exports] == [
+        ("d", ("b",), "disk")
+    ]
 
 
 def test_all_problems_are_told_at_once() -> None:
