@@ -54,7 +54,10 @@ def check(folder: Path, wheels: Path, work: Path) -> None:
 
 
 # What a plugin's own tests use besides the kits: clients and oracles, never other plugins of ours.
-TEST_EXTRAS: dict[str, tuple[str, ...]] = {"warp-s3": ("boto3>=1.40",)}
+TEST_EXTRAS: dict[str, tuple[str, ...]] = {
+    "warp-s3": ("boto3>=1.40",),
+    "warp-etcd": ("cryptography>=50",),
+}
 
 
 def main() -> int:

@@ -35,10 +35,17 @@ class Server:
     """One etcd process; it can be killed, stopped for a while and started again on the same data and ports."""
 
     def __init__(
-        self, folder: Path, name: str, client: int, peer: int, cluster: str, *extra: str
+        self,
+        folder: Path,
+        name: str,
+        client: int,
+        peer: int,
+        cluster: str,
+        *extra: str,
+        secure: bool = False,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.endpoint = f"http://127.0.0.1:{client}"
+        self.endpoint = f"{'https' if secure else 'http'}://127.0.0.1:{client}"
         self.peer = f"http://127.0.0.1:{peer}"
         self.folder = folder
         self.process: subprocess.Popen[bytes] | None = None
@@ -95,7 +102,7 @@ class Server:
         raise AssertionError(f"{self.endpoint} does not answer")
 
 
-def make_cluster(folder: Path, size: int, *extra: str) -> list[Server]:
+def make_cluster(folder: Path, size: int, *extra: str, secure: bool = False) -> list[Server]:
     """Start members on free ports, without syncs unless `extra` says otherwise."""
     if shutil.which("etcd") is None:
         pytest.skip("the program etcd is missing: install the package etcd-server")
@@ -106,7 +113,7 @@ def make_cluster(folder: Path, size: int, *extra: str) -> list[Server]:
         f"{name}=http://127.0.0.1:{peer}" for name, peer in zip(names, peers, strict=True)
     )
     servers = [
-        Server(folder / name, name, port, peer, cluster, *extra)
+        Server(folder / name, name, port, peer, cluster, *extra, secure=secure)
         for name, port, peer in zip(names, ports[:size], peers, strict=True)
     ]
     try:
@@ -151,8 +158,8 @@ def new_cluster(tmp_path: Path) -> Iterator[Callable[..., list[Server]]]:
     """Make clusters that only this test uses."""
     made: list[Server] = []
 
-    def make(size: int, *extra: str) -> list[Server]:
-        servers = make_cluster(tmp_path / f"cluster{len(made)}", size, *extra)
+    def make(size: int, *extra: str, secure: bool = False) -> list[Server]:
+        servers = make_cluster(tmp_path / f"cluster{len(made)}", size, *extra, secure=secure)
         made.extend(servers)
         return servers
 

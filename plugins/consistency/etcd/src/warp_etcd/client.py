@@ -49,7 +49,6 @@ class Method(Generic[Answer]):
 
 RANGE = Method("/etcdserverpb.KV/Range", pb.RangeResponse)
 TXN = Method("/etcdserverpb.KV/Txn", pb.TxnResponse)
-DELETE_RANGE = Method("/etcdserverpb.KV/DeleteRange", pb.DeleteRangeResponse)
 COMPACT = Method("/etcdserverpb.KV/Compact", pb.CompactionResponse)
 WATCH = Method("/etcdserverpb.Watch/Watch", pb.WatchResponse)
 LEASE_GRANT = Method("/etcdserverpb.Lease/LeaseGrant", pb.LeaseGrantResponse)

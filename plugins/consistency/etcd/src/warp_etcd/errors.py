@@ -39,10 +39,10 @@ ERRORS: tuple[tuple[str, type[WarpError], str], ...] = (
         PermissionDenied,
         "the user needs a role that may read and write below `prefix`",
     ),
-    ("authentication failed", Unauthenticated, "`user` or `password_file` is wrong"),
+    ("authentication failed", Unauthenticated, "`user` or `password` is wrong"),
     ("invalid auth token", Unauthenticated, ""),
-    ("user name is empty", Unauthenticated, "this etcd wants `user` and `password_file`"),
-    ("user name not found", Unauthenticated, "this etcd wants `user` and `password_file`"),
+    ("user name is empty", Unauthenticated, "this etcd wants `user` and `password`"),
+    ("user name not found", Unauthenticated, "this etcd wants `user` and `password`"),
     ("corrupt", Corrupt, "etcd found that its members differ"),
 )
 

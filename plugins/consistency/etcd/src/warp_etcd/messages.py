@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from warp_core.metadata import prefix_end
-
 from warp_etcd.batch import Plan
 from warp_etcd.layout import Layout, pack_entry, pack_head, pack_row
 from warp_etcd.wire import etcd_pb2 as pb
@@ -98,8 +96,3 @@ def watch(layout: Layout, revision: int) -> pb.WatchRequest:
             key=layout.rows, range_end=layout.log_end, start_revision=revision
         )
     )
-
-
-def everything(layout: Layout) -> pb.DeleteRangeRequest:
-    """Delete all that lies below the prefix."""
-    return pb.DeleteRangeRequest(key=layout.prefix, range_end=prefix_end(layout.prefix))
