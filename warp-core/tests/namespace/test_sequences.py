@@ -151,6 +151,22 @@ KEPT = {
         ("collect", {}),
         ("rollback", {"place": 0, "choice": 0}),
     ],
+    "a clone of a file holds the file that it lies over, not what that borrows": [
+        ("snapshot", {"place": 1}),
+        (
+            "upload",
+            {
+                "place": 1,
+                "which": 4,
+                "parts": [("put", 700, 2, 8), ("put", 3000, 3, 4)],
+                "ends": "complete",
+            },
+        ),
+        ("rename", {"place": 1, "which": 4, "to": 0}),
+        ("clone", {"place": 1, "choice": 1}),
+        ("upload", {"place": 3, "which": 4, "parts": [("copy", 0, 2, 0)], "ends": "complete"}),
+        ("link_or_clone", {"place": 0, "which": 4, "to": 0, "clone": True}),
+    ],
 }
 
 

@@ -443,6 +443,8 @@ class NamespaceFiles(Namer):
                 windowed=True,
                 base=old.revision,
                 cut=-1,
+                lenders=(),  # it refers to what lies below it, and to nothing of that's
+                lent_manifest=False,
                 retain_mode="",
                 retain_until_ns=0,
                 legal_hold=False,
