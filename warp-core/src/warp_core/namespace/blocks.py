@@ -232,7 +232,8 @@ class NamespaceBlocks(Blocks):
         access = Access.READ if read_only else Access.READ | Access.WRITE
         number = await self._files.number(volume)
         owner = Owner(HERE, f"disk {number} {info.ref.inode}".encode())
-        file = await self._files.open(info.ref, owner=owner, access=access, deny=Access.NONE)
+        # Nobody replaces, renames or removes a disk that is in use.
+        file = await self._files.open(info.ref, owner=owner, access=access, deny=Access.DELETE)
         assert isinstance(file, NamespaceFile)
         node = (number, info.ref.inode)
         shared = self._shared.get(node)

@@ -200,6 +200,7 @@ class Content:
         self._partial = False  # a fold broke off: rows may refer to some of what is fresh or dead
         self.last: Position = inode.folded
         self._dirty = False
+        self._in_fold = False
         self._inline_checked = False
         self._fold_lock = asyncio.Lock()
         self._share_lock = asyncio.Lock()
@@ -436,8 +437,8 @@ class Content:
 
     @property
     def dirty(self) -> bool:
-        """Say whether the rows do not tell all yet."""
-        return self._dirty
+        """Say whether the rows do not tell all yet: a fold that is under way has told a part."""
+        return self._dirty or self._in_fold
 
     async def ready(self, length: int = 0) -> None:
         """Make sure that the current revision may be changed and the log has room: called before each change, waits if it must.
@@ -596,12 +597,15 @@ class Content:
                 self._alive,
             )
             self._dead, self._alive, self._dirty, self._cut_at = [], {}, False, END
+            self._in_fold = True
             try:
                 await self._log.flush()
                 await self._fold(state)
             except BaseException:
                 self._unfold(state)
                 raise
+            finally:
+                self._in_fold = False
             self._partial = False
             self.changes = 0
             self._folding = Overlay()

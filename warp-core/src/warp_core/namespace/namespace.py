@@ -17,7 +17,7 @@ from warp_core.namespace import keys
 from warp_core.namespace.changes import Apart, Change, Held, TooDeep
 from warp_core.namespace.ids import Ids
 from warp_core.namespace.leases import FOR_NAMES
-from warp_core.namespace.opens import Opens
+from warp_core.namespace.opens import Access, Opens
 from warp_core.namespace.rows import decode_volume
 from warp_core.namespace.tree import Rows, ViewSource, Volume, VolumeTransaction
 from warp_core.namespace.usage import Usage, decode_usage
@@ -116,6 +116,8 @@ class Namespace:
             while True:
                 if held is not None:
                     assert self.opens is not None
+                    # A disk in use, or a file whose opener denies it, does not lose its name.
+                    self.opens.check_share(held.volume, held.inode, Access.DELETE)
                     await recalled.enter_async_context(
                         self.opens.changing(held.volume, held.inode, FOR_NAMES)
                     )

@@ -1,6 +1,7 @@
 """Blocks: the disk-shaped view. A disk is a regular file marked as one, with a fixed size; NBD, iSCSI and NVMe export it.
 
 File protocols and S3 see the same bytes under the same name, and everybody's leases are called back before a block is written.
+While a disk is open nobody replaces, renames or removes it: a PUT, a rename or an unlink gets Locked.
 
 Durability: what a `write` returned for is durable after `flush`, of whatever connection, or at once with `fua`. Before that a crash
 may lose any of it, block by block, and never mixes two writes within one block of BLOCK bytes.

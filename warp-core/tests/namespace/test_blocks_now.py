@@ -1,0 +1,172 @@
+"""What is done at once, and what waits for a fold that is under way."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import random
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from warp_core.errors import Locked, OutOfRange, ReadOnly
+from warp_core.namespace.leases import Kind
+from warp_core.namespace.objects import NamespaceObjects
+from warp_core.namespace.opens import Node, Owner
+from warp_core.views.objects import Attributes, Digests
+
+_spec = importlib.util.spec_from_file_location(
+    "files_stage_for_blocks", Path(__file__).with_name("files_stage.py")
+)
+_module = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_module)
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+async def stage():
+    async with _module.Stage() as stage:
+        await stage.blocks.create("v", b"a", size=8 * MIB)
+        yield stage
+
+
+@pytest.fixture
+async def disk(stage):
+    disk = await stage.blocks.open("v", b"a", initiator="one")
+    await disk.write(0, b"first")  # the first write sets the file apart
+    yield disk
+    await disk.close()
+
+
+def joined(runs) -> bytes:
+    """Return runs as bytes; fails if they do not touch."""
+    found, at = b"", runs[0][0] if runs else 0
+    for offset, length, data in runs:
+        assert offset == at
+        found += bytes(length) if data is None else bytes(data)
+        at += length
+    return found
+
+
+async def test_now_does_what_waiting_does(stage, disk):
+    rand = random.Random(7)
+    model = bytearray(3 * MIB)
+    model[:5] = b"first"
+    hits = 0
+    for turn in range(400):
+        offset, length = rand.randrange(3 * MIB - 70_000), rand.choice([1, 512, 4096, 65_536])
+        verb = rand.choice(["write", "write", "read", "read", "trim", "fold"])
+        if verb == "write":
+            data = rand.randbytes(length)
+            if not disk.write_now(offset, data):
+                await disk.write(offset, data)
+            model[offset : offset + length] = data
+        elif verb == "trim" and turn % 5 == 0:
+            await disk.trim(offset, length * 20 if turn % 10 else 3 * MIB - offset)
+            end = offset + length * 20 if turn % 10 else 3 * MIB
+            model[offset : min(end, 3 * MIB)] = bytes(min(end, 3 * MIB) - offset)
+        elif verb == "fold" and turn % 20 == 0:
+            await disk.flush()
+            await stage.files.inodes.checkpoint()
+        else:
+            expected = bytes(model[offset : offset + length])
+            runs = disk.read_now(offset, length)
+            if runs is not None:
+                hits += 1
+                assert joined(runs) == expected, f"turn {turn}: {length} bytes at {offset}"
+            assert joined(await disk.read_runs(offset, length)) == expected, f"turn {turn}"
+
+    assert hits > 100
+
+
+async def test_now_knows_the_same_limits(stage, disk):
+    for attempt in (disk.read_now, lambda at, length: disk.write_now(at, bytes(length))):
+        with pytest.raises(OutOfRange):
+            attempt(8 * MIB - 1, 2)
+    reader = await stage.blocks.open("v", b"a", initiator="two", read_only=True)
+    with pytest.raises(ReadOnly):
+        reader.write_now(0, b"x")
+    await reader.close()
+
+
+async def test_a_lease_makes_it_wait(stage, disk):
+    opens = stage.opens
+    client = opens.add_client("reader", tell=lambda lease: None)
+    owner = Owner(client, b"r")
+    info = await stage.files.walk("v", b"a")
+    number = await stage.files.number("v")
+    # A read lease is refused beside a writer, so ask the table itself.
+    opens._leases.grant(Node(number, info.ref.inode), owner, Kind.READ)
+
+    assert disk.read_now(0, 5) is None
+    assert not disk.write_now(0, b"other")
+    opens.drop_client(client)
+
+
+async def test_who_reads_the_rows_waits_for_a_fold_that_is_under_way(stage, disk):
+    """A checkpoint that did not would forget the records of a fold which then is cut short; a GET would see half of it."""
+    inodes = stage.files.inodes
+    info = await stage.files.walk("v", b"a")
+    number = await stage.files.number("v")
+    content = inodes.live(number, info.ref.inode)
+    go = asyncio.Event()
+    real = content._log.flush
+
+    async def slow() -> None:
+        await go.wait()
+        await real()
+
+    await disk.write(0, b"second")
+    content._log.flush = slow
+    fold = asyncio.create_task(content.fold())
+    await asyncio.sleep(0.01)
+    waiting = [
+        asyncio.create_task(inodes.settle(number, info.ref.inode)),
+        asyncio.create_task(inodes.checkpoint()),
+    ]
+    done, _ = await asyncio.wait(waiting, timeout=0.05)
+
+    assert not done
+    go.set()
+    await asyncio.gather(fold, *waiting)
+    assert not content.dirty
+
+
+async def test_many_small_writes_are_folded_beside_further_ones(stage, monkeypatch):
+    from warp_core.namespace import contents
+
+    monkeypatch.setattr(contents, "FRESH_MAX", 50)
+    monkeypatch.setattr(contents, "FRESH_LIMIT", 100)
+    disk = await stage.blocks.open("v", b"a", initiator="one")
+    model = {}
+    for number in range(600):
+        at = number * 7919 % 2000 * 512
+        data = number.to_bytes(4, "big") * 128
+        if not disk.write_now(at, data):
+            await disk.write(at, data)
+        if number % 40 == 0:
+            await asyncio.sleep(0)
+        model[at] = data
+
+    for at, data in model.items():
+        assert joined(await disk.read_runs(at, 512)) == data
+    info = await stage.files.walk("v", b"a")
+    content = stage.files.inodes.live(await stage.files.number("v"), info.ref.inode)
+    assert len(content._fresh) <= 100
+    with suppress(Exception):
+        await content._background
+    await disk.close()
+
+
+async def test_a_disk_in_use_keeps_its_name(stage, disk):
+    objects = NamespaceObjects(stage.namespace)
+
+    def put():
+        return objects.put("v", b"a", b"other", Attributes(), Digests(etag="0" * 32))
+
+    for attempt in (put, lambda: objects.delete("v", b"a")):
+        with pytest.raises(Locked):
+            await attempt()
+    assert bytes(await disk.read(0, 5)) == b"first"
+    await disk.close()
+    await put()
