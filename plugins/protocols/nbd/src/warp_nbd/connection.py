@@ -102,6 +102,7 @@ class Connection(asyncio.BufferedProtocol):
         )
         self._over: asyncio.Future[None] | None = None
         self._reading = True
+        self._switching = False
         self._short = False  # a large payload waits for memory
         self._ended = False  # no more requests are taken
         self._lost = False
@@ -229,7 +230,7 @@ class Connection(asyncio.BufferedProtocol):
         """Go on inside TLS, once the client begins it."""
         context = self._server.tls
         assert context is not None
-        self._reader = None
+        self._switching = True  # what arrives meanwhile must not pause the transport below TLS
         try:
             transport = await self._server.loop.start_tls(
                 self._transport,
@@ -241,8 +242,12 @@ class Connection(asyncio.BufferedProtocol):
             )
         except (OSError, TimeoutError) as error:
             _log.info("TLS failed", peer=self.peer, error=str(error))
+            self._lost = True  # asyncio tells nobody when a handshake fails
             raise ConnectionLost from error
+        finally:
+            self._switching = False
         if transport is None:
+            self._lost = True
             raise ConnectionLost
         self._transport = transport
         self._transport.set_write_buffer_limits(high=OUT_MAX)
@@ -346,6 +351,8 @@ class Connection(asyncio.BufferedProtocol):
                 and len(self._tasks) < PENDING_MAX
                 and not self._ended
             )
+        if self._switching:
+            return
         if wanted != self._reading and not self._transport.is_closing():
             self._reading = wanted
             if wanted:
