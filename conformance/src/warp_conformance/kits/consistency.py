@@ -79,8 +79,8 @@ def adopt(entry: Entry[MetaStore]) -> Iterator[tuple[type[Kit], dict[str, Any]]]
                     metrics=Metrics(),
                     monotonic=time.monotonic,
                 )
-                store = entry.build(entry.sampled(tmp_path), context)
                 try:
+                    store = entry.build(entry.sampled(tmp_path), context)
                     entered = await stack.enter_async_context(store)
                 except PluginError as error:  # a program that it runs is not installed
                     pytest.skip(str(error))

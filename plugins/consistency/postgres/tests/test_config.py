@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from warp_core.errors import ConfigError
 from warp_postgres.config import Config
@@ -40,12 +42,13 @@ def test_servers_elsewhere_are_verified_unless_told(url: str, mode: str) -> None
         ({"schema": "warp; drop"}, "schema"),
         ({"schema": "pg_warp"}, "schema"),
         ({"certificate": "a"}, "key"),
+        ({"timeout": 20.0}, "history"),
         ({"tls": "disable", "authority": "a"}, "tls"),
     ],
 )
-def test_what_cannot_be_used_is_named(options: dict[str, str], says: str) -> None:
+def test_what_cannot_be_used_is_named(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says) as raised:
-        Config(**options)  # type: ignore[arg-type]
+        Config(**options)
 
     assert "secret" not in str(raised.value)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -38,7 +40,7 @@ from warp_postgres.engine import Postgres
 from warp_postgres.errors import Lost
 from warp_postgres.schema import statements
 from warp_postgres.server import Line
-from warp_postgres.throwaway import Throwaway
+from warp_postgres.throwaway import PACKAGE, Throwaway, programs
 
 SEED = int(os.environ.get("WARP_TEST_SEED", "0")) or random.randrange(1 << 30)
 
@@ -516,7 +518,7 @@ async def test_nodes_that_start_at_once_make_one_store(config: Config, tmp_path:
 async def test_what_is_forgotten_is_refused_and_never_misread(
     config: Config, tmp_path: Path
 ) -> None:
-    config = msgspec.structs.replace(config, history=Duration(0.0))
+    config = msgspec.structs.replace(config, history=Duration(3.0), timeout=Duration(0.75))
     clock_s = 0.0  # of the views: they do not get old by it
     async with Postgres(config, folder=tmp_path, monotonic=lambda: clock_s) as store:
         since = await put(store, b"k", b"1")
@@ -557,3 +559,68 @@ async def test_a_closed_engine_refuses(config: Config, tmp_path: Path) -> None:
     for call in (view.get(b"k"), put(store, b"k")):
         with pytest.raises(Unavailable):
             await call
+
+
+# TLS ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    """Return a folder with a server's certificate and the authority that signed it."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs Debian's package openssl")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    new = ("req", "-newkey", "rsa:2048", "-nodes", "-sha256")
+    openssl(*new, "-x509", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=authority")
+    openssl(*new, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost")
+    (tmp_path / "names").write_text("subjectAltName=DNS:localhost")
+    signing = "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -set_serial 1 -extfile names"
+    openssl(*signing.split(), "-out", "server.pem")
+    return tmp_path
+
+
+async def test_a_server_is_verified_by_name_and_authority(certificates: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    if programs() is None:
+        pytest.skip(f"needs Debian's package {PACKAGE}")
+    server = Throwaway(f"port={port}", "listen_addresses=127.0.0.1")
+    try:
+        server.create()
+        for name in ("server.pem", "server.key"):
+            shutil.copy(certificates / name, server.folder / "data" / name)
+            shutil.chown(server.folder / "data" / name, server.folder.owner())
+            (server.folder / "data" / name).chmod(0o600)
+        settings = server.folder / "data" / "postgresql.auto.conf"
+        settings.write_text("ssl=on\nssl_cert_file='server.pem'\nssl_key_file='server.key'\n")
+        server.start(wait=False)
+        by_name = f"postgresql://warp@localhost:{port}/postgres"
+        by_address = f"postgresql://warp@127.0.0.1:{port}/postgres"
+        trusted = Config(url=by_name, tls="verify-full", authority="ca.pem")
+        async with Postgres(trusted, folder=certificates) as store:
+            assert await put(store, b"k") == 1
+        strange = await refused(Config(url=by_name, tls="verify-full"), certificates)
+        misnamed = await refused(
+            Config(url=by_address, tls="verify-full", authority="ca.pem"), certificates
+        )
+        async with Postgres(
+            Config(url=by_address, tls="verify-ca", authority="ca.pem"), folder=certificates
+        ) as store:
+            assert await get(store, b"k") == b"v"
+        async with Postgres(Config(url=by_address, tls="require"), folder=certificates) as store:
+            assert await get(store, b"k") == b"v"
+        settings.write_text("ssl=off\n")
+        server.kill()
+        server.start(wait=False)
+        bare = await refused(Config(url=by_address, tls="require"), certificates)
+    finally:
+        server.stop()
+
+    assert "`authority`" in strange
+    assert "127.0.0.1" in misnamed
+    assert 'tls = "disable"' in bare, bare
+    assert not [message for message in (strange, misnamed, bare) if "\n" in message]

@@ -20,6 +20,7 @@ from warp_core.errors import Conflict, WarpError
 from warp_core.interfaces.consistency import Commit, KeyCheck
 from warp_core.metadata.counters import merged
 
+VERSION_MAX = 2**63 - 1  # of a bigint
 _STAMP = Struct(">Q")
 _ALL_ONES = 2**64 - 1
 
@@ -90,7 +91,7 @@ def questions(commits: Iterable[Commit]) -> Questions:
             else:
                 asked.starts.append(check.start)
                 asked.ends.append(check.end)
-                asked.seen.append(check.version)
+                asked.seen.append(min(check.version, VERSION_MAX))
         for merge in commit.merges:
             merging[merge.key] = None
         asked.requests.append(commit.request_id)

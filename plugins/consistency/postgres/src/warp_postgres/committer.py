@@ -158,7 +158,10 @@ class Committer:
             return await self._once(batch, deadline_s)
         finally:
             if got and line.connected:
-                await line.fetch("SELECT pg_advisory_unlock($1)", (self._turn,), deadline_s)
+                try:
+                    await line.fetch("SELECT pg_advisory_unlock($1)", (self._turn,), deadline_s)
+                except (Lost, Raced, WarpError):
+                    line.drop()  # the lock ends with the session
 
     async def _once(self, batch: list[Request], deadline_s: float) -> bool:
         """Try once; say whether it was settled, else another node was faster."""

@@ -55,6 +55,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ValueError("password_file: either it or password")
         if not SCHEMA.fullmatch(self.schema) or self.schema.startswith("pg_"):
             raise ValueError("schema: small letters, digits and _ are needed, at most 48, no pg_")
+        if self.history < 4 * self.timeout:
+            raise ValueError(
+                "history: at least four times timeout, as commits are asked for that long"
+            )
         if bool(self.certificate) != bool(self.key):
             raise ValueError("certificate: it comes with a key, and a key with it")
         if self.tls == "disable" and (self.authority or self.certificate):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import TracebackType
@@ -148,28 +149,31 @@ class Postgres(MetaStore):
         return int(row[1])
 
     async def _prune(self) -> None:
-        """Forget what is older than `history`, again and again; every node does, and whoever comes first."""
+        """Forget what this node saw as the newest `history` ago, again and again; every node does, whoever comes first.
+
+        It is timed by the node's own monotonic clock: nobody's clock that jumps makes anything be forgotten early.
+        """
         line = Line(self._server)
         clock = asyncio.get_running_loop().time
+        seen: deque[tuple[float, int]] = deque()
+        due = 0
         try:
             while True:
                 await asyncio.sleep(PRUNE_S)
                 try:
-                    while await self._prune_some(line, clock() + self._server.timeout_s):
-                        pass
+                    deadline_s = clock() + self._server.timeout_s
+                    head, horizon = (await line.fetch(self._sql.extent, (), deadline_s))[0]
+                    seen.append((clock(), head))
+                    while seen and seen[0][0] <= clock() - self._config.history:
+                        due = seen.popleft()[1]
+                    while horizon < due:
+                        horizon = min(due, horizon + PRUNE_VERSIONS)
+                        deadline_s = clock() + self._server.timeout_s
+                        await line.fetch(self._sql.prune, (horizon,), deadline_s)
                 except (Lost, Raced, WarpError) as error:
                     _log.debug("what is old is forgotten later: %s", error)
         finally:
             await line.close()
-
-    async def _prune_some(self, line: Line, deadline_s: float) -> bool:
-        """Forget some; say whether there may be more."""
-        arguments = (float(self._config.history), PRUNE_VERSIONS)
-        rows = await line.fetch(self._sql.prunable, arguments, deadline_s)
-        if rows[0][0] is None:
-            return False
-        await line.fetch(self._sql.prune, (rows[0][0],), deadline_s)
-        return True
 
     def view(self) -> View:
         """See `MetaStore.view`."""

@@ -4,7 +4,7 @@
  head      version                                 of the newest commit; every commit replaces it, so commits form one line
  rows      key → version, value                    what is there now
  past      version, key → was_version, was_value   every change of the last minute, with what it replaced
- commits   version → request, at                   the same minute's commits, so that none is applied twice
+ commits   version → request                       the same minute's commits, so that none is applied twice
  horizon   version                                 up to which past and commits are forgotten
  leases    name → holder, token, ends
 ```
@@ -63,8 +63,7 @@ def create(schema: str, *, tuned: bool) -> tuple[str, ...]:
             PRIMARY KEY (version, key)) {churned}""",
         f"""CREATE TABLE IF NOT EXISTS {schema}.commits (
             version bigint PRIMARY KEY,
-            request bytea NOT NULL UNIQUE,
-            at timestamptz NOT NULL DEFAULT clock_timestamp()) {churned}""",
+            request bytea NOT NULL UNIQUE) {churned}""",
         f"""CREATE TABLE IF NOT EXISTS {schema}.leases (
             name text PRIMARY KEY,
             holder text NOT NULL,
@@ -90,7 +89,7 @@ class Statements:
     apply: str
     fence: str
     applied: str
-    prunable: str
+    extent: str
     prune: str
     grant: str
     holder: str
@@ -188,11 +187,7 @@ def statements(schema: str, *, notify: bool) -> Statements:
         # After it, no statement that was sent before it and had not arrived can be applied any more.
         fence=f"UPDATE {schema}.head SET version = version + 1 RETURNING version",
         applied=f"SELECT request, version FROM {schema}.commits WHERE request = ANY($1::bytea[])",
-        # $1 seconds, $2 versions at most: the newest version that is old enough to be forgotten.
-        prunable=f"""
-            SELECT max(commits.version) FROM {schema}.commits, {schema}.horizon
-            WHERE commits.version <= horizon.version + $2
-            AND commits.at < clock_timestamp() - make_interval(secs => $1)""",
+        extent=f"SELECT head.version, horizon.version FROM {schema}.head, {schema}.horizon",
         prune=f"""
             WITH moved AS (
                 UPDATE {schema}.horizon SET version = $1 WHERE version < $1 RETURNING version

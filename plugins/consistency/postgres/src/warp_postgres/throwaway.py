@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from warp_core.errors import Unavailable
+from warp_core.errors import PluginError, Unavailable
 
 from warp_postgres.config import Config
 
@@ -48,7 +48,7 @@ class Throwaway:
     ) -> None:
         where = programs()
         if where is None:
-            raise Unavailable(f"no PostgreSQL server is installed: apt-get install {PACKAGE}")
+            raise PluginError(f"no PostgreSQL server is installed: apt-get install {PACKAGE}")
         self._programs = where
         self._settings = settings
         self._environment = {**os.environ, **(faults or {})}  # of the server itself
@@ -59,7 +59,7 @@ class Throwaway:
             try:
                 user = pwd.getpwnam(USER)
             except KeyError:
-                raise Unavailable(
+                raise PluginError(
                     f'PostgreSQL refuses root, and there is no user "{USER}"'
                 ) from None
             os.chown(self.folder, user.pw_uid, user.pw_gid)

@@ -14,6 +14,7 @@ from warp_core.errors import Expired, Unavailable, WarpError
 from warp_core.interfaces.consistency import Change
 from warp_core.metadata.keys import prefix_end
 
+from warp_postgres.batch import VERSION_MAX
 from warp_postgres.errors import Lost
 from warp_postgres.schema import Statements, channel
 from warp_postgres.server import BACKOFF_FIRST_S, BACKOFF_MAX_S, Line, Server
@@ -67,6 +68,7 @@ class Watching:
     async def watch(self, prefix: bytes, since: int) -> AsyncIterator[Change]:
         """See `MetaStore.watch`."""
         end = prefix_end(prefix)
+        since = min(since, VERSION_MAX)
         poll_s = POLL_BLIND_S if self._server.kind == "cockroach" else POLL_S
         self._wanted.set()
         while True:
