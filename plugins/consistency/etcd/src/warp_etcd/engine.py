@@ -79,6 +79,7 @@ class Etcd(MetaStore):
                 serializable=config.reads == "serializable",
                 monotonic=clock,
             )
+            stack.push_async_callback(self._reader.close)
             self._leases = Leases(client, self._layout, timeout_s=timeout_s, monotonic=clock)
             stack.push_async_callback(self._leases.close)
             space = Space(client, self._committer, int(config.quota), own=not config.endpoints)

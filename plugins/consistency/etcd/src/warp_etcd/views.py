@@ -11,16 +11,18 @@ import asyncio
 from collections.abc import Callable
 from weakref import WeakSet
 
-from warp_core.errors import Expired
+from warp_core.errors import Expired, WarpError
 from warp_core.interfaces.consistency import SCAN_MAX, VIEW_MAX_S, Row, View
 
 from warp_etcd import messages
 from warp_etcd.client import RANGE, TXN, Client
 from warp_etcd.errors import Behind
+from warp_etcd.lanes import Lane
 from warp_etcd.layout import Layout, unpack_head, unpack_row
 from warp_etcd.past import Past
 from warp_etcd.wire import etcd_pb2 as pb
 
+GETS_MAX = 100  # rows asked for at once: etcd's limit is 128 operations
 PROBE = 64  # keys more than wanted that one look for the end of a range may find
 
 
@@ -42,6 +44,8 @@ class Reader:
         self.serializable = serializable
         self.monotonic = monotonic
         self.unfixed: WeakSet[EtcdView] = WeakSet()
+        self.now = Lane(self._get_now, most=GETS_MAX)
+        self.then = Lane(self._get_then, most=GETS_MAX)
 
     def view(self) -> View:
         """Take a view."""
@@ -52,6 +56,44 @@ class Reader:
     async def fix_all(self) -> None:
         """Fix the views that have read nothing yet."""
         await asyncio.gather(*(view.fix() for view in list(self.unfixed)))
+
+    async def close(self) -> None:
+        """End the reads that are on their way."""
+        await asyncio.gather(self.now.close(), self.then.close())
+
+    async def _get_now(
+        self, requests: list[pb.RangeRequest]
+    ) -> list[tuple[int, int, pb.RangeResponse]]:
+        """Answer the first reads of several views: they share the moment."""
+        revision, version, found = await self.moment(*requests)
+        return [(revision, version, each) for each in found]
+
+    async def _get_then(
+        self, requests: list[pb.RangeRequest]
+    ) -> list[pb.RangeResponse | WarpError]:
+        """Answer reads of any revisions."""
+        if len(requests) == 1:
+            return [await self._get_alone(requests[0])]
+        try:
+            answer = await self.client.call(TXN, messages.read(*requests))
+        except (Behind, Expired):  # some of them; each is told its own
+            return await asyncio.gather(*map(self._get_alone, requests))
+        return [op.response_range for op in answer.responses]
+
+    async def _get_alone(self, request: pb.RangeRequest) -> pb.RangeResponse | WarpError:
+        try:
+            return await self.at_revision(request)
+        except WarpError as error:
+            return error
+
+    async def at_revision(self, request: pb.RangeRequest) -> pb.RangeResponse:
+        """Answer a read of a revision; what was there never changes, so any member may."""
+        request.serializable = True
+        try:
+            return await self.client.call(RANGE, request)
+        except Behind:
+            request.serializable = False
+            return await self.client.call(RANGE, request)
 
     async def moment(self, *ranges: pb.RangeRequest) -> tuple[int, int, list[pb.RangeResponse]]:
         """Read now; return the revision, the version, and what was asked for."""
@@ -83,7 +125,7 @@ class EtcdView(View):
     async def get(self, key: bytes) -> tuple[bytes, int] | None:
         """See `View.get`."""
         reader = self._reader
-        found = await self._read(messages.get(reader.layout.row(key)))
+        found = await self._read(messages.get(reader.layout.row(key)), small=True)
         if not found.kvs:
             reader.past.saw(key, 0, self.version)
             return None
@@ -122,40 +164,52 @@ class EtcdView(View):
 
     # Moments ----------------------------------------------------------------------------------------
 
-    async def _read(self, request: pb.RangeRequest) -> pb.RangeResponse:
+    async def _read(self, request: pb.RangeRequest, *, small: bool = False) -> pb.RangeResponse:
+        """Answer at the view's moment; what is `small` may travel with others."""
         if not self._revision:
-            found = await self._first(request)
+            found = await self._first(request, small=small)
             if found is not None:
                 return found
         reader = self._reader
         request.revision = self._revision
-        request.serializable = True  # what was at a revision never changes
         try:
-            return await reader.client.call(RANGE, request)
-        except Behind:
-            request.serializable = False
-            return await reader.client.call(RANGE, request)
+            if not small:
+                return await reader.at_revision(request)
+            request.serializable = True
+            told = await reader.then.ask(request)
+            if isinstance(told, WarpError):
+                raise told
+            return told
         except Expired as error:
             age_s = reader.monotonic() - self._taken_s
             raise Expired(
                 f"view taken {age_s:.1f} s ago (VIEW_MAX {VIEW_MAX_S} s): {error}"
             ) from error
 
-    async def _first(self, *ranges: pb.RangeRequest) -> pb.RangeResponse | None:
+    async def _first(
+        self, request: pb.RangeRequest | None = None, *, small: bool = False
+    ) -> pb.RangeResponse | None:
         """Fix the moment by reading; return what was read, or None if another task was faster."""
         if self._fixing is None:
             self._fixing = asyncio.Lock()
         async with self._fixing:
             if self._revision:
                 return None
-            self._reader.unfixed.discard(self)
+            reader = self._reader
+            reader.unfixed.discard(self)
+            found: pb.RangeResponse | None = None
             try:
-                revision, version, found = await self._reader.moment(*ranges)
+                if request is not None and small:
+                    revision, version, found = await reader.now.ask(request)
+                elif request is not None:
+                    revision, version, (found,) = await reader.moment(request)
+                else:
+                    revision, version, _ = await reader.moment()
             except BaseException:
-                self._reader.unfixed.add(self)
+                reader.unfixed.add(self)
                 raise
             self._revision, self.version = revision, version
-            return found[0] if found else None
+            return found
 
     # Scans ------------------------------------------------------------------------------------------
 
