@@ -41,6 +41,10 @@ class CountingView(View):
         self._count.gets += 1
         return await self._view.get(key)
 
+    def get_now(self, key):
+        self._count.gets += 1
+        return self._view.get_now(key)
+
     async def scan(self, start, end, *, limit=1000, reverse=False):
         found = await self._view.scan(start, end, limit=limit, reverse=reverse)
         self._count.scans += 1

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 
 import pytest
 from warp_core.errors import IsDeleteMarker, NotFound, PreconditionFailed
 from warp_core.namespace import keys
+from warp_core.namespace.changes import Change
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.objects import NamespaceObjects
 from warp_core.namespace.rows import FILE, MARKER, decode_name
@@ -280,3 +282,21 @@ async def test_decoded_objects_are_bounded(
         await put(objects, b"%d" % number)
         assert objects.head_now("v", b"%d" % number) is not None
     assert len(objects._known) <= 3
+
+
+async def test_a_change_leaves_nothing_for_the_collector(objects: NamespaceObjects) -> None:
+    await put(objects, b"d/k")
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(50):
+            await put(objects, b"d/%d" % number)
+            await put(objects, b"d/%d" % number)
+            await objects.delete("v", b"d/%d" % number)
+            await objects.copy("v", b"d/k", "v", b"d/copy")
+
+        left = [one for one in gc.get_objects() if isinstance(one, Change)]
+
+        assert left == []
+    finally:
+        gc.enable()

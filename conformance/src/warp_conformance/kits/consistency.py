@@ -835,7 +835,7 @@ class MetaStoreKit(Kit, kit=True):
         view = subject.view()
         second_version = await put(subject, b"k", b"2")
         assert subject.get_now(b"k") == (b"2", second_version)
-        assert await view.get(b"k") == (b"1", first_version)
+        assert await view.get(b"k") == view.get_now(b"k") == (b"1", first_version)
         view.close()
         await put(subject, b"k", None)
         assert subject.get_now(b"k") is None

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
+import msgspec
+
 from warp_core.errors import Unsupported
 
 KEY_MAX = 480  # bytes; LMDB keeps 511, and an engine may add a short prefix of its own
@@ -78,8 +80,7 @@ class Stamp(NamedTuple):
     descending: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(msgspec.Struct, frozen=True, gc=False):
     """One atomic change: applied whole if every check holds, else not at all."""
 
     checks: Sequence[KeyCheck | RangeCheck] = ()
@@ -115,7 +116,7 @@ class MetaCapabilities:
     watch: bool = False
     lease: bool = False
     shared: bool = False  # several nodes may use it at once
-    immediate: bool = False  # `get_now` answers
+    immediate: bool = False  # `get_now` answers, the engine's and that of its views
     rebuild: bool = (
         False  # what it answers reads from can be checked against what it logged, and made anew
     )
@@ -134,6 +135,15 @@ class View(ABC):
         Raises:
             Expired: The view is too old.
         """
+
+    def get_now(self, key: bytes) -> tuple[bytes, int] | None:
+        """Return what `get` does without waiting.
+
+        Raises:
+            Expired: The view is too old.
+            Unsupported: Without the engine's capability `immediate`.
+        """
+        raise Unsupported("this engine does not answer without waiting")
 
     @abstractmethod
     async def scan(

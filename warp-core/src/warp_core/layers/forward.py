@@ -221,6 +221,9 @@ class _ViewLayer(View):
     async def get(self, key: bytes) -> tuple[bytes, int] | None:
         return await self.layer._call("get", lambda: self.inner.get(key))
 
+    def get_now(self, key: bytes) -> tuple[bytes, int] | None:
+        return super().get_now(key)
+
     async def scan(
         self, start: bytes, end: bytes, *, limit: int = SCAN_MAX, reverse: bool = False
     ) -> list[Row]:

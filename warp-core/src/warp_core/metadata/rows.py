@@ -497,6 +497,10 @@ class RowsView(View):
         """See `View.get`."""
         return self._rows.get(key, self.version)
 
+    def get_now(self, key: bytes) -> tuple[bytes, int] | None:
+        """See `View.get_now`."""
+        return self._rows.get(key, self.version)
+
     async def scan(
         self, start: bytes, end: bytes, *, limit: int = SCAN_MAX, reverse: bool = False
     ) -> list[Row]:

@@ -59,10 +59,21 @@ class Transaction:
     with`): its view holds back checkpoints.
     """
 
-    __slots__ = ("_merges", "_ranges", "_reads", "_stamps", "_store", "_view", "_writes", "version")
+    __slots__ = (
+        "_immediate",
+        "_merges",
+        "_ranges",
+        "_reads",
+        "_stamps",
+        "_store",
+        "_view",
+        "_writes",
+        "version",
+    )
 
     def __init__(self, store: MetaStore) -> None:
         self._store = store
+        self._immediate = store.capabilities.immediate
         self._view: View | None = None
         self._reads: dict[bytes, int] = {}
         self._ranges: list[RangeCheck] = []
@@ -84,7 +95,7 @@ class Transaction:
         view = self._view
         if view is None:
             view = self._view = self._store.view()
-        row = await view.get(key)
+        row = view.get_now(key) if self._immediate else await view.get(key)
         if row is None:
             value = None
             if checked:

@@ -316,7 +316,7 @@ class VolumeTransaction:
         self._txn = txn
         self._prefix = volume.prefix
         self._own = LiveRows(txn, volume.prefix)
-        self._rows = volume.rows(txn)
+        self._rows: Rows = volume.rows(txn) if volume.bases else self._own
         self._bases = volume.bases
         self.volume = volume
         self.newest = volume.row.newest
