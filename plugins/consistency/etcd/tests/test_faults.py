@@ -16,6 +16,7 @@ import pytest
 from warp_core.errors import Ambiguous, NoSpace, Unavailable
 from warp_core.interfaces.consistency import SCAN_MAX, VALUE_MAX, Commit, Merge, Write
 from warp_core.metadata import counters
+from warp_core.metrics import Metrics
 from warp_etcd import engine
 from warp_etcd.client import COMPACT, STATUS
 from warp_etcd.config import Config
@@ -301,13 +302,13 @@ async def test_near_the_quota_deletes_have_room(
 ) -> None:
     async with Etcd(config(one_member, prefix=prefix), tmp_path) as store:
         await store.commit(Commit(writes=[Write(b"k", b"v")]))
-        await Space(store._client, store._committer, 1000, own=False).look()
+        await Space(store._client, store._committer, 1000, own=False, metrics=Metrics()).look()
         with pytest.raises(NoSpace):
             await store.commit(Commit(writes=[Write(b"k", b"w")]))
         await store.commit(Commit(writes=[Write(b"k", None)], merges=[Merge(b"n", add=(-1,))]))
         assert await store.view().get(b"k") is None
 
-        await Space(store._client, store._committer, 1 << 40, own=False).look()
+        await Space(store._client, store._committer, 1 << 40, own=False, metrics=Metrics()).look()
         await store.commit(Commit(writes=[Write(b"k", b"w")]))
 
 

@@ -20,7 +20,7 @@ def build(config: Config, context: MetaContext) -> Etcd:
     """Make the engine."""
     from warp_etcd.engine import Etcd
 
-    return Etcd(config, context.data, monotonic=context.monotonic)
+    return Etcd(config, context.data, monotonic=context.monotonic, metrics=context.metrics)
 
 
 @hookimpl

@@ -19,6 +19,7 @@ from warp_core.errors import Ambiguous, Busy, Corrupt, StoreFailed, Unavailable,
 from warp_core.interfaces.consistency import Commit
 from warp_core.logs import get as get_log
 from warp_core.metadata.limits import REQUEST_ID_SIZE, check_limits
+from warp_core.metrics import Metrics
 
 from warp_etcd import messages
 from warp_etcd.batch import Pending, Plan, Room, plan
@@ -51,6 +52,7 @@ class Committer:
         *,
         timeout_s: float,
         monotonic: Callable[[], float],
+        metrics: Metrics,
     ) -> None:
         self.past = Past()
         self._client = client
@@ -63,6 +65,13 @@ class Committer:
         self._calls = 0  # of etcd, begun
         self._fresh = 0  # everything that was applied before this call began is known
         self._closed = False
+        self._batches = metrics.counters(
+            "warp_etcd_batches_total", "Batches of commits sent to etcd", labels=("outcome",)
+        )
+        self._commits = metrics.counter("warp_etcd_commits_total", "Commits that etcd applied")
+        metrics.gauge(
+            "warp_etcd_commits_waiting", "Commits not applied yet", lambda: len(self._waiting)
+        )
         self.refuse: WarpError | None = None  # why rows are not set for now: there is no space
 
     async def begin(self) -> None:
@@ -169,14 +178,18 @@ class Committer:
         except (Unavailable, asyncio.CancelledError):
             for pending, _ in made.members:
                 pending.sent = True
+            self._batches.labels("unclear").add()
             raise
         if answer.succeeded:
             past.applied(tuple(made.commits), answer.header.revision, now, made.counters)
             past.forget(cut)
+            self._batches.labels("applied").add()
+            self._commits.add(len(made.commits))
             for pending, version in made.members:
                 _tell(pending, version)
             self._settle()
         else:
+            self._batches.labels("lost").add()  # another node was faster
             await self._absorb(answer, now)
         self._fresh = call
 
@@ -203,10 +216,9 @@ class Committer:
             for key, response in zip(keys, list(answer.responses)[2:], strict=True):
                 kvs = response.response_range.kvs
                 value, version = unpack_row(kvs[0].value) if kvs else (None, 0)
+                self.past.saw(key, version, moment)
                 if wanted[key]:
                     self.past.saw_counter(key, value, moment)
-                else:
-                    self.past.saw(key, version, moment)
 
     async def _absorb(self, answer: pb.TxnResponse, now: float) -> int:
         """Learn from an answer that begins with head and log; return the version of its moment."""

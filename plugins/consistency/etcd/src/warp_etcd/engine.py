@@ -18,6 +18,7 @@ from warp_core.interfaces.consistency import (
     MetaStore,
     View,
 )
+from warp_core.metrics import Metrics
 
 from warp_etcd import cluster
 from warp_etcd.client import Access, Client
@@ -42,6 +43,7 @@ class Etcd(MetaStore):
         data: Path,
         *,
         monotonic: Callable[[], float] = time.monotonic,
+        metrics: Metrics | None = None,
     ) -> None:
         self.capabilities = MetaCapabilities(
             durable=True,
@@ -53,6 +55,7 @@ class Etcd(MetaStore):
         self._config = config
         self._data = data
         self._monotonic = monotonic
+        self._metrics = metrics or Metrics()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -69,7 +72,12 @@ class Etcd(MetaStore):
             self._layout = Layout(config.prefix)
             room = await cluster.check(client, self._layout, until=clock() + START_S)
             self._committer = Committer(
-                client, self._layout, room, timeout_s=timeout_s, monotonic=clock
+                client,
+                self._layout,
+                room,
+                timeout_s=timeout_s,
+                monotonic=clock,
+                metrics=self._metrics,
             )
             await self._committer.begin()
             self._reader = Reader(
@@ -82,7 +90,13 @@ class Etcd(MetaStore):
             stack.push_async_callback(self._reader.close)
             self._leases = Leases(client, self._layout, timeout_s=timeout_s, monotonic=clock)
             stack.push_async_callback(self._leases.close)
-            space = Space(client, self._committer, int(config.quota), own=not config.endpoints)
+            space = Space(
+                client,
+                self._committer,
+                int(config.quota),
+                own=not config.endpoints,
+                metrics=self._metrics,
+            )
             await stack.enter_async_context(space)
             await stack.enter_async_context(self._committer)
             self._stack = stack.pop_all()

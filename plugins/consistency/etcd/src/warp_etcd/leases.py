@@ -140,7 +140,7 @@ class Leases:
             if self._held.get(lease.name) is held:
                 del self._held[lease.name]
             raise _ended(lease)
-        held.until_s = max(held.until_s, began_s + lease.ttl_s)
+        held.until_s = max(held.until_s, began_s + held.lease.ttl_s)
         return held.lease
 
     async def _keep_alive(self, etcd_id: int) -> int:

@@ -8,6 +8,7 @@ from typing import Self
 
 from warp_core.errors import NoSpace, WarpError
 from warp_core.logs import get as get_log
+from warp_core.metrics import Metrics
 
 from warp_etcd import cluster
 from warp_etcd.client import ALARM, DEFRAGMENT, Client
@@ -25,11 +26,15 @@ log = get_log("warp_etcd")
 class Space:
     """Looks now and then while it is entered; a member of our own (`own`) is defragmented and its alarm disarmed."""
 
-    def __init__(self, client: Client, committer: Committer, quota: int, *, own: bool) -> None:
+    def __init__(
+        self, client: Client, committer: Committer, quota: int, *, own: bool, metrics: Metrics
+    ) -> None:
         self._client = client
         self._committer = committer
         self._quota = quota
         self._own = own
+        self._size = metrics.gauge("warp_etcd_database_bytes", "Size of etcd's fullest database")
+        metrics.gauge("warp_etcd_quota_bytes", "What it may grow to", lambda: float(quota))
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -61,6 +66,7 @@ class Space:
         if self._own and used < size / 2 and (alarm or size > DEFRAGMENT_AT * self._quota):
             await self._defragment()
             size, used, alarm = await cluster.space(self._client)
+        self._size.set(size)
         refused = self._committer.refuse is not None
         if alarm or size > (GO_ON_AT if refused else STOP_AT) * self._quota:
             if not refused:
