@@ -661,6 +661,8 @@ class BlobStoreKit(Kit, kit=True):
         self, subject: BlobStore, steps: list[tuple[str, str, int, int]]
     ) -> None:
         grow = subject.capabilities.grow
+        for info in await subject.list():  # of an example that failed
+            await subject.delete(info.name)
         model: dict[str, bytearray] = {}
         growing: set[str] = set()
         for number, (verb, name, first, second) in enumerate(steps):
