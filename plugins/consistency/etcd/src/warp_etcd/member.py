@@ -29,9 +29,10 @@ LOG_MAX = 8 << 20  # bytes of the member's log before it is started with a new o
 OPERATIONS_MAX = 2048  # in a transaction: more commits in a batch than etcd's default allows
 SOCKET_PATH_MAX = 107  # bytes, Linux: sun_path
 
-# The member must not outlive its node, however that ends (prctl PR_SET_PDEATHSIG is 1).
+# The member must not outlive its node, however that ends (prctl PR_SET_PDEATHSIG is 1). SIGKILL, because a member that takes its
+# time to end would remove the socket that its successor made meanwhile; etcd loses nothing by it.
 LEASH = (
-    "import ctypes,os,sys;ctypes.CDLL(None).prctl(1,15);"
+    "import ctypes,os,sys;ctypes.CDLL(None).prctl(1,9);"
     "os.getppid()==int(sys.argv[1]) or sys.exit(1);os.execv(sys.argv[2],sys.argv[2:])"
 )
 
@@ -127,8 +128,8 @@ class Member:
             f"--initial-advertise-peer-urls={peer}",
             f"--initial-cluster={NAME}={peer}",
             "--pre-vote",
-            "--heartbeat-interval=50",
-            "--election-timeout=500",
+            "--heartbeat-interval=20",  # nobody is asked, so it leads a moment after it started
+            "--election-timeout=200",
             f"--max-txn-ops={OPERATIONS_MAX}",
             f"--quota-backend-bytes={int(self._config.quota)}",
             "--auto-compaction-mode=periodic",
