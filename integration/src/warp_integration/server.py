@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -212,10 +213,11 @@ def config_text(
     """Return a `warp.toml` with S3 on `listen`; what is left out keeps the server's default.
 
     `metadata` are lines of its table; the variable WARP_TEST_METADATA gives them to tests that do not care, such as
-    `WARP_TEST_METADATA='engine = "etcd"' pytest integration/tests/test_kills.py`.
+    `WARP_TEST_METADATA='engine = "etcd"' pytest integration/tests/test_kills.py`. `{unique}` in them is another word each time:
+    servers that share a database need a schema each.
     """
     chosen = os.environ.get("WARP_TEST_METADATA", "") if metadata is None else metadata
-    lines = ["[metadata]", chosen]
+    lines = ["[metadata]", chosen.replace("{unique}", uuid.uuid4().hex)]
     if copies is not None:
         lines += [f"copies = {copies}"]
     for store in stores:

@@ -13,6 +13,7 @@ from warp_core.containers.journal import Journal
 from warp_core.errors import StoreFailed, Unavailable
 from warp_core.interfaces.consistency import Commit, Write
 from warp_core.node.data import data_policy, open_data
+from warp_core.node.data_directory import DataDirectory
 from warp_core.plugins import Plugins
 
 
@@ -99,3 +100,22 @@ async def test_data_of_one_engine_is_refused_with_another(tmp_path: Path) -> Non
     with pytest.raises(StoreFailed, match='is in the engine "local": say engine = "local"'):
         await keys(settings(tmp_path, "[metadata]\nengine = 'memory'\n"))
     assert await keys(settings(tmp_path, "")) == [b"k1"]
+
+
+async def test_data_is_refused_with_other_metadata_of_the_same_engine(tmp_path: Path) -> None:
+    with DataDirectory(tmp_path / "d") as directory:
+        directory.keep_metadata_in("engine", "one")
+    with DataDirectory(tmp_path / "d") as directory:
+        directory.keep_metadata_in("engine", "one")
+        with pytest.raises(StoreFailed, match=r"other metadata \(two\)"):
+            directory.keep_metadata_in("engine", "two")
+        with pytest.raises(StoreFailed, match="other metadata"):
+            directory.keep_metadata_in("engine", "")
+
+
+async def test_data_of_before_engines_had_identities_get_one(tmp_path: Path) -> None:
+    with DataDirectory(tmp_path / "d") as directory:
+        directory.keep_metadata_in("engine", "")
+        directory.keep_metadata_in("engine", "one")
+
+        assert directory.marker.identity == "one"

@@ -166,6 +166,9 @@ class MetaStore(ABC):
     """An engine. Open it with `async with`."""
 
     capabilities: MetaCapabilities
+    # Of what it keeps, once it is entered: made up when it is first written, and the same for ever. A node whose data belongs to
+    # another refuses to go on. Engines that keep everything in the node's own stores need none.
+    identity: str = ""
 
     @abstractmethod
     async def __aenter__(self) -> Self: ...

@@ -155,6 +155,11 @@ class MetaLayer(MetaStore):
         """What the inner engine claims, except answers without waiting: a layer has to see every call."""
         return replace(self.inner.capabilities, immediate=False)
 
+    @property
+    def identity(self) -> str:  # type: ignore[override]
+        """As the inner engine."""
+        return self.inner.identity
+
     async def _call(self, call: str, run: Callable[[], Awaitable[T]]) -> T:
         """Make one call of the inner engine or of one of its views."""
         return await run()

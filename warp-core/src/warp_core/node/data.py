@@ -130,7 +130,7 @@ async def open_data(
             )
         )
         metastore = await stack.enter_async_context(below.engine)
-        below.directory.keep_metadata_in(settings.engine.name)
+        below.directory.keep_metadata_in(settings.engine.name, metastore.identity)
         if not metastore.capabilities.journaled:
             below.journal.release(NO_COMMITS)
         yield Data(

@@ -49,6 +49,7 @@ class Marker(msgspec.Struct, frozen=True):
     stores: dict[str, Known] = {}
     metadata: tuple[str, ...] = ()  # the stores that keep the metadata's copies
     engine: str = ""  # that the metadata was committed to, by name; "" before the first start
+    identity: str = ""  # of what that engine keeps, where it has one
 
 
 MAY_COME_FIRST = frozenset({LOCK, MARKER, "root.key", "warp.toml", "lost+found", "tls"})
@@ -129,10 +130,20 @@ class DataDirectory:
                 " choose another directory with --data"
             )
 
-    def keep_metadata_in(self, engine: str) -> None:
-        """Note durably which engine has the metadata."""
-        if engine != self.marker.engine:
-            self._write(msgspec.structs.replace(self.marker, engine=engine))
+    def keep_metadata_in(self, engine: str, identity: str) -> None:
+        """Note durably which engine has the metadata, and the identity of what it keeps.
+
+        Raises:
+            StoreFailed: It keeps other metadata than that of this data, which would know nothing of what is here.
+        """
+        before = self.marker.identity
+        if before and before != identity:
+            raise StoreFailed(
+                f'the engine "{engine}" has other metadata ({identity}) than that of {self.path} ({before}): mend its address'
+                " in [metadata] or restore what was there, or choose another directory with --data"
+            )
+        if (engine, identity) != (self.marker.engine, before):
+            self._write(msgspec.structs.replace(self.marker, engine=engine, identity=identity))
 
     def forget(self, store: str) -> None:
         """Note durably that a store is gone for good."""

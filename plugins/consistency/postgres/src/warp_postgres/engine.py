@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -118,7 +119,7 @@ class Postgres(MetaStore):
                 "SELECT true FROM information_schema.schemata WHERE schema_name = $1", schema
             )
             # Whoever may not make schemas may still use one that somebody made.
-            making = create(schema, tuned=tuned)[1 if known else 0 :]
+            making = create(schema, uuid.uuid4().hex, tuned=tuned)[1 if known else 0 :]
             for attempt in range(10):
                 try:
                     async with connection.transaction():
@@ -146,6 +147,7 @@ class Postgres(MetaStore):
                 f"metadata: schema {schema} in {self._server.place} has format {row[0]}, "
                 f"this release reads up to {FORMAT}: install the newer one"
             )
+        self.identity = str(row[2])
         return int(row[1])
 
     async def _prune(self) -> None:

@@ -1,7 +1,7 @@
 """The tables, and every statement on them (`docs/formats/postgres.md`).
 
 ```
- head      version                                 of the newest commit; every commit replaces it, so commits form one line
+ head      format, identity, version               of the newest commit; every commit replaces it, so commits form one line
  rows      key → version, value                    what is there now
  past      version, key → was_version, was_value   every change of the last minute, with what it replaced
  commits   version → request                       the same minute's commits, so that none is applied twice
@@ -20,7 +20,7 @@ FORMAT = 1
 UNFIXED = 2**63 - 1  # asks for the newest
 
 
-def create(schema: str, *, tuned: bool) -> tuple[str, ...]:
+def create(schema: str, identity: str, *, tuned: bool) -> tuple[str, ...]:
     """Return the statements that make an empty store, harmless where it is there.
 
     Where the server is PostgreSQL itself they are `tuned`: `past`, `commits` and `head` are written and deleted all the time, so they
@@ -47,6 +47,7 @@ def create(schema: str, *, tuned: bool) -> tuple[str, ...]:
         f"""CREATE TABLE IF NOT EXISTS {schema}.head (
             one boolean PRIMARY KEY DEFAULT true CHECK (one),
             format integer NOT NULL,
+            identity text NOT NULL,
             version bigint NOT NULL) {single}""",
         f"""CREATE TABLE IF NOT EXISTS {schema}.horizon (
             one boolean PRIMARY KEY DEFAULT true CHECK (one),
@@ -70,7 +71,8 @@ def create(schema: str, *, tuned: bool) -> tuple[str, ...]:
             token bigint NOT NULL,
             ends timestamptz NOT NULL)""",
         f"INSERT INTO {schema}.horizon (version) VALUES (0) ON CONFLICT DO NOTHING",
-        f"INSERT INTO {schema}.head (format, version) VALUES ({FORMAT}, 0) ON CONFLICT DO NOTHING",
+        f"INSERT INTO {schema}.head (format, identity, version) VALUES ({FORMAT}, '{identity}', 0) "
+        "ON CONFLICT DO NOTHING",
     )
 
 
@@ -112,7 +114,7 @@ def statements(schema: str, *, notify: bool) -> Statements:
     told, schema = channel(schema), quoted(schema)
     return Statements(
         exists=f"SELECT to_regclass('{schema}.head') IS NOT NULL",
-        format=f"SELECT format, version FROM {schema}.head",
+        format=f"SELECT format, version, identity FROM {schema}.head",
         # $1 keys, $2 versions of their views. Row 0 says which version the newest is, and how much is forgotten.
         gets=f"""
             SELECT 0::bigint, head.version, NULL::bytea, horizon.version FROM {schema}.head, {schema}.horizon
