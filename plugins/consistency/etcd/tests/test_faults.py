@@ -291,10 +291,11 @@ async def test_a_full_database_refuses_what_sets_rows(
         assert row[0] == b"v"
 
 
-async def fill(store: Etcd, commits: int) -> None:
+async def fill(store: Etcd, commits: int, *, rows: int = 1000) -> None:
+    """Write a MiB with each commit, to `rows` times 15 rows in turn."""
     for number in range(commits):
-        rows = [Write(b"%d/%d" % (number, at), bytes(VALUE_MAX)) for at in range(15)]
-        await store.commit(Commit(writes=rows))
+        names = [b"%d/%d" % (number % rows, at) for at in range(15)]
+        await store.commit(Commit(writes=[Write(name, bytes(VALUE_MAX)) for name in names]))
 
 
 async def test_near_the_quota_deletes_have_room(
@@ -310,6 +311,22 @@ async def test_near_the_quota_deletes_have_room(
 
         await Space(store._client, store._committer, 1 << 40, own=False, metrics=Metrics()).look()
         await store.commit(Commit(writes=[Write(b"k", b"w")]))
+
+
+async def test_a_member_of_ours_that_is_full_of_old_versions_is_mended(
+    new_cluster: NewCluster, tmp_path: Path
+) -> None:
+    quota = 16 << 20
+    servers = new_cluster(1, "--unsafe-no-fsync", f"--quota-backend-bytes={quota}")
+    async with Etcd(config(servers), tmp_path) as store:
+        with pytest.raises(NoSpace):
+            await fill(store, 60, rows=1)
+        revision, _, _ = await store._reader.moment()
+        await store._client.call(COMPACT, pb.CompactionRequest(revision=revision, physical=True))
+        space = Space(store._client, store._committer, quota, own=True, metrics=Metrics())
+        await space.look()
+
+        await store.commit(Commit(writes=[Write(b"k", b"v")]))
 
 
 async def test_callers_that_give_up_leave_the_rest_alone(

@@ -20,6 +20,10 @@ STOP_AT = 0.9  # of the quota
 GO_ON_AT = 0.85
 DEFRAGMENT_AT = 0.7  # of the quota, where more than half of it is free within
 
+REST_LOOKS = (
+    24  # between two defragmentations: nobody is served meanwhile, some seconds for each GiB
+)
+
 log = get_log("warp_etcd")
 
 
@@ -35,6 +39,7 @@ class Space:
         self._own = own
         self._size = metrics.gauge("warp_etcd_database_bytes", "Size of etcd's fullest database")
         metrics.gauge("warp_etcd_quota_bytes", "What it may grow to", lambda: float(quota))
+        self._rest = 0  # looks until it may be defragmented again
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -63,9 +68,16 @@ class Space:
     async def look(self) -> None:
         """Look once."""
         size, used, alarm = await cluster.space(self._client)
-        if self._own and used < size / 2 and (alarm or size > DEFRAGMENT_AT * self._quota):
+        self._rest -= 1
+        # While the alarm is on nothing is written, and without writing etcd does not count what a compaction freed.
+        emptied = size > DEFRAGMENT_AT * self._quota and used < size / 2
+        if self._own and self._rest < 0 and (alarm or emptied):
+            self._rest = REST_LOOKS
             await self._defragment()
             size, used, alarm = await cluster.space(self._client)
+            if alarm and size < GO_ON_AT * self._quota:
+                await self._disarm()
+                alarm = False
         self._size.set(size)
         refused = self._committer.refuse is not None
         if alarm or size > (GO_ON_AT if refused else STOP_AT) * self._quota:
@@ -80,7 +92,16 @@ class Space:
 
     async def _defragment(self) -> None:
         log.info("etcd's database is defragmented")
-        await self._client.call(DEFRAGMENT, pb.DefragmentRequest())
-        await self._client.call(
-            ALARM, pb.AlarmRequest(action=pb.AlarmRequest.DEACTIVATE, alarm=pb.NOSPACE)
+        await self._client.attempt(
+            DEFRAGMENT, pb.DefragmentRequest(), timeout_s=DEFRAGMENTED_WITHIN_S
         )
+
+    async def _disarm(self) -> None:
+        raised = await self._client.call(ALARM, pb.AlarmRequest(alarm=pb.NOSPACE))
+        for each in raised.alarms:
+            await self._client.call(
+                ALARM,
+                pb.AlarmRequest(
+                    action=pb.AlarmRequest.DEACTIVATE, member_id=each.member_id, alarm=each.alarm
+                ),
+            )
