@@ -109,6 +109,12 @@ async def test_the_oldest_option_opens_an_export(server, flags, zeroes):
         assert await client.read(99, 7) == b"\0hello\0"
 
 
+async def test_a_disk_is_attached_by_its_uri(start):
+    async with start(exports=("v/*",)) as server:
+        assert server.attach("v", b"a") == f"{server.endpoint}/v/a"
+        assert server.attach("w", b"a") == ""
+
+
 async def test_the_only_disk_is_the_default(server, stage):
     async with Client(server.endpoint) as client:
         assert (await client.go("")).infos[1] == b"v/a"
@@ -501,6 +507,8 @@ async def test_a_unix_socket_is_its_owners(start, tmp_path):
         path = tmp_path / "n.sock"
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert server.endpoint == f"nbd+unix:///?socket={path}"
+        assert server.attach("v", b"dir/a b") == f"nbd+unix:///v/dir/a%20b?socket={path}"
+        assert server.attach("v", b"\xff") == ""
         async with Client(server.endpoint) as client:
             assert (await client.go("v/a")).size == SIZE
     assert not path.exists()

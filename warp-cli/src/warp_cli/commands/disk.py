@@ -38,6 +38,8 @@ def create(
             as_json(made)
         else:
             say(f"[green]made[/] disk {made['disk']} of {bytes_text(made['size'])}")
+            for way in made.get("attach", ()):
+                say(f"attach it as {way}")
 
     return reported(run, json=json)
 
@@ -209,5 +211,6 @@ def _show(found: dict[str, Any]) -> None:
         ("allocated", bytes_text(found["allocated"])),
         ("serial", found["serial"]),
         ("snapshots", ", ".join(found["snapshots"]) or "none"),
+        ("attach as", "\n".join(found.get("attach", ())) or "no protocol that runs exports it"),
     ]
     table(("what", "value"), rows)

@@ -23,6 +23,10 @@ class Protocol(ABC):
     capabilities: ProtocolCapabilities
     endpoint: str = ""  # a URL with the port that was bound, known once entered
 
+    def attach(self, volume: str, path: bytes) -> str:
+        """Return what a client is told to get at a disk, for `warp disk`; "" if the protocol does not export it."""
+        return ""
+
     @abstractmethod
     async def __aenter__(self) -> Self:
         """Bind and accept connections.

@@ -51,6 +51,7 @@ class Node:
     authenticator: Authenticator
     root_access_key: str
     endpoints: dict[str, str] = field(default_factory=dict)  # protocol → URL, while it serves
+    protocols: dict[str, Protocol] = field(default_factory=dict)
     started_s: float = field(default_factory=time.monotonic)
 
 
@@ -193,6 +194,7 @@ async def _protocols(node: Node) -> AsyncIterator[Mapping[str, str]]:
             await protocol.__aenter__()
             opened.append(protocol)
             node.endpoints[part.name] = protocol.endpoint
+            node.protocols[part.name] = protocol
         yield node.endpoints
     finally:
         ended = await asyncio.gather(

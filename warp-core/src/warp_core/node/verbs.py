@@ -405,7 +405,7 @@ async def disk_create(node: Node, arguments: SizedDisk, progress: Progress) -> o
     """Make a sparse disk, or a disk of a file that exists."""
     path, name = arguments.path.encode(), f"{arguments.volume}/{arguments.path}"
     try:
-        return _disk(await node.blocks.create(arguments.volume, path, size=arguments.size))
+        return _disk(node, await node.blocks.create(arguments.volume, path, size=arguments.size))
     except VolumeNotFound:
         raise
     except NotFound as error:
@@ -420,13 +420,13 @@ async def disk_list(node: Node, arguments: OneVolume, progress: Progress) -> obj
     """Describe the disks of a volume, or of all."""
     names = [arguments.volume] if arguments.volume else []
     names = names or [volume.row.name for volume in await node.namespace.volumes.all()]
-    return [_disk(disk) for name in names for disk in await node.blocks.disks(name)]
+    return [_disk(node, disk) for name in names for disk in await node.blocks.disks(name)]
 
 
 async def disk_show(node: Node, arguments: DiskPath, progress: Progress) -> object:
     """Describe a disk and its snapshots."""
     path = arguments.path.encode()
-    shown = _disk(await _existing(node, arguments.volume, arguments.path))
+    shown = _disk(node, await _existing(node, arguments.volume, arguments.path))
     shown["snapshots"] = await node.blocks.snapshots(arguments.volume, path)
     return shown
 
@@ -437,7 +437,7 @@ async def disk_resize(node: Node, arguments: SizedDisk, progress: Progress) -> o
         raise InvalidArgument("resize: a size is needed")
     await _existing(node, arguments.volume, arguments.path)
     path = arguments.path.encode()
-    return _disk(await node.blocks.resize(arguments.volume, path, arguments.size))
+    return _disk(node, await node.blocks.resize(arguments.volume, path, arguments.size))
 
 
 async def disk_snapshot(node: Node, arguments: DiskPath, progress: Progress) -> object:
@@ -459,7 +459,7 @@ async def disk_clone(node: Node, arguments: CloneDisk, progress: Progress) -> ob
         )
     except AlreadyExists as error:
         raise AlreadyExists(f"{arguments.volume}/{arguments.target} exists") from error
-    return _disk(made)
+    return _disk(node, made)
 
 
 async def disk_delete(node: Node, arguments: DiskPath, progress: Progress) -> object:
@@ -484,13 +484,15 @@ async def _existing(node: Node, volume: str, path: str) -> DiskInfo:
         raise NotFound(f"no disk {volume}/{path}: `warp disk list {volume}` shows them") from error
 
 
-def _disk(disk: DiskInfo) -> dict[str, object]:
+def _disk(node: Node, disk: DiskInfo) -> dict[str, object]:
+    ways = [protocol.attach(disk.volume, disk.path) for protocol in node.protocols.values()]
     return {
         "disk": f"{disk.volume}/{disk.path.decode(errors='surrogateescape')}",
         "size": disk.size,
         "allocated": disk.allocated,
         "read_only": disk.read_only,
         "serial": disk.serial,
+        "attach": [way for way in ways if way],
     }
 
 

@@ -4,7 +4,7 @@ from fnmatch import fnmatchcase
 from typing import Final, NamedTuple
 
 from warp_core.errors import InvalidArgument, NotFound
-from warp_core.views.blocks import Blocks, Disk, DiskInfo
+from warp_core.views.blocks import Blocks, Disk
 
 from warp_nbd.config import Config
 from warp_nbd.wire import NAME_MAX, Transmission
@@ -52,8 +52,17 @@ class Exports:
 
     async def names(self) -> list[str]:
         """Return the names of all exported disks, sorted; snapshots are found by name only."""
-        names = [name for disk in await self._blocks.disks() if (name := self._name(disk))]
+        disks = await self._blocks.disks()
+        names = [name for disk in disks if (name := self.name_of(disk.volume, disk.path))]
         return sorted(names)[:LISTED_MAX]
+
+    def name_of(self, volume: str, path: bytes) -> str:
+        """Return the name a disk is exported under, "" if it is not: what is no text, or too long, NBD cannot say."""
+        try:
+            name = f"{volume}/{path.decode()}"
+        except UnicodeDecodeError:
+            return ""
+        return name if len(name.encode()) <= NAME_MAX and self._exported(name) else ""
 
     async def describe(self, name: str) -> tuple[Place, Export]:
         """Return where an export is and what it is.
@@ -109,11 +118,3 @@ class Exports:
 
     def _exported(self, name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in self._config.exports)
-
-    def _name(self, disk: DiskInfo) -> str:
-        """Return the name a disk is exported under, "" if it is not: what is no text, or too long, NBD cannot say."""
-        try:
-            name = f"{disk.volume}/{disk.path.decode()}"
-        except UnicodeDecodeError:
-            return ""
-        return name if len(name.encode()) <= NAME_MAX and self._exported(name) else ""

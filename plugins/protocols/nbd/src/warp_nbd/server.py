@@ -75,6 +75,15 @@ class Server(Protocol):
             "warp_nbd_payload_bytes", "Memory that payloads take", lambda: self.memory.used
         )
 
+    def attach(self, volume: str, path: bytes) -> str:
+        """Return the URI of a disk, as nbdinfo, qemu and fio take it."""
+        name = self.exports.name_of(volume, path)
+        if not name:
+            return ""
+        place, question, query = self.endpoint.partition("?")
+        slash = "" if place.endswith("/") else "/"
+        return f"{place}{slash}{quote(name)}{question}{query}"
+
     async def __aenter__(self) -> Self:
         """Bind and accept connections."""
         self.loop = asyncio.get_running_loop()

@@ -1,0 +1,301 @@
+"""Disks over NBD, through `warp serve`, with the clients that people have."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from warp_integration.nbd import NbdDisk, PromisedBlocks, disk, environment, export, warp
+from warp_integration.requirements import locate, require
+from warp_integration.server import ACCESS_KEY, SECRET_KEY, WarpServer, config_text
+
+pytestmark = [pytest.mark.workspace, pytest.mark.usefixtures("warp_serve")]
+
+MIB = 1 << 20
+SEED = int(os.environ.get("WARP_TEST_SEED", "1"))
+
+
+class Node:
+    """A server with NBD, its data and its S3 client."""
+
+    def __init__(self, server: WarpServer, data: Path) -> None:
+        self.server = server
+        self.data = data
+
+    def uri(self, name: str) -> str:
+        return export(self.server.endpoints["nbd"], name)
+
+    @property
+    def s3(self):
+        return boto3.client(
+            "s3", endpoint_url=self.server.s3, aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY, region_name="us-east-1",
+            config=Config(retries={"max_attempts": 1}),
+        )  # fmt: skip
+
+    def make(self, name: str, size: str) -> str:
+        disk(self.data, "create", f"v/{name}", "--size", size)
+        return self.uri(f"v/{name}")
+
+
+def started(folder: Path, listen: str) -> Iterator[Node]:
+    config = folder / "warp.toml"
+    config.write_text(config_text(extra=f"[protocols.nbd]\n{listen}"))
+    with WarpServer(folder / "data", config=config, logs=folder / "logs") as server:
+        node = Node(server, folder / "data")
+        warp(node.data, "volume", "create", "v")
+        yield node
+        assert server.running, server.log_tail()
+
+
+@pytest.fixture(scope="module")
+def node(warp_serve: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    yield from started(tmp_path_factory.mktemp("nbd"), "")
+
+
+def run(*words: str, timeout_s: float = 120) -> str:
+    """Run a client; its output is what a failure shows."""
+    program = str(locate(words[0]))
+    done = subprocess.run(
+        [program, *words[1:]], capture_output=True, text=True, timeout=timeout_s, env=environment()
+    )
+    assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    return done.stdout
+
+
+def image(path: Path, size: int, seed: int = SEED) -> Path:
+    """Write a disk image with data, zeros that were written, and holes."""
+    rand = random.Random(seed)
+    with path.open("wb") as file:
+        file.truncate(size)
+        for _ in range(12):
+            file.seek(rand.randrange(0, size - MIB, 512))
+            file.write(rand.randbytes(rand.randrange(1, MIB)))
+        file.seek(size // 2)
+        file.write(bytes(MIB))
+    return path
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# Clients ------------------------------------------------------------------------------------------
+
+
+def test_nbdinfo_sees_what_a_disk_is(node: Node) -> None:
+    require("nbdinfo")
+    uri = node.make("info", "10G")
+    told = json.loads(run("nbdinfo", "--json", uri))
+    (only,) = told["exports"]
+
+    assert told["structured"]
+    assert only["export-size"] == 10 << 30
+    assert only["contexts"] == ["base:allocation"]
+    wanted = ("cache", "df", "fast_zero", "flush", "fua", "multi_conn", "trim", "zero")
+    assert all(only[f"can_{what}"] for what in wanted)
+    names = {each["export-name"] for each in json.loads(run("nbdinfo", "--list", "--json", node.uri("")))["exports"]}  # fmt: skip
+    assert "v/info" in names
+    assert run("nbdinfo", "--map", uri).split() == ["0", str(10 << 30), "3", "hole,zero"]
+
+
+def test_an_image_goes_there_and_back(node: Node, tmp_path: Path) -> None:
+    require("qemu-img")
+    source, back = image(tmp_path / "source.raw", 48 * MIB), tmp_path / "back.raw"
+    qcow = tmp_path / "source.qcow2"
+    run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(source), str(qcow))
+    uri = node.make("image", "48M")
+
+    run("qemu-img", "convert", "-n", "-f", "qcow2", "-O", "raw", str(qcow), uri)
+    run("qemu-img", "compare", "-f", "raw", "-F", "raw", str(source), uri)
+    run("qemu-img", "convert", "-f", "raw", "-O", "raw", uri, str(back))
+    assert digest(back) == digest(source)
+
+
+def test_nbdcopy_goes_there_and_back_over_several_connections(node: Node, tmp_path: Path) -> None:
+    require("nbdcopy")
+    source, back = image(tmp_path / "source.raw", 64 * MIB, SEED + 1), tmp_path / "back.raw"
+    uri = node.make("copy", "64M")
+
+    run("nbdcopy", "--connections=4", "--flush", str(source), uri)
+    run("nbdcopy", "--connections=4", uri, str(back))
+    assert digest(back) == digest(source)
+
+
+def test_qemu_io_finds_its_patterns(node: Node) -> None:
+    require("qemu-io")
+    uri = node.make("patterns", "64M")
+    steps = [
+        "write -P 1 0 1M", "write -P 2 4095 4098", "write -f -P 3 123 77", "discard 64k 64k",
+        "write -z 128k 4k", "write -z -u 192k 64k", "aio_write -P 4 2M 1M", "aio_write -P 5 3M 32M", "aio_flush", "flush",
+        "read -P 3 123 77", "read -P 2 4095 4098", "read -P 0 64k 64k", "read -P 0 128k 4k", "read -P 0 192k 64k",
+        "read -P 1 132k 60k", "read -P 4 2M 1M", "read -P 5 3M 32M", "read -P 0 35M 29M",
+    ]  # fmt: skip
+    said = run("qemu-io", "-f", "raw", *[word for step in steps for word in ("-c", step)], uri)
+
+    assert "failed" not in said
+    assert "error" not in said.lower()
+
+
+@pytest.mark.parametrize("depth", [1, 16])
+def test_fio_verifies_what_it_wrote(node: Node, tmp_path: Path, depth: int) -> None:
+    require("fio")
+    uri = node.make(f"fio-{depth}", "64M")
+    run(
+        "fio", "--name=verify", "--ioengine=nbd", f"--uri={uri}", "--rw=randrw", "--bsrange=512-128k",
+        f"--iodepth={depth}", "--size=64m", "--io_size=96m", "--verify=crc32c", "--verify_backlog=512", "--fsync=64",
+        f"--randseed={SEED}", "--blockalign=512", "--verify_fatal=1", cwd_of(tmp_path),
+    )  # fmt: skip
+
+
+def cwd_of(folder: Path) -> str:
+    """Have fio leave its state files in a folder."""
+    return f"--aux-path={folder}"
+
+
+# One namespace ------------------------------------------------------------------------------------
+
+
+def test_a_disk_is_an_object_of_the_same_bytes(node: Node) -> None:
+    uri = node.make("object", "8M")
+    data = random.Random(SEED).randbytes(MIB)
+    with NbdDisk(uri) as connection:
+        connection.write(3 * MIB - 7, data)
+        connection.flush()
+        got = node.s3.get_object(Bucket="v", Key="object")["Body"].read()
+        assert len(got) == 8 * MIB
+        assert got[3 * MIB - 7 :][:MIB] == data
+        assert not any(got[: 3 * MIB - 7])
+        connection.write(0, b"more")
+    again = node.s3.get_object(Bucket="v", Key="object")["Body"].read()
+    assert again[:4] == b"more"
+    assert hashlib.sha256(again[4:]).digest() == hashlib.sha256(got[4:]).digest()
+
+
+def test_an_uploaded_image_is_a_disk(node: Node) -> None:
+    data = random.Random(SEED + 2).randbytes(6 * MIB)
+    node.s3.put_object(Bucket="v", Key="images/up.raw", Body=data)
+    disk(node.data, "create", "v/images/up.raw")
+
+    with NbdDisk(node.uri("v/images/up.raw")) as connection:
+        assert connection.size == 6 * MIB
+        assert hashlib.sha256(connection.read(0, 6 * MIB)).digest() == hashlib.sha256(data).digest()
+        connection.write(512, b"changed")
+        for change in (
+            lambda: node.s3.put_object(Bucket="v", Key="images/up.raw", Body=b"x" * 512),
+            lambda: node.s3.delete_object(Bucket="v", Key="images/up.raw"),
+        ):
+            with pytest.raises(ClientError):  # it is in use
+                change()
+        connection.flush()
+        assert connection.read(512, 7) == b"changed"
+    got = node.s3.get_object(Bucket="v", Key="images/up.raw")["Body"].read()
+    assert got[512:519] == b"changed"
+    node.s3.put_object(Bucket="v", Key="images/up.raw", Body=b"x" * 512)
+
+
+def test_disks_are_thin_and_their_copies_cost_nothing(node: Node) -> None:
+    uri = node.make("thin", "1T")
+    assert disk(node.data, "show", "v/thin")["allocated"] == 0
+    with NbdDisk(uri) as connection:
+        connection.write(1 << 39, b"first" + bytes(range(256)) * (8 * MIB // 256))
+        connection.flush()
+        taken = disk(node.data, "show", "v/thin")["allocated"]
+        disk(node.data, "snapshot", "v/thin", "s")
+        connection.write(1 << 39, b"after")
+        with NbdDisk(node.uri("v/thin@s")) as old:
+            assert old.flags & 2
+            assert old.read(1 << 39, 5) == b"first"
+        disk(node.data, "clone", "v/thin@s", "v/copy-of-thin")
+        with NbdDisk(node.uri("v/copy-of-thin")) as copy:
+            assert copy.size == 1 << 40
+            assert copy.read(1 << 39, 5) == b"first"
+            copy.write(1 << 39, b"clone")
+        assert connection.read(1 << 39, 5) == b"after"
+        connection.send(4, 9, 0, (1 << 32) - 4096)
+        assert connection.reply() == (9, 0)
+        connection.send(4, 9, 1 << 39, 8 * MIB + 5)
+        assert connection.reply() == (9, 0)
+        connection.flush()
+    assert taken <= 9 * MIB
+    assert disk(node.data, "show", "v/thin")["allocated"] == 0
+    listed = {each["disk"] for each in disk(node.data, "list")}
+    assert {"v/thin", "v/copy-of-thin"} <= listed
+    disk(node.data, "resize", "v/copy-of-thin", "--size", "2T")
+    with NbdDisk(node.uri("v/copy-of-thin")) as copy:
+        assert copy.size == 2 << 40
+    disk(node.data, "delete", "v/copy-of-thin")
+    disk(node.data, "delete", "v/thin")
+
+
+# What breaks --------------------------------------------------------------------------------------
+
+
+def test_garbage_on_the_socket_costs_its_sender_the_connection(node: Node) -> None:
+    uri = node.make("garbage", "1M")
+    path = parse_qs(urlsplit(uri).query)["socket"][0]
+    rand = random.Random(SEED)
+    with NbdDisk(uri) as connection:
+        for turn in range(60):
+            garbage = rand.randbytes(rand.randrange(1, 3000))
+            if turn % 2:
+                garbage = b"\0\0\0\3IHAVEOPT" + garbage
+            with socket.socket(socket.AF_UNIX) as plug:
+                plug.settimeout(5)
+                plug.connect(path)
+                try:
+                    plug.sendall(garbage)
+                    plug.shutdown(socket.SHUT_WR)
+                    while plug.recv(65536):
+                        pass
+                except ConnectionError:
+                    continue
+            assert connection.read(0, 512) == bytes(512)
+
+
+@pytest.mark.parametrize(
+    "rounds", [pytest.param(2, id="two"), pytest.param(30, id="many", marks=pytest.mark.slow)]
+)
+def test_what_was_flushed_survives_a_kill(tmp_path: Path, rounds: int) -> None:
+    promised = PromisedBlocks(2000, SEED)
+    for node in started(tmp_path, ""):
+        uri = node.make("kept", "64M")
+        for turn in range(rounds):
+            writer = threading.Thread(target=promised.run, args=(uri,))
+            writer.start()
+            time.sleep(random.Random(SEED + turn).uniform(0.3, 1.2))
+            node.server.kill()
+            writer.join(30)
+            node.server.start()
+
+            assert promised.judge(uri) == []
+        assert promised.flushed > 3 * rounds
+
+
+def test_fio_finds_what_it_wrote_after_a_kill(tmp_path: Path) -> None:
+    require("fio")
+    for node in started(tmp_path, 'listen = "127.0.0.1:0"\nauth = "none"'):
+        disk(node.data, "create", "v/kept", "--size", "32M")
+        words = [
+            "fio", "--name=kept", "--ioengine=nbd", "--rw=randwrite", "--bs=4k", "--iodepth=16",
+            "--size=32m", "--verify=crc32c", f"--randseed={SEED}", cwd_of(tmp_path),
+        ]  # fmt: skip
+
+        run(*words, f"--uri={node.uri('v/kept')}", "--do_verify=0", "--end_fsync=1")
+        node.server.kill()
+        node.server.start()
+        run(*words, f"--uri={node.uri('v/kept')}", "--verify_only", "--verify_fatal=1")
