@@ -19,10 +19,8 @@ LOOK_S = 5.0  # at 20 MiB/s of commits etcd grows by 100 MiB meanwhile, 5 % of i
 STOP_AT = 0.9  # of the quota
 GO_ON_AT = 0.85
 DEFRAGMENT_AT = 0.7  # of the quota, where more than half of it is free within
-
-REST_LOOKS = (
-    24  # between two defragmentations: nobody is served meanwhile, some seconds for each GiB
-)
+DEFRAGMENTED_WITHIN_S = 600.0  # nobody is served meanwhile, some seconds for each GiB
+REST_LOOKS = 24  # between two defragmentations
 
 log = get_log("warp_etcd")
 
