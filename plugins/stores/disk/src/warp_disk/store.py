@@ -178,12 +178,19 @@ class Disk(BlobStore):
 
     def read_now(self, name: str, *, offset: int, length: int) -> bytes | None:
         """Read what the page cache holds."""
-        if length <= SCRATCH:
-            got = self.read_into_now(name, offset=offset, buffer=self._scratch[:length])
-            return None if got is None else bytes(self._scratch[:got])
         file = self._files.get(name)
         if file is None:
             return None
+        if length <= SCRATCH:
+            file.recent = True
+            view = self._scratch[:length]
+            try:
+                got = os.preadv(file.descriptor, (view,), offset, os.RWF_NOWAIT)
+            except OSError:  # as in `read_into_now`, which this is for the reads that are most
+                return None
+            if got == length:
+                return bytes(view)
+            return None if offset + got < file.size else bytes(view[:got])
         length = max(0, min(length, file.size - offset))
         if files.cached(file.descriptor, offset, length):
             file.recent = True

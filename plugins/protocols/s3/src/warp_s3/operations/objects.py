@@ -45,6 +45,10 @@ def get_object(service: "Service", call: Call) -> Outcome:
         reader = service.objects.open_now(call.bucket, call.key)
     if reader is None:
         return _get_object(service, call)
+    size = reader.info.size
+    if size and _SPECIAL.isdisjoint(call.headers):
+        fields = _fields(service, call, reader.info)
+        return Answer(200, (), b"", size, reader, 0, fields)
     return _send(service, call, reader)
 
 
