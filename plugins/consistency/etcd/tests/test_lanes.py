@@ -45,6 +45,21 @@ async def test_few_requests_are_on_their_way() -> None:
     assert most == SENDING_MAX
 
 
+async def test_who_asks_again_in_the_moment_of_an_answer_is_answered() -> None:
+    async def send(asked: list[int]) -> list[int]:
+        return asked
+
+    async def client(lane: Lane[int, int]) -> list[int]:
+        return [await lane.ask(number) for number in range(20)]
+
+    for most in (1, 8):
+        lane = Lane(send, most=most)
+        async with asyncio.timeout(5):
+            answers = await asyncio.gather(*(client(lane) for _ in range(5)))
+
+        assert answers == [list(range(20))] * 5
+
+
 async def test_an_error_is_told_to_those_who_asked_and_to_nobody_else() -> None:
     async def send(asked: list[int]) -> list[int]:
         await asyncio.sleep(0)

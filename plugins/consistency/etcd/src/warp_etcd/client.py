@@ -165,6 +165,11 @@ class Client:
             raise self._failed(index, error) from error
         except grpc.aio.UsageError as error:  # the channel closed meanwhile
             raise Unavailable("the connection to etcd is closed") from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise Unavailable("the call of etcd was cancelled") from error  # gRPC's way to say so
         return answer
 
     async def each(self, method: Method[Answer], request: Message) -> list[Answer | WarpError]:

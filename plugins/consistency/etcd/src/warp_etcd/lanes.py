@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from warp_core.errors import Unavailable, WarpError
+from warp_core.errors import Unavailable
 
 Asked = TypeVar("Asked")
 Told = TypeVar("Told")
@@ -28,13 +28,15 @@ class Lane(Generic[Asked, Told]):
         self._send = send
         self._most = most
         self._waiting: list[tuple[Asked, asyncio.Future[Told]]] = []
+        self._sending = 0
         self._workers: set[asyncio.Task[None]] = set()
 
     async def ask(self, asked: Asked) -> Told:
         """Return what `send` tells; raises what it raises."""
         future: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
         self._waiting.append((asked, future))
-        if len(self._workers) < SENDING_MAX:
+        if self._sending < SENDING_MAX:
+            self._sending += 1
             # It runs after those who are ready now, so that their questions go along.
             worker = asyncio.create_task(self._work(), name="reads of etcd")
             self._workers.add(worker)
@@ -42,31 +44,40 @@ class Lane(Generic[Asked, Told]):
         return await future
 
     async def _work(self) -> None:
-        while self._waiting:
-            taken, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
-            batch = [each for each in taken if not each[1].done()]
-            if not batch:
-                continue
-            try:
-                answers = await self._send([asked for asked, _ in batch])
-            except BaseException as error:
-                told = error if isinstance(error, WarpError) else Unavailable("etcd was not asked")
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(told)
-                if not isinstance(error, WarpError):
-                    raise
-            else:
-                for (_, future), answer in zip(batch, answers, strict=True):
-                    if not future.done():
-                        future.set_result(answer)
+        try:
+            while self._waiting:
+                await self._next()
+        finally:
+            # At once, not when the task is found to be done: who is woken by the last answer may ask again before that.
+            self._sending -= 1
+
+    async def _next(self) -> None:
+        taken, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+        batch = [each for each in taken if not each[1].done()]
+        if not batch:
+            return
+        try:
+            answers = await self._send([asked for asked, _ in batch])
+        except Exception as error:
+            _refuse(batch, error)
+        except BaseException:
+            _refuse(batch, Unavailable("the metadata engine is closed"))
+            raise
+        else:
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
 
     async def close(self) -> None:
         """Refuse what waits."""
         for worker in list(self._workers):
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
-        for _, future in self._waiting:
-            if not future.done():
-                future.set_exception(Unavailable("the metadata engine is closed"))
-        self._waiting.clear()
+        waiting, self._waiting = self._waiting, []
+        _refuse(waiting, Unavailable("the metadata engine is closed"))
+
+
+def _refuse(waiting: list[tuple[Asked, asyncio.Future[Told]]], error: Exception) -> None:
+    for _, future in waiting:
+        if not future.done():
+            future.set_exception(error)
