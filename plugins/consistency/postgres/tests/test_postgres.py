@@ -108,6 +108,26 @@ async def test_a_view_that_was_not_read_yet_does_not_show_later_commits_of_its_n
     assert (await view.get(b"k") or ())[0] == b"before"
 
 
+async def test_a_first_read_that_comes_after_a_commit_shows_the_moment_that_the_commit_fixed(
+    config: Config, tmp_path: Path
+) -> None:
+    config = msgspec.structs.replace(config, connections=1)
+    async with Postgres(config, folder=tmp_path) as store:
+        before = await put(store, b"k", b"before")
+        slow = asyncio.ensure_future(store._reader.query("SELECT pg_sleep(0.5)"))
+        await asyncio.sleep(0)
+        view = store.view()
+        reads = asyncio.gather(view.get(b"k"), view.scan(b"a", b"z"))
+        await asyncio.sleep(0)
+        await store.commit(Commit(writes=[Write(b"k", b"after"), Write(b"l", b"after")]))
+        row, rows = await reads
+        await slow
+
+        assert view.version == before
+        assert row == (b"before", before)
+        assert [each.value for each in rows] == [b"before"]
+
+
 async def test_nodes_lose_no_update_of_one_another(one: Postgres, two: Postgres) -> None:
     async def increment(tx: Transaction) -> None:
         value = await tx.get(b"n")
@@ -193,7 +213,11 @@ async def test_a_lease_is_one_for_all_nodes(one: Postgres, two: Postgres) -> Non
 
 
 def cut(
-    store: Postgres, monkeypatch: pytest.MonkeyPatch, *, after: bool
+    store: Postgres,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    after: bool,
+    error: type[Exception] = Lost,
 ) -> list[tuple[object, ...]]:
     """Lose the next answer to a commit, after it was applied or before it was sent; return what it would have sent."""
     original = Line.fetch
@@ -206,7 +230,7 @@ def cut(
             sent.append(arguments)
             if after:
                 await original(self, statement, arguments, deadline_s)
-            raise Lost("cut")
+            raise error("cut")
         return await original(self, statement, arguments, deadline_s)
 
     monkeypatch.setattr(Line, "fetch", fetch)
@@ -243,6 +267,23 @@ async def test_a_commit_that_arrives_after_its_outcome_was_told_is_not_applied(
     assert late == []
     assert [row.key for row in await one.view().scan(b"\0", b"\xff")] == [b"k"]
     assert await put(one, b"l") > 0
+
+
+async def test_a_request_that_was_told_not_to_be_applied_never_is(
+    one: Postgres, two: Postgres, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = cut(one, monkeypatch, after=False, error=Unavailable)
+    request = os.urandom(16)
+    with pytest.raises(Unavailable):
+        await one.commit(Commit(writes=[Write(b"k", b"v")], request_id=request))
+    assert await two.outcome(request) is None
+    connection = await asyncpg.connect(config.url)
+
+    late = await connection.fetch(statements(config.schema, notify=True).apply, *sent[0])
+
+    await connection.close()
+    assert late == []
+    assert await get(one, b"k") is None
 
 
 async def test_the_outcome_of_a_request_that_was_never_sent_is_none(one: Postgres) -> None:

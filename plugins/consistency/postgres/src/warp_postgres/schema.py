@@ -200,15 +200,15 @@ def statements(schema: str, *, notify: bool) -> Statements:
         # A lease that ended stays as a row, for its token.
         grant=f"""
             INSERT INTO {schema}.leases AS held (name, holder, token, ends)
-            VALUES ($1, $2, 1, clock_timestamp() + make_interval(secs => $3))
+            VALUES ($1, $2, 1, clock_timestamp() + $3 * interval '1 second')
             ON CONFLICT (name) DO UPDATE SET
                 holder = excluded.holder, token = held.token + 1,
-                ends = clock_timestamp() + make_interval(secs => $3)
+                ends = clock_timestamp() + $3 * interval '1 second'
             WHERE held.holder = excluded.holder OR held.ends <= clock_timestamp()
             RETURNING token""",
         holder=f"SELECT holder FROM {schema}.leases WHERE name = $1",
         renew=f"""
-            UPDATE {schema}.leases SET ends = clock_timestamp() + make_interval(secs => $3)
+            UPDATE {schema}.leases SET ends = clock_timestamp() + $3 * interval '1 second'
             WHERE name = $1 AND token = $2 AND ends > clock_timestamp() RETURNING token""",
         release=f"UPDATE {schema}.leases SET ends = to_timestamp(0) WHERE name = $1 AND token = $2",
     )
