@@ -201,8 +201,8 @@ class Disk(BlobStore):
                 return None
             return data if len(data) == length else None
         buffer = bytearray(length)
-        got = self.read_into_now(name, offset=offset, buffer=memoryview(buffer))
-        return None if got is None else bytes(memoryview(buffer)[:got])
+        filled = self.read_into_now(name, offset=offset, buffer=memoryview(buffer))
+        return None if filled is None else bytes(memoryview(buffer)[:filled])
 
     def read_into_now(self, name: str, *, offset: int, buffer: memoryview) -> int | None:
         """Read what the page cache holds into `buffer`."""
