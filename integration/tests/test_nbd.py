@@ -283,7 +283,7 @@ def test_what_was_flushed_survives_a_kill(tmp_path: Path, rounds: int) -> None:
             node.server.start()
 
             assert promised.judge(uri) == []
-        assert promised.flushed > 3 * rounds
+        assert promised.flushed >= rounds
 
 
 def test_fio_finds_what_it_wrote_after_a_kill(tmp_path: Path) -> None:

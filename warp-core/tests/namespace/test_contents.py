@@ -44,6 +44,7 @@ def small_windows():
     patch.setattr(module, "WINDOWS_CACHED", 2)
     patch.setattr(module, "FRESH_MAX", 40)
     patch.setattr(module, "FRESH_LIMIT", 60)
+    patch.setattr(module, "FEW", 3)
     patch.setattr(tables, "WINDOW", W)
     yield
     patch.undo()

@@ -62,7 +62,11 @@ WINDOWS_CACHED: Final = 4096  # windows of one layer of an open file, and
 PIECES_CACHED: Final = (
     524_288  # … pieces in them: 22 MiB, all of a disk of 2 GiB that was written in blocks of 4 KiB
 )
-BATCH: Final = 16  # windows of one transaction: with archived rows and dead lists within WRITES_MAX and COMMIT_MAX
+BATCH: Final = 12  # windows of one transaction: with archived rows and dead lists within WRITES_MAX and COMMIT_MAX
+FEW: Final = (
+    PIECES_MAX // 4
+)  # fresh pieces of a window that are folded without a look at how many it has; each cuts one in two at most
+TOGETHER: Final = 8  # transactions of a fold side by side
 DEPTH_MAX: Final = 100_000  # revisions below one another: a damaged chain must end
 END: Final = 1 << 62  # beyond every file
 
@@ -192,6 +196,7 @@ class Content:
         self._folding = Overlay()
         self._background: asyncio.Task[None] | None = None  # a fold that nobody waits for
         self._cut_at = END  # lowest size that the file had since the last fold
+        self._crowded: set[int] = set()  # windows whose rows list more than PIECES_MAX pieces
         self._missing: tuple[Layer, int] = (layer, 0)  # the row that `_resolved` lacked
         self._alive: dict[Chunk, int] = {}  # bytes of each fresh chunk that nothing newer covers
         self._dead: list[
@@ -626,30 +631,48 @@ class Content:
             state.dead = await self._in_no_row(state.dead)
         cut = min(state.cut, self.layer.cut)
         touched = await self._touched(state.pieces, cut)
-        for first in range(0, len(touched), BATCH):
-            batch = touched[first : first + BATCH]
-
-            async def body(
-                change: Change, batch: list[int] = batch
-            ) -> list[tuple[int, Table | None]]:
-                if not self.layer.windowed:
-                    await self._declare_windows(change)
-                return [
-                    await self._fold_window(change, window, state.pieces, cut) for window in batch
-                ]
-
-            done = await self._ledger.transact(body)
-            self.layer.windowed = True
-            self.layer.folded += 1
-            for window, (taken, table) in zip(batch, done, strict=True):
-                allocated += taken
-                self.layer.remember(window, table)
+        batches = [touched[first : first + BATCH] for first in range(0, len(touched), BATCH)]
+        if (
+            batches and not self.layer.windowed
+        ):  # the first one alone declares that there are windows
+            allocated += await self._fold_together(state, [batches.pop(0)], cut)
+        for first in range(0, len(batches), TOGETHER):
+            allocated += await self._fold_together(state, batches[first : first + TOGETHER], cut)
 
         async def finish(change: Change) -> tuple[Inode, int]:
             return await self._fold_inode(change, state, cut, allocated)
 
         self.inode, self.layer.cut = await self._ledger.transact(finish)
         self.layer.windowed = True
+
+    async def _fold_together(self, state: _Fold, batches: list[list[int]], cut: int) -> int:
+        """Fold batches of windows in transactions side by side, which share the log's syncs; returns by how much more they take."""
+        done = await asyncio.gather(
+            *(self._fold_batch(state, batch, cut) for batch in batches), return_exceptions=True
+        )
+        allocated = 0
+        for each in done:
+            if isinstance(each, BaseException):
+                raise each
+            allocated += each
+        return allocated
+
+    async def _fold_batch(self, state: _Fold, batch: list[int], cut: int) -> int:
+        async def body(change: Change) -> list[tuple[int, Table | None]]:
+            if not self.layer.windowed:
+                await self._declare_windows(change)
+            return [await self._fold_window(change, window, state.pieces, cut) for window in batch]
+
+        done = await self._ledger.transact(body)
+        self.layer.windowed = True
+        self.layer.folded += 1
+        for window, (_, table) in zip(batch, done, strict=True):
+            self.layer.remember(window, table)
+            if table is not None and len(table) > PIECES_MAX:
+                self._crowded.add(window)
+            else:
+                self._crowded.discard(window)
+        return sum(taken for taken, _ in done)
 
     async def _in_no_row(self, dead: list[tuple[Chunk, int]]) -> list[tuple[Chunk, int]]:
         """Leave out what a fold that broke off has linked: its windows' rows throw it away."""
@@ -829,11 +852,8 @@ class Content:
     async def _unfragment(self) -> None:
         """Write windows anew that are in too many pieces for a row."""
         for window, fresh in list(self._fresh.windows.items()):
-            if self.layer.windowed:
-                stored = await self._window(self.layer, window)
-                # Each piece that is laid cuts at most one other in two.
-                if stored is not None and len(stored) + 2 * len(fresh) <= PIECES_MAX:
-                    continue
+            if len(fresh) <= FEW and window not in self._crowded:
+                continue
             start = window * WINDOW
             found = await self.resolve(start, start + WINDOW)
             if len(found) > PIECES_MAX:
