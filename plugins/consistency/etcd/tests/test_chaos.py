@@ -94,7 +94,7 @@ async def test_nothing_is_lost_doubled_or_seen_out_of_order(
 
     async def follow(node: Etcd) -> None:
         async for change in node.watch(b"feed/", 0):
-            watched.append(change.value)  # noqa: PERF401: it never ends
+            watched.append(change.value)  # noqa: PERF401
 
     async with AsyncExitStack() as stack:
         nodes = [
