@@ -50,7 +50,7 @@ class Watching:
         clock = asyncio.get_running_loop().time
         delay_s = BACKOFF_FIRST_S
         try:
-            while self._server.kind != "cockroach":
+            while self._server.kind == "postgres":
                 try:
                     connection = await line.connect(clock() + self._server.timeout_s)
                     self._lost.clear()
@@ -69,7 +69,7 @@ class Watching:
         """See `MetaStore.watch`."""
         end = prefix_end(prefix)
         since = min(since, VERSION_MAX)
-        poll_s = POLL_BLIND_S if self._server.kind == "cockroach" else POLL_S
+        poll_s = POLL_S if self._server.kind == "postgres" else POLL_BLIND_S
         self._wanted.set()
         while True:
             news = self._news
