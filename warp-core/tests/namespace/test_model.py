@@ -17,10 +17,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from warp_conformance.kits.objects import agree, digests, get, noise, put
-from warp_conformance.model import File, Model, ModelVolume
-from warp_core.errors import Busy, CrossesVolumes, NotFound
+from warp_conformance.model import File, Model, ModelVolume, Version
+from warp_core.errors import Busy, CrossesVolumes, InvalidArgument, NotFound, TooLarge
 from warp_core.interfaces.auth import Principal
 from warp_core.namespace.audit import audit
+from warp_core.namespace.blocks import SNAPSHOT_DIRECTORY
 from warp_core.namespace.extents import WINDOW
 from warp_core.namespace.garbage import Garbage
 from warp_core.namespace.objects import NamespaceObjects
@@ -43,8 +44,11 @@ ME = Owner(HERE, b"me")
 KEYS = [b"a", b"b", b"d/c", b"d/e", b"d/f/g", b"x" * 210]
 PATHS = [*KEYS, b"linked", b"d/linked", b"e/n"]
 DIRECTORIES = [b"d", b"d/f", b"e", b"g"]
-SIZES = [0, 700, 3000, 70_000]
+SIZES = [0, 700, 3000, 4096, 70_000]
+DISK_SIZES = [512, 4096, WINDOW + 8192]
 VOLUMES_MAX = 4
+HELD_MAX = 3
+UPLOADS_MAX = 3
 
 paths = st.integers(0, len(PATHS) - 1)
 sizes = st.sampled_from(SIZES)
@@ -111,6 +115,8 @@ class NamespaceAgrees(RuleBasedStateMachine):
         self.model = Model()
         self.ledger = Ledger()
         self.clones: list[str] = []
+        self.held: list[tuple[str, File, object]] = []  # volume, file, handle
+        self.uploads: list[tuple[str, bytes, str, list[PartInfo], list[bytes]]] = []
         self.run(self.begin())
 
     def run(self, coroutine):
@@ -225,12 +231,13 @@ class NamespaceAgrees(RuleBasedStateMachine):
         place=places,
         which=paths,
         parts=st.lists(
-            st.tuples(st.sampled_from(["put", "copy"]), sizes, places, paths), max_size=4
+            st.tuples(st.sampled_from(["put", "copy", "snapshot"]), sizes, places, paths),
+            max_size=4,
         ),
         ends=st.sampled_from(["complete", "complete", "abort", "leave"]),
     )
     def upload(self, place, which, parts, ends):
-        volume, model = self.at(place)
+        volume, _ = self.at(place)
 
         async def body():
             upload = (await self.objects.create_upload(volume, PATHS[which], PLAIN)).upload
@@ -245,6 +252,13 @@ class NamespaceAgrees(RuleBasedStateMachine):
                 else:
                     origin, other_model = self.at(other)
                     found = other_model.current(PATHS[source])
+                    if how == "snapshot":
+                        if not other_model.snapshots:
+                            continue
+                        name = sorted(other_model.snapshots)[size % len(other_model.snapshots)]
+                        origin = f"{origin}.snap-{name}"
+                        then = other_model.snapshots[name].names.get(PATHS[source])
+                        found = then[0] if then and not then[0].marker else None
                     if found is None:
                         continue
                     data = found.file.content[len(found.file.content) // 3 :]
@@ -260,17 +274,28 @@ class NamespaceAgrees(RuleBasedStateMachine):
                         )
                     )
                 content.append(data)
-            if ends == "abort":
-                await self.objects.abort_upload(volume, PATHS[which], upload)
-            elif ends == "complete" and made:
-                kept = made[1:] if len(made) > 2 else made
-                info = await self.objects.complete_upload(
-                    volume, PATHS[which], upload, kept, digests(b"")
-                )
-                data = b"".join(content[1:] if len(made) > 2 else content)
-                model.put(PATHS[which], File(data), info.version)
+            self.uploads.append((volume, PATHS[which], upload, made, content))
+            if ends != "leave":
+                await self.end_upload(-1, ends)
 
-        self.run(body())
+        if ends != "leave" or len(self.uploads) < UPLOADS_MAX:
+            self.run(body())
+
+    async def end_upload(self, choice: int, ends: str) -> None:
+        volume, key, upload, made, content = self.uploads.pop(choice)
+        if ends == "abort" or not made:
+            await self.objects.abort_upload(volume, key, upload)
+            return
+        kept = made[1:] if len(made) > 2 else made
+        info = await self.objects.complete_upload(volume, key, upload, kept, digests(b""))
+        data = b"".join(content[1:] if len(made) > 2 else content)
+        self.model.volumes[volume].put(key, File(data), info.version)
+
+    @rule(choice=st.integers(0, UPLOADS_MAX - 1), ends=st.sampled_from(["complete", "abort"]))
+    def end(self, choice, ends):
+        """End an upload that was left."""
+        if self.uploads:
+            self.run(self.end_upload(choice % len(self.uploads), ends))
 
     # Files ----------------------------------------------------------------------------------------
 
@@ -308,6 +333,14 @@ class NamespaceAgrees(RuleBasedStateMachine):
         if not self.is_file(model, path):
             return
         data = self.fresh(size)
+        file = model.current(path).file
+        if file.disk:
+            end = {"append": len(file.content), "truncate": 0, "punch": 0}.get(how, offset)
+            if how in ("truncate", "overwrite") or (
+                how != "punch" and end + len(data) > len(file.content)
+            ):
+                self.refused(volume, path, how, offset, data)
+                return
 
         async def body():
             info = await self.stage.files.walk(volume, path)
@@ -345,6 +378,31 @@ class NamespaceAgrees(RuleBasedStateMachine):
             if data:
                 model.write(path, offset, data)
         assert content == model.current(path).file.content
+
+    def refused(self, volume: str, path: bytes, how: str, offset: int, data: bytes) -> None:
+        """Try what would change the size of a disk."""
+
+        async def body():
+            info = await self.stage.files.walk(volume, path)
+            file = await self.stage.files.open(
+                info.ref,
+                owner=ME,
+                access=Access.WRITE,
+                deny=Access.NONE,
+                truncate=how == "overwrite",
+            )
+            try:
+                if how == "append":
+                    await file.append(data)
+                elif how == "truncate":
+                    await file.truncate(offset)
+                else:
+                    await file.write(offset, data)
+            finally:
+                await file.close()
+
+        with pytest.raises((InvalidArgument, TooLarge)):
+            self.run(body())
 
     @rule(place=places, which=paths, size=st.sampled_from([0, 10, 4000]))
     def create(self, place, which, size):
@@ -467,6 +525,226 @@ class NamespaceAgrees(RuleBasedStateMachine):
             assert not history
             model.rename_directory(path, target)
 
+    # Open files: they go on when their names are gone, and versions do not change with them -------
+
+    @rule(place=places, which=paths)
+    def hold(self, place, which):
+        """Open a file and keep it open."""
+        volume, model = self.at(place)
+        path = PATHS[which]
+        if len(self.held) == HELD_MAX or not self.is_file(model, path):
+            return
+
+        async def body():
+            info = await self.stage.files.walk(volume, path)
+            return await self.stage.files.open(
+                info.ref, owner=ME, access=Access.READ | Access.WRITE, deny=Access.NONE
+            )
+
+        self.held.append((volume, model.current(path).file, self.run(body())))
+
+    @rule(
+        choice=st.integers(0, HELD_MAX - 1),
+        how=st.sampled_from(["write", "append", "truncate", "punch", "sync", "read"]),
+        offset=st.sampled_from([0, 100, 5000, WINDOW - 10]),
+        size=st.sampled_from([1, 4000]),
+    )
+    def use(self, choice, how, offset, size):
+        """Do something with a file that is kept open."""
+        if not self.held:
+            return
+        _, file, handle = self.held[choice % len(self.held)]
+        data = self.fresh(size)
+        if file.disk and how in ("append", "truncate"):
+            return
+        if file.disk and how == "write":
+            data = data[: max(0, len(file.content) - offset)]
+        alone = ModelVolume(names={b"it": [Version("null", file, 0)]})
+
+        async def body():
+            if how == "write" and data:
+                await handle.write(offset, data)
+                alone.write(b"it", offset, data)
+            elif how == "append":
+                await handle.append(data)
+                alone.append(b"it", data)
+            elif how == "truncate":
+                await handle.truncate(offset)
+                alone.truncate(b"it", offset)
+            elif how == "punch":
+                await handle.punch(offset, size)
+                alone.punch(b"it", offset, size)
+            elif how == "sync":
+                await handle.sync()
+            return bytes(await handle.read(0, 1 << 21))
+
+        assert self.run(body()) == file.content
+
+    @rule(choice=st.integers(0, HELD_MAX - 1))
+    def close(self, choice):
+        """Close a file that was kept open."""
+        if self.held:
+            _, _, handle = self.held.pop(choice % len(self.held))
+            self.run(self.closed(handle))
+
+    async def closed(self, handle) -> None:
+        await handle.close()
+        await self.stage.files.settle_collections()
+
+    # Blocks ---------------------------------------------------------------------------------------
+
+    def is_disk(self, model: ModelVolume, path: bytes) -> bool:
+        return self.is_file(model, path) and model.current(path).file.disk
+
+    @rule(place=places, which=paths, size=st.sampled_from(DISK_SIZES), of_a_file=st.booleans())
+    def make_disk(self, place, which, size, of_a_file):
+        volume, model = self.at(place)
+        path = PATHS[which]
+        if of_a_file and self.is_file(model, path):
+            file = model.current(path).file
+            if file.content and len(file.content) % 512 == 0:
+                self.run(self.stage.blocks.create(volume, path, size=None))
+                model.settle(path)
+                file.disk = True
+        elif not of_a_file and self.free(model, path):
+
+            async def body():
+                await self.stage.blocks.create(volume, path, size=size)
+                return await self.newest(volume, path)
+
+            model.create(path, self.run(body()))
+            model.truncate(path, size)
+            model.current(path).file.disk = True
+
+    @rule(
+        place=places,
+        which=paths,
+        how=st.sampled_from(["write", "write", "now", "compare", "trim", "zero"]),
+        offset=st.sampled_from([0, 512, 4096, WINDOW - 512]),
+        size=st.sampled_from([1, 512, 9000]),
+        fua=st.booleans(),
+    )
+    def change_disk(self, place, which, how, offset, size, fua):
+        volume, model = self.at(place)
+        path = PATHS[which]
+        if not self.is_disk(model, path):
+            return
+        file = model.current(path).file
+        size = min(size, len(file.content) - offset)
+        if size <= 0:
+            return
+        data = self.fresh(size)
+        expected = file.content[offset : offset + size]
+
+        async def body():
+            disk = await self.stage.blocks.open(volume, path, initiator="me")
+            if how == "write" or (how == "now" and not disk.write_now(offset, data)):
+                await disk.write(offset, data, fua=fua)
+            elif how == "compare":
+                await disk.compare_and_write(offset, expected, data, fua=fua)
+            elif how == "trim":
+                await disk.trim(offset, size, fua=fua)
+            elif how == "zero":
+                await disk.zero(offset, size, fua=fua, may_trim=fua)
+            content = bytes(await disk.read(0, disk.size))
+            at = 0
+            for run in await disk.status(0, disk.size):
+                assert run.offset == at
+                at += run.length
+                assert not run.hole or not any(content[run.offset : at])
+            assert at == disk.size
+            await disk.close()
+            return content
+
+        content = self.run(body())
+        model.write(path, offset, bytes(size) if how in ("trim", "zero") else data)
+        assert content == file.content
+
+    @rule(place=places, which=paths, size=st.sampled_from(DISK_SIZES))
+    def resize_disk(self, place, which, size):
+        volume, model = self.at(place)
+        if self.is_disk(model, PATHS[which]):
+            self.run(self.stage.blocks.resize(volume, PATHS[which], size))
+            model.truncate(PATHS[which], size)
+
+    async def kept_below(self, volume: str, path: bytes) -> bytes:
+        """Return the directory with a disk's snapshots."""
+        info = await self.stage.blocks.show(volume, path)
+        return SNAPSHOT_DIRECTORY + f"/{info.ref.inode:016x}".encode()
+
+    @rule(place=places, which=paths)
+    def snapshot_disk(self, place, which):
+        volume, model = self.at(place)
+        path = PATHS[which]
+        if not self.is_disk(model, path):
+            return
+        self.number += 1
+        name = f"d{self.number}"
+
+        async def body():
+            await self.stage.blocks.snapshot(volume, path, name)
+            key = await self.kept_below(volume, path) + b"/" + name.encode()
+            return key, await self.newest(volume, key)
+
+        key, version = self.run(body())
+        model.mkdir(key.rpartition(b"/")[0])
+        model.clone_file(path, key, version)
+
+    @rule(place=places, which=paths, choice=st.integers(0, 3))
+    def prune_disk(self, place, which, choice):
+        volume, model = self.at(place)
+        path = PATHS[which]
+        if not self.is_disk(model, path):
+            return
+        below = self.run(self.kept_below(volume, path))
+        names = sorted(model.children(below))
+        assert sorted(self.run(self.stage.blocks.snapshots(volume, path))) == [
+            name.decode() for name in names
+        ]
+        if names:
+            name = names[choice % len(names)]
+            self.run(self.stage.blocks.delete_snapshot(volume, path, name.decode()))
+            key = below + b"/" + name
+            model.unlink(key, self.run(self.newest(volume, key)))
+            if len(names) == 1:
+                model.rmdir(below)
+
+    @rule(place=places, which=paths, to=paths, choice=st.integers(0, 3))
+    def clone_disk(self, place, which, to, choice):
+        volume, model = self.at(place)
+        path, target = PATHS[which], PATHS[to]
+        if not self.is_disk(model, path) or not self.free(model, target):
+            return
+        below = self.run(self.kept_below(volume, path))
+        names = ["", *sorted(name.decode() for name in model.children(below))]
+        snapshot = names[choice % len(names)]
+
+        async def body():
+            await self.stage.blocks.clone(volume, path, target, snapshot=snapshot)
+            return await self.newest(volume, target)
+
+        version = self.run(body())
+        model.clone_file(below + b"/" + snapshot.encode() if snapshot else path, target, version)
+
+    @rule(place=places, which=paths)
+    def delete_disk(self, place, which):
+        volume, model = self.at(place)
+        path = PATHS[which]
+        if not self.is_disk(model, path):
+            return
+        below = self.run(self.kept_below(volume, path))
+        file = model.current(path).file
+        try:
+            self.run(self.stage.blocks.delete(volume, path))
+        except Busy:
+            assert any(each is file for _, each, _ in self.held)
+            return
+        for name in model.children(below):
+            key = below + b"/" + name
+            model.unlink(key, self.run(self.newest(volume, key)))
+            model.directories.discard(below)
+        model.unlink(path, self.run(self.newest(volume, path)))
+
     # Snapshots ------------------------------------------------------------------------------------
 
     @rule(place=places)
@@ -491,14 +769,22 @@ class NamespaceAgrees(RuleBasedStateMachine):
         else:
             model.prune(name)
 
-    @rule(place=places, choice=st.integers(0, 3))
-    def rollback(self, place, choice):
+    @rule(place=places, choice=st.integers(0, 3), force=st.booleans())
+    def rollback(self, place, choice, force=False):
         volume, model = self.at(place)
         if not model.snapshots:
             return
         name = sorted(model.snapshots)[choice % len(model.snapshots)]
-        self.run(self.snapshots.rollback(volume, name))
+        here = [each for each in self.held if each[0] == volume]
+        if here and not force:
+            with pytest.raises(Busy):
+                self.run(self.snapshots.rollback(volume, name))
+            return
+        self.run(self.snapshots.rollback(volume, name, force=force))
         model.rollback(name)
+        self.held = [each for each in self.held if each[0] != volume]
+        for _, _, handle in here:
+            self.run(self.closed(handle))
 
     @precondition(lambda self: len(self.model.volumes) < VOLUMES_MAX)
     @rule(place=places, choice=st.integers(0, 3))
@@ -529,6 +815,9 @@ class NamespaceAgrees(RuleBasedStateMachine):
 
     @rule()
     def crash(self):
+        for _, _, handle in self.held:
+            self.run(handle.sync())
+        self.held.clear()
         self.run(self.stage.crash())
         self.attach()
 
@@ -538,6 +827,7 @@ class NamespaceAgrees(RuleBasedStateMachine):
 
     async def compare(self, volume: str, model: ModelVolume) -> None:
         await agree(self.objects, volume, model, self.usage)
+        await self.compare_disks(volume, model)
         assert await audit(self.namespace, volume) == []
         await self.compare_directories(await self.stage.files.root(volume), b"", model)
         for name, kept in model.snapshots.items():
@@ -571,9 +861,41 @@ class NamespaceAgrees(RuleBasedStateMachine):
                 target = model.symlinks[path + b"/" + entry.name if path else entry.name]
                 assert await self.stage.files.readlink(entry.ref) == target
 
+    async def compare_disks(self, volume: str, model: ModelVolume) -> None:
+        """Compare which disks are listed, each by one of its names."""
+        found = await self.stage.blocks.disks(volume)
+        disks: dict[int, set[bytes]] = {}
+        for key in model.names:
+            if model.current(key) is None or key.startswith(SNAPSHOT_DIRECTORY + b"/"):
+                continue
+            file = model.current(key).file
+            if file.disk:
+                disks.setdefault(id(file), set()).add(key)
+        assert len(found) == len(disks)
+        for names in disks.values():
+            [disk] = [each for each in found if each.path in names]
+            assert disk.size == len(model.current(disk.path).file.content)
+        assert len({disk.serial for disk in found}) == len(found)
+
     async def usage(self, volume: str):
+        """Return what is counted, without what only open files hold."""
+        named = {
+            id(each.file)
+            for versions in self.model.volumes[volume].names.values()
+            for each in versions[:1]
+        }
+        alone = {
+            id(file): (file, handle)
+            for where, file, handle in self.held
+            if where == volume and id(file) not in named
+        }
+        for _, handle in alone.values():
+            await self.stage.inodes.settle(
+                (await self.namespace.volumes.get(volume)).number, handle.ref.inode
+            )
         found = await self.namespace.usage(volume)
-        return found[:4]
+        held = sum(len(file.content) for file, _ in alone.values())
+        return found[0], found[1] - held, found[2], found[3]
 
     def teardown(self):
         try:
@@ -585,6 +907,8 @@ class NamespaceAgrees(RuleBasedStateMachine):
     async def finish(self) -> None:
         for volume, model in self.model.volumes.items():
             await self.compare(volume, model)
+        while self.held:
+            await self.closed(self.held.pop()[2])
         await self.collected()
         for volume, model in self.model.volumes.items():
             await self.compare(volume, model)

@@ -55,7 +55,7 @@ def often(of: float):
 
 def parts(chance: random.Random) -> list[tuple[str, int, int, int]]:
     def part() -> tuple[str, int, int, int]:
-        return chance.choice(["put", "copy"]), size(chance), place(chance), path(chance)
+        return chance.choice(["put", "copy", "snapshot"]), size(chance), place(chance), path(chance)
 
     return [part() for _ in range(chance.randrange(4))]
 
@@ -101,11 +101,38 @@ VERBS = {
     "rename_directory": verb(place=place, which=directory, to=directory),
     "snapshot": verb(2, place=place),
     "prune": verb(place=place, choice=choice),
-    "rollback": verb(2, place=place, choice=choice),
+    "rollback": verb(2, place=place, choice=choice, force=often(0.5)),
     "clone": verb(1.2, place=place, choice=choice),
     "collect": verb(0.7),
     "crash": verb(0.7),
     "look": verb(1, place=place),
+    "end": verb(0.5, choice=choice, ends=one_of("complete", "complete", "abort")),
+    "hold": verb(1, place=place, which=path),
+    "use": verb(
+        2,
+        choice=choice,
+        how=one_of("write", "write", "append", "truncate", "punch", "sync", "read"),
+        offset=one_of(0, 100, 5000, model.WINDOW - 10),
+        size=one_of(1, 4000),
+    ),
+    "close": verb(0.7, choice=choice),
+    "make_disk": verb(
+        2, place=place, which=path, size=one_of(*model.DISK_SIZES), of_a_file=often(0.5)
+    ),
+    "change_disk": verb(
+        3,
+        place=place,
+        which=path,
+        how=one_of("write", "write", "now", "compare", "trim", "zero"),
+        offset=one_of(0, 512, 4096, model.WINDOW - 512),
+        size=one_of(1, 512, 9000),
+        fua=often(0.3),
+    ),
+    "resize_disk": verb(1, place=place, which=path, size=one_of(*model.DISK_SIZES)),
+    "snapshot_disk": verb(1, place=place, which=path),
+    "prune_disk": verb(1, place=place, which=path, choice=choice),
+    "clone_disk": verb(1, place=place, which=path, to=path, choice=choice),
+    "delete_disk": verb(0.5, place=place, which=path),
 }
 
 
@@ -166,6 +193,43 @@ KEPT = {
         ("clone", {"place": 1, "choice": 1}),
         ("upload", {"place": 3, "which": 4, "parts": [("copy", 0, 2, 0)], "ends": "complete"}),
         ("link_or_clone", {"place": 0, "which": 4, "to": 0, "clone": True}),
+    ],
+    "a clone of a volume lists the disks of its base": [
+        ("make_disk", {"place": 3, "which": 0, "size": 4096, "of_a_file": False}),
+        ("snapshot", {"place": 3}),
+        ("clone", {"place": 3, "choice": 0}),
+    ],
+    "a disk made of an object below an implied directory is listed after a restart": [
+        ("put", {"place": 1, "which": 4, "size": 4096}),
+        ("make_disk", {"place": 1, "which": 4, "size": 512, "of_a_file": True}),
+        ("crash", {}),
+    ],
+    "a disk that lost one of its names is listed by the other": [
+        ("make_disk", {"place": 1, "which": 0, "size": 512, "of_a_file": False}),
+        ("link_or_clone", {"place": 1, "which": 0, "to": 5, "clone": False}),
+        ("look", {"place": 1}),
+        ("unlink", {"place": 1, "which": 0}),
+        ("link_or_clone", {"place": 1, "which": 5, "to": 1, "clone": False}),
+        ("unlink", {"place": 1, "which": 1}),
+    ],
+    "a clone of a disk over Files is a disk": [
+        ("make_disk", {"place": 1, "which": 0, "size": 512, "of_a_file": False}),
+        ("link_or_clone", {"place": 1, "which": 0, "to": 1, "clone": True}),
+    ],
+    "a disk that comes back in a rollback has its snapshots": [
+        ("make_disk", {"place": 1, "which": 0, "size": 512, "of_a_file": False}),
+        ("snapshot_disk", {"place": 1, "which": 0}),
+        ("snapshot", {"place": 1}),
+        ("delete_disk", {"place": 1, "which": 0}),
+        ("rollback", {"place": 1, "choice": 0}),
+        ("prune_disk", {"place": 1, "which": 0, "choice": 0}),
+    ],
+    "opening a disk to overwrite it does not shrink it": [
+        ("make_disk", {"place": 1, "which": 0, "size": 512, "of_a_file": False}),
+        (
+            "change_in_place",
+            {"place": 1, "which": 0, "how": "overwrite", "offset": 0, "size": 1, "synced": True},
+        ),
     ],
 }
 

@@ -25,6 +25,7 @@ class File:
     attributes: Attributes = PLAIN
     digests: Digests = NONE
     parts: tuple[tuple[int, int, str], ...] = ()  # number, size, etag
+    disk: bool = False  # its size is fixed; a version is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +195,8 @@ class ModelVolume:
     def clone_file(self, source: bytes, target: bytes, version: str = NULL) -> None:
         """Make a file with the content of another; the target is free."""
         self.settle(target)
-        self._insert(target, version, File(self._file(source).content))
+        file = self._file(source)
+        self._insert(target, version, File(file.content, disk=file.disk))
 
     def link(self, source: bytes, target: bytes, version: str = NULL) -> None:
         """Give a file another name; the target is free."""
@@ -329,7 +331,7 @@ class Model:
 
 
 def _frozen(version: Version) -> Version:
-    return replace(version, file=copy.copy(version.file)) if version.file else version
+    return replace(version, file=replace(version.file, disk=False)) if version.file else version
 
 
 def _bytes(versions: list[Version]) -> int:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -139,6 +140,21 @@ async def put_inode(change: Change, number: int, inode: Inode) -> Inode:
     return inode
 
 
+async def put_disk(change: Change, number: int) -> None:
+    """Write that an inode is a disk from now on, with a serial of its own; one that is stays as it is."""
+    key = keys.disk_key(number)
+    if await change.rows.get(key) is None:
+        serial = secrets.token_hex(8)
+        row = rows.DiskRow(change.epoch, serial, change.rows.volume.number)
+        await change.rows.put(key, encode(row))
+
+
+async def drop_disk(change: Change, number: int) -> None:
+    """Remove the rows of an inode that is a disk no more."""
+    await change.rows.delete(keys.disk_key(number))
+    change.rows.delete_present(keys.reserved_key(number))
+
+
 class Moment:
     """Rows of one moment as a ledger: they can be read, and that is all."""
 
@@ -216,7 +232,7 @@ class Inodes:
             await change.rows.delete(keys.inode_key(number))
             change.count(bytes=-inode.size)
             if inode.disk:
-                change.rows.delete_present(keys.disk_key(number))
+                await drop_disk(change, number)
             await change.hand_over(inode.revision, keys.holder_of_inode(number), holder)
             return version
         if kept:
@@ -415,7 +431,8 @@ class Inodes:
                 return False
             await change.rows.delete(keys.inode_key(node.inode))
             change.rows.delete_present(keys.orphan_key(node.inode))
-            change.rows.delete_present(keys.disk_key(node.inode))
+            if inode.disk:
+                await drop_disk(change, node.inode)
             change.count(bytes=-inode.size)
             if found is not None:
                 change.free(inode.revision, found.content.unlinked_chunks())

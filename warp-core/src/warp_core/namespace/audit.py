@@ -49,6 +49,8 @@ class _Seen:
         default_factory=set
     )  # of them the files that say that they have names
     named: set[int] = field(default_factory=set)  # inodes set apart that a name leads to
+    disks: set[int] = field(default_factory=set)  # inodes that say that they are
+    listed: set[int] = field(default_factory=set)  # of which a row says so
     revisions: set[int] = field(default_factory=set)
     held: set[int] = field(default_factory=set)
     left: set[int] = field(default_factory=set)
@@ -136,8 +138,12 @@ async def _read_content(namespace: Namespace, volume: Volume, seen: _Seen) -> No
         seen.tally.inode(inode)
         if inode.kind == FILE and not inode.orphan:
             seen.expected.add(number)
+        if inode.disk:
+            seen.disks.add(number)
         if inode.revision:
             seen.led_to.add(inode.revision)
+    async for key, _ in every(namespace, volume, *keys.DISKS):
+        seen.listed.add(int.from_bytes(key[1:9], "big"))
     async for key, _ in every(namespace, volume, b"R", b"S"):
         seen.revisions.add(int.from_bytes(key[1:9], "big"))
     async for key, _ in every(namespace, volume, b"X", b"Y"):
@@ -175,6 +181,8 @@ def _judge(seen: _Seen, counted: Usage) -> None:
         tell(f"a name leads to inode {inode}, which has no row")
     for inode in seen.expected - seen.named:
         tell(f"inode {inode} has no name, and is not kept for who has it open")
+    for inode in seen.disks ^ seen.listed:
+        tell(f"inode {inode} and the rows of disks disagree whether it is one")
     for number in sorted(seen.led_to - seen.revisions):
         tell(f"revision {number} is missing")
     for number in sorted(seen.revisions - seen.led_to - seen.held):

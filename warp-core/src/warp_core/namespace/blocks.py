@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import ClassVar, Final
@@ -24,7 +24,7 @@ from warp_core.errors import (
 )
 from warp_core.interfaces.stores import Buffer
 from warp_core.namespace import keys, rows
-from warp_core.namespace.apart import Fresh, inode_row, put_inode
+from warp_core.namespace.apart import Fresh, inode_row, put_disk, put_inode
 from warp_core.namespace.changes import Change
 from warp_core.namespace.files import NamespaceFiles
 from warp_core.namespace.leases import FOR_WRITE
@@ -62,25 +62,22 @@ _EXCLUSIVE: Final = (
 )
 
 
-class DiskRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """B: a disk. Reservations are kept across restarts (SPC-4, APTPL)."""
+class Reserved(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """B: who is registered with a disk, and its reservation. They are kept across restarts (SPC-4, APTPL)."""
 
-    format: int
-    serial: str
     generation: int = 0
     keys: dict[str, int] = {}  # initiator → key
     kind: int = 0
     holder: str = ""
-    read_only: bool = False
 
 
-_decode = msgspec.msgpack.Decoder(DiskRow).decode
+_decode = msgspec.msgpack.Decoder(Reserved).decode
 
 
 class _Shared:
     """What all connections of a disk share in memory: its row, who waits for resizes, and the order of compare_and_write."""
 
-    def __init__(self, row: DiskRow) -> None:
+    def __init__(self, row: Reserved) -> None:
         self.row = row
         self.users = 0
         self.resized: set[asyncio.Queue[int]] = set()
@@ -139,7 +136,7 @@ class NamespaceBlocks(Blocks):
                 await file.truncate(size)
                 await file.sync()
             await self._settle(volume, ref)
-            await self._mark(volume, ref)
+            await self._mark(volume, ref, directory, parts[-1])
         finally:
             await file.close()
         return await self.show(volume, path)
@@ -147,17 +144,17 @@ class NamespaceBlocks(Blocks):
     async def _settle(self, volume: str, ref: Ref) -> None:
         await self._files.inodes.settle(await self._files.number(volume), ref.inode)
 
-    async def _mark(self, volume: str, ref: Ref) -> None:
-        """Make a disk of a file."""
+    async def _mark(self, volume: str, ref: Ref, directory: Ref, name: bytes) -> None:
+        """Make a disk of a file, which is listed by this name of it."""
 
         async def body(change: Change) -> None:
             inode = await inode_row(change.rows, ref.inode)
             if inode is None or inode.kind != rows.FILE:
                 raise StaleHandle(f"inode {ref.inode} is gone")
-            await put_inode(change, ref.inode, msgspec.structs.replace(inode, disk=True))
-            if await change.rows.get_present(keys.disk_key(ref.inode)) is None:
-                row = DiskRow(1, secrets.token_hex(8))
-                change.rows.put_present(keys.disk_key(ref.inode), rows.encode(row))
+            await self._files.keep_directory(change, directory)
+            inode = msgspec.structs.replace(inode, disk=True, directory=directory.inode, name=name)
+            await put_inode(change, ref.inode, inode)
+            await put_disk(change, ref.inode)
 
         await self._namespace.change(volume, body)
         await self._refresh(volume, ref)
@@ -170,14 +167,26 @@ class NamespaceBlocks(Blocks):
             if row is not None:
                 live.inode = row
 
-    async def _row(self, volume: str, ref: Ref) -> DiskRow:
+    async def _reserved(self, volume: str, ref: Ref) -> Reserved:
         stored = Fresh(self._namespace, await self._namespace.volumes.get(volume))
-        key = keys.disk_key(ref.inode)
+        key = keys.reserved_key(ref.inode)
         value = await stored.get(key)
-        if value is None:  # a disk of a clone's base has the row only there
-            return DiskRow(1, f"{ref.inode:016x}")
-        row: DiskRow = rows.checked(_decode, key, value)
+        row: Reserved = rows.checked(_decode, key, value) if value is not None else Reserved()
         return row
+
+    async def _serial(self, volume: str, ref: Ref) -> str:
+        """Return a disk's serial. Initiators take two disks of one serial for two ways to one: a clone's has another."""
+        known = await self._namespace.volumes.get(volume)
+        key = keys.disk_key(ref.inode)
+        value = await Fresh(self._namespace, known).get(key)
+        if value is None:
+            raise StaleHandle(f"inode {ref.inode} is gone")
+        row: rows.DiskRow = rows.checked(rows.decode_disk, key, value)
+        if row.volume == known.number:
+            return row.serial
+        return hashlib.blake2b(
+            bytes.fromhex(row.serial) + known.number.to_bytes(4, "big"), digest_size=8
+        ).hexdigest()
 
     async def show(self, volume: str, path: bytes, *, snapshot: str = "") -> DiskInfo:
         """See `Blocks.show`."""
@@ -186,19 +195,18 @@ class NamespaceBlocks(Blocks):
             raise InvalidArgument(
                 f"{path.decode(errors='replace')!r} of volume {volume!r} is no disk: `disk create` makes one"
             )
-        row = await self._row(volume, info.ref)
+        serial = await self._serial(volume, info.ref)
         if snapshot:
-            source = await self._snapshot_of(volume, path, row.serial, snapshot)
+            source = await self._snapshot_of(volume, path, info.ref, snapshot)
             info = await self._files.getattr(source)
-            row = msgspec.structs.replace(row, read_only=True)
         return DiskInfo(
             ref=info.ref,
             volume=volume,
             path=b"/".join(_parts(path)),
             size=info.size,
             allocated=info.allocated,
-            read_only=row.read_only,
-            serial=row.serial,
+            read_only=bool(snapshot),
+            serial=serial,
         )
 
     async def disks(self, volume: str = "") -> list[DiskInfo]:
@@ -206,16 +214,49 @@ class NamespaceBlocks(Blocks):
         if not volume:
             names = sorted([each.row.name for each in await self._namespace.volumes.all()])
             return [disk for name in names for disk in await self.disks(name)]
-        found: list[DiskInfo] = []
+        paths: list[bytes] = []
+        lost: set[int] = set()
         stored = Fresh(self._namespace, await self._namespace.volumes.get(volume))
         start, end = keys.DISKS
         while page := await stored.scan(start, end):
             for key, _ in page:
-                path = await self._files.path_of(volume, int.from_bytes(key[1:9], "big"))
-                if path is not None and not path.startswith(SNAPSHOT_DIRECTORY + b"/"):
-                    found.append(await self.show(volume, path))
+                number = int.from_bytes(key[1:9], "big")
+                path = await self._files.path_of(volume, number)
+                if path is None:
+                    lost.add(number)
+                else:
+                    paths.append(path)
             start = page[-1][0] + b"\0"
+        paths += await self._found_again(volume, lost)
+        found = [
+            await self.show(volume, path)
+            for path in paths
+            if not path.startswith(SNAPSHOT_DIRECTORY + b"/")
+        ]
         return sorted(found, key=lambda disk: disk.path)
+
+    async def _found_again(self, volume: str, lost: set[int]) -> list[bytes]:
+        """Return paths of disks that lost the name they were last given and have another; noted, so that it is sought once."""
+        stored = Fresh(self._namespace, await self._namespace.volumes.get(volume))
+        inodes = {number: await inode_row(stored, number) for number in lost}
+        lost = {number for number, inode in inodes.items() if inode and not inode.orphan}
+        found: list[bytes] = []
+        for number, place in (await self._files.names_of(volume, lost)).items() if lost else ():
+
+            async def body(
+                change: Change, number: int = number, place: tuple[int, bytes] = place
+            ) -> None:
+                inode = await inode_row(change.rows, number)
+                if inode is not None:
+                    inode = msgspec.structs.replace(inode, directory=place[0], name=place[1])
+                    await put_inode(change, number, inode)
+
+            with suppress(ReadOnly, Busy):  # looked for again next time
+                await self._namespace.change(volume, body)
+            path = await self._files.path_of(volume, number, place)
+            if path is not None:
+                found.append(path)
+        return found
 
     async def open(
         self,
@@ -238,7 +279,7 @@ class NamespaceBlocks(Blocks):
         node = (number, info.ref.inode)
         shared = self._shared.get(node)
         if shared is None:
-            shared = self._shared[node] = _Shared(await self._row(volume, info.ref))
+            shared = self._shared[node] = _Shared(await self._reserved(volume, info.ref))
         shared.users += 1
 
         async def on_close() -> None:
@@ -247,7 +288,7 @@ class NamespaceBlocks(Blocks):
                 self._shared.pop(node, None)
             await file.close()
 
-        async def update(change: Callable[[DiskRow], DiskRow]) -> None:
+        async def update(change: Callable[[Reserved], Reserved]) -> None:
             await self._update(volume, info.ref, shared, change)
 
         return self.disk(
@@ -256,10 +297,10 @@ class NamespaceBlocks(Blocks):
         )  # fmt: skip
 
     async def _update(
-        self, volume: str, ref: Ref, shared: _Shared, change: Callable[[DiskRow], DiskRow]
+        self, volume: str, ref: Ref, shared: _Shared, change: Callable[[Reserved], Reserved]
     ) -> None:
-        async def body(tx: Change) -> DiskRow:
-            key = keys.disk_key(ref.inode)
+        async def body(tx: Change) -> Reserved:
+            key = keys.reserved_key(ref.inode)
             value = await tx.rows.get_present(key)
             row = change(rows.checked(_decode, key, value) if value else shared.row)
             tx.rows.put_present(key, rows.encode(row))
@@ -303,7 +344,7 @@ class NamespaceBlocks(Blocks):
     async def snapshot(self, volume: str, path: bytes, snapshot: str) -> None:
         """See `Blocks.snapshot`."""
         info = await self.show(volume, path)
-        directory = await self._snapshot_directory(volume, info.serial, make=True)
+        directory = await self._snapshot_directory(volume, info.ref, make=True)
         assert directory is not None
         clone = await self._files.clone(info.ref, directory, _snapshot_name(snapshot))
         await self._files.setattr(clone.ref, SetInfo(mode=0o400))
@@ -311,7 +352,7 @@ class NamespaceBlocks(Blocks):
     async def snapshots(self, volume: str, path: bytes) -> list[str]:
         """See `Blocks.snapshots`."""
         info = await self.show(volume, path)
-        directory = await self._snapshot_directory(volume, info.serial, make=False)
+        directory = await self._snapshot_directory(volume, info.ref, make=False)
         if directory is None:
             return []
         found: list[tuple[int, str]] = []
@@ -327,13 +368,13 @@ class NamespaceBlocks(Blocks):
     async def delete_snapshot(self, volume: str, path: bytes, snapshot: str) -> None:
         """See `Blocks.delete_snapshot`."""
         info = await self.show(volume, path)
-        directory = await self._snapshot_directory(volume, info.serial, make=False)
+        directory = await self._snapshot_directory(volume, info.ref, make=False)
         if directory is None:
             raise NotFound(f"disk {path.decode(errors='replace')!r} has no snapshot {snapshot!r}")
         await self._files.unlink(directory, _snapshot_name(snapshot))
         if not await self.snapshots(volume, path):
             above = await self._files.lookup(await self._files.root(volume), SNAPSHOT_DIRECTORY)
-            await self._files.rmdir(above.ref, info.serial.encode())
+            await self._files.rmdir(above.ref, _directory_name(info.ref))
         while not await self._files.inodes.drain(volume):
             pass
 
@@ -344,7 +385,7 @@ class NamespaceBlocks(Blocks):
         info = await self.show(volume, path)
         source = info.ref
         if snapshot:
-            source = await self._snapshot_of(volume, path, info.serial, snapshot)
+            source = await self._snapshot_of(volume, path, info.ref, snapshot)
         parts = _parts(target)
         above = await self._files.root(volume)
         for part in parts[:-1]:
@@ -353,18 +394,18 @@ class NamespaceBlocks(Blocks):
             above = (await self._files.lookup(above, part)).ref
         made = await self._files.clone(source, above, parts[-1])
         await self._files.setattr(made.ref, SetInfo(mode=0o600))
-        await self._mark(volume, made.ref)
+        await self._mark(volume, made.ref, above, parts[-1])
         return await self.show(volume, target)
 
-    async def _snapshot_of(self, volume: str, path: bytes, serial: str, snapshot: str) -> Ref:
-        directory = await self._snapshot_directory(volume, serial, make=False)
+    async def _snapshot_of(self, volume: str, path: bytes, disk: Ref, snapshot: str) -> Ref:
+        directory = await self._snapshot_directory(volume, disk, make=False)
         if directory is None:
             raise NotFound(f"disk {path.decode(errors='replace')!r} has no snapshot {snapshot!r}")
         return (await self._files.lookup(directory, _snapshot_name(snapshot))).ref
 
-    async def _snapshot_directory(self, volume: str, serial: str, *, make: bool) -> Ref | None:
+    async def _snapshot_directory(self, volume: str, disk: Ref, *, make: bool) -> Ref | None:
         directory = await self._files.root(volume)
-        for part in (SNAPSHOT_DIRECTORY, serial.encode()):
+        for part in (SNAPSHOT_DIRECTORY, _directory_name(disk)):
             if make:
                 with suppress(AlreadyExists):
                     await self._files.mkdir(directory, part, 0o700)
@@ -386,7 +427,7 @@ class NamespaceDisk(Disk):
         initiator: str,
         *,
         on_close: Callable[[], Awaitable[None]],
-        update: Callable[[Callable[[DiskRow], DiskRow]], Awaitable[None]],
+        update: Callable[[Callable[[Reserved], Reserved]], Awaitable[None]],
     ) -> None:
         self.info = info
         self._file = file
@@ -556,7 +597,7 @@ class NamespaceDisk(Disk):
         """See `Disk.register`."""
         _check_key(key)
 
-        def change(row: DiskRow) -> DiskRow:
+        def change(row: Reserved) -> Reserved:
             have = row.keys.get(self._initiator, 0)
             if old is not None and old != have:
                 raise Locked(f"the key of {self._initiator} is not {old:#x}")
@@ -574,7 +615,7 @@ class NamespaceDisk(Disk):
     async def reserve(self, key: int, kind: Reservation) -> None:
         """See `Disk.reserve`."""
 
-        def change(row: DiskRow) -> DiskRow:
+        def change(row: Reserved) -> Reserved:
             self._registered(row, key)
             if row.kind:
                 mine = self._holds(row)
@@ -591,7 +632,7 @@ class NamespaceDisk(Disk):
     async def release(self, key: int, kind: Reservation) -> None:
         """See `Disk.release`."""
 
-        def change(row: DiskRow) -> DiskRow:
+        def change(row: Reserved) -> Reserved:
             self._registered(row, key)
             if not row.kind or not self._holds(row):
                 return row
@@ -604,7 +645,7 @@ class NamespaceDisk(Disk):
     async def preempt(self, key: int, victim: int, kind: Reservation) -> None:
         """See `Disk.preempt`."""
 
-        def change(row: DiskRow) -> DiskRow:
+        def change(row: Reserved) -> Reserved:
             self._registered(row, key)
             gone = {who for who, each in row.keys.items() if each == victim}
             if not gone:
@@ -628,7 +669,7 @@ class NamespaceDisk(Disk):
     async def clear(self, key: int) -> None:
         """See `Disk.clear`."""
 
-        def change(row: DiskRow) -> DiskRow:
+        def change(row: Reserved) -> Reserved:
             self._registered(row, key)
             return msgspec.structs.replace(
                 row, keys={}, kind=0, holder="", generation=row.generation + 1
@@ -642,11 +683,11 @@ class NamespaceDisk(Disk):
         registered = tuple(sorted(row.keys.items()))
         return ReservationInfo(row.generation, registered, Reservation(row.kind), row.holder)
 
-    def _registered(self, row: DiskRow, key: int) -> None:
+    def _registered(self, row: Reserved, key: int) -> None:
         if not key or row.keys.get(self._initiator) != key:
             raise Locked(f"{self._initiator} is not registered with {key:#x}")
 
-    def _holds(self, row: DiskRow) -> bool:
+    def _holds(self, row: Reserved) -> bool:
         if row.kind in _ALL_REGISTRANTS:
             return self._initiator in row.keys
         return row.holder == self._initiator
@@ -704,7 +745,7 @@ class _Writing:
             self._shared.idle.set()
 
 
-def _without_orphan(row: DiskRow, registered: dict[str, int]) -> DiskRow:
+def _without_orphan(row: Reserved, registered: dict[str, int]) -> Reserved:
     """Return the row with other registrations; a reservation ends with its holder's, or with the last one (SPC-4, 5.13.11.2)."""
     over = row.kind and (
         not registered if row.kind in _ALL_REGISTRANTS else row.holder not in registered
@@ -738,6 +779,11 @@ def _check_size(size: int) -> None:
 def _check_key(key: int) -> None:
     if not 0 <= key < 1 << 64:
         raise InvalidArgument(f"key {key} is not a 64-bit number")
+
+
+def _directory_name(disk: Ref) -> bytes:
+    """Return where a disk's snapshots lie: by its inode, which a clone of the volume and a rollback leave as it is."""
+    return f"{disk.inode:016x}".encode()
 
 
 def _snapshot_name(name: str) -> bytes:

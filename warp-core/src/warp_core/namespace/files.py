@@ -23,7 +23,7 @@ from warp_core.errors import (
 )
 from warp_core.namespace import access as permission
 from warp_core.namespace import keys, rows
-from warp_core.namespace.apart import Inodes, VolumeLedger, inode_row, put_inode
+from warp_core.namespace.apart import Inodes, VolumeLedger, inode_row, put_disk, put_inode
 from warp_core.namespace.changes import Change
 from warp_core.namespace.contents import Content, load_layer
 from warp_core.namespace.finding import KINDS, SNAPSHOTS_NAME, Found, check_name
@@ -147,6 +147,8 @@ class NamespaceFiles(Namer):
             return await self._open_snapshot(file, volume, found, owner, access)
         if want & Want.WRITE:
             await self.namespace.volumes.writable(file.volume)
+        if truncate and found.inode.disk:
+            raise InvalidArgument(f"inode {file.inode} is a disk: its size is fixed")
         opened = await self.opens.open(volume.number, file.inode, owner, access, deny)
         try:
             inode = found.inode
@@ -466,6 +468,8 @@ class NamespaceFiles(Namer):
             folded=self.inodes.log.end(),
         )
         entry, inode = await self._put_new(change, directory, name, inode)
+        if inode.disk:
+            await put_disk(change, entry.inode)
         change.count(bytes=old.size)
         change.tell(event_of("clone", change, directory.inode, name, entry.inode, caller))
         return Found(entry, inode, directory.inode, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import msgspec
@@ -25,6 +25,7 @@ from warp_core.namespace.apart import Fresh, Inodes, inode_row, name_at
 from warp_core.namespace.changes import Change, Path, resolve
 from warp_core.namespace.inodes import Inode, implied_directory, implied_file
 from warp_core.namespace.namespace import Namespace
+from warp_core.namespace.recount import every
 from warp_core.namespace.rows import Name, decode_name
 from warp_core.namespace.tree import Rows, Volume
 from warp_core.views.files import (
@@ -298,19 +299,43 @@ class Finder(Files):
         above = path.rstrip(b"/").rpartition(b"/")[0]
         return (await self.walk(volume, above)).ref
 
-    async def path_of(self, volume: str, number: int) -> bytes | None:
-        """Return the path of an inode by the name that it was last given; None if that leads elsewhere now."""
+    async def path_of(
+        self, volume: str, number: int, place: tuple[int, bytes] | None = None
+    ) -> bytes | None:
+        """Return the path of an inode by a name in a directory, or that it was last given; None if that leads elsewhere now."""
         found = await self._volume(volume)
         stored = self._rows(found)
         inode = await inode_row(stored, number)
-        if inode is None or not inode.directory:
+        if inode is None:
+            return None
+        directory, name = place or (inode.directory, inode.name)
+        if not directory:
             return None
         try:
-            above = await self._key(stored, found.number, inode.directory)
+            above = await self._key(stored, found.number, directory)
         except StaleHandle:
             return None
-        there = await self._find(stored, found, inode.directory, inode.name)
-        return above + inode.name if there is not None and there.number == number else None
+        there = await self._find(stored, found, directory, name)
+        return above + name if there is not None and there.number == number else None
+
+    async def names_of(self, volume: str, numbers: Collection[int]) -> dict[int, tuple[int, bytes]]:
+        """Return directory and name of files, one for each that has a name: it reads all names of the volume."""
+        known = await self._volume(volume)
+        found: dict[int, tuple[int, bytes]] = {}
+        continued: dict[int, tuple[int, bytes]] = {}
+        async for key, value in every(self.namespace, known, b"D", keys.after(b"D")):
+            name = rows.decode_name(value)
+            place = int.from_bytes(key[1:9], "big"), keys.raw_of(key[keys.NAME_AT :])
+            if name.kind == rows.CONTINUED:
+                continued[name.inode] = place
+            elif name.kind == rows.FILE and name.inode in numbers:
+                found[name.inode] = place
+        for number, (directory, raw) in found.items():
+            while directory in continued:
+                directory, before = continued[directory]
+                raw = before + raw
+            found[number] = directory, raw
+        return found
 
     async def parent(self, directory: Ref) -> Ref:
         """See `Files.parent`."""

@@ -241,11 +241,16 @@ ORPHANS: Final = (b"O", b"P")
 
 
 def disk_key(inode: int) -> bytes:
-    """B: a file that is a disk, with its path, serial and reservations."""
+    """J: a file that is a disk, and its serial."""
+    return b"J" + _U64.pack(inode)
+
+
+DISKS: Final = (b"J", b"K")
+
+
+def reserved_key(inode: int) -> bytes:
+    """B: registrations and reservation of a disk."""
     return b"B" + _U64.pack(inode)
-
-
-DISKS: Final = (b"B", b"C")
 
 
 def cookie_key(directory: int, cookie: int) -> bytes:

@@ -183,6 +183,10 @@ class Namer(Finder):
         if found is not None or (name == SNAPSHOTS_NAME and directory.inode == keys.ROOT):
             raise AlreadyExists(f"{name!r} exists in directory {directory.inode}")
 
+    async def keep_directory(self, change: Change, directory: Ref) -> None:
+        """Make a directory, and those above it, stay from now on: they have rows that tell their path."""
+        await self._open_directory(change, directory)
+
     async def _open_directory(self, change: Change, directory: Ref) -> Inode:
         """Return a directory whose entries are about to change: from now on it stays when it is empty, and those above it (LEVELS).
 

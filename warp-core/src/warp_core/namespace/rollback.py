@@ -3,7 +3,7 @@
 ```
  frozen            nothing changes the volume; open files and retention are looked at
  rolling = S       reads show S. A crash from here on is finished by whoever opens the volume next: each step may be repeated
-   1. D V I C      each row that differs becomes what it was; who lets go of a revision releases it, who gets one holds it
+   1. D V I C J    each row that differs becomes what it was; who lets go of a revision releases it, who gets one holds it
    2. R E          content of revisions that went on being written in place becomes what it was
    3.              revisions that others lie over by now stay as they are: what S shows of them is copied to new ones
    4.              counters, events, files without a name
@@ -153,6 +153,7 @@ class _Rollback:
             (b"V", self._version_row),
             (b"I", self._inode_row),
             (b"C", self._plain_row),
+            (b"J", self._plain_row),
         ):
             await self._each(family, self._in_one(restore))
         await self._each(b"R", self._revisions)
@@ -312,18 +313,11 @@ class _Rollback:
             await change.rows.put(key, encode(new))
             if new.orphan:
                 change.rows.put_present(keys.orphan_key(number), b"")
-        await self._disk(change, number, was=bool(old and old.disk), is_now=bool(new and new.disk))
+        if old is not None and old.disk and not (new is not None and new.disk):
+            change.rows.delete_present(keys.reserved_key(number))
         held = (old.revision, keys.holder_of_inode(number)) if old and old.revision else None
         holds = (new.revision, keys.holder_of_inode(number)) if new and new.revision else None
         await self._pass_on(change, held, holds)
-
-    async def _disk(self, change: Change, number: int, *, was: bool, is_now: bool) -> None:
-        """Make or drop the row by which a disk is listed."""
-        key = keys.disk_key(number)
-        if was and not is_now:
-            change.rows.delete_present(key)
-        elif is_now and await change.rows.get_present(key) is None:
-            change.rows.put_present(key, encode((1, f"{number:016x}")))  # a `blocks.DiskRow`
 
     async def _pass_on(
         self, change: Change, held: tuple[int, bytes] | None, holds: tuple[int, bytes] | None

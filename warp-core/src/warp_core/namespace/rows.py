@@ -260,6 +260,17 @@ def decode_names(values: Sequence[bytes]) -> list[Name]:
     return _names.decode(b"\xdd" + len(values).to_bytes(4, "big") + b"".join(values))
 
 
+class DiskRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """J: a file is a disk."""
+
+    born: int
+    serial: str  # 16 hex digits
+    volume: int  # where it got the serial: in a clone of that it is another disk
+
+
+decode_disk: Final = msgspec.msgpack.Decoder(DiskRow).decode
+
+
 def born(value: bytes) -> int:
     """Return the epoch that a row was last written in, of any struct that begins with `born`."""
     first = value[3 if value[0] == 0xDC else 1]  # behind the array's header; one byte up to 127
