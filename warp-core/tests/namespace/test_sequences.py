@@ -231,12 +231,47 @@ KEPT = {
             {"place": 1, "which": 0, "how": "overwrite", "offset": 0, "size": 1, "synced": True},
         ),
     ],
+    "a clone does not keep a file that had no name and was open in its base": [
+        ("put", {"place": 1, "which": 7, "size": 4096}),
+        ("hold", {"place": 1, "which": 7}),
+        ("unlink", {"place": 1, "which": 7}),
+        ("snapshot", {"place": 3}),
+        ("clone", {"place": 1, "choice": 3}),
+    ],
 }
 
 
 @pytest.mark.parametrize("name", KEPT)
 def test_namespace_and_model_agree_where_they_did_not(name: str) -> None:
     attempt(KEPT[name])
+
+
+@pytest.mark.parametrize("cloned", [False, True])
+def test_a_file_that_is_open_when_its_volume_is_deleted_leaves_with_it(cloned: bool) -> None:
+    machine = model.NamespaceAgrees()
+    machine.put(1, 0, 4096)
+    if cloned:
+        machine.snapshot(1)
+        machine.clone(1, 0)  # its name comes before "v" and "w"
+        machine.hold(0, 0)
+        machine.unlink(0, 0)
+        machine.run(machine.objects.delete_volume(machine.clones.pop()))
+    else:
+        machine.hold(1, 0)
+        machine.unlink(1, 0)
+        machine.run(machine.objects.delete_volume("w"))
+    machine.run(machine.closed(machine.held.pop()[2]))
+    machine.run(machine.collected())
+    if cloned:
+        del machine.model.volumes[min(machine.model.volumes)]
+        machine.teardown()
+        return
+
+    assert not machine.ledger.written - machine.ledger.dead
+    left = machine.run(machine.namespace.volumes.all(deleted=True))
+    assert [volume.row.name for volume in left] == ["v"]
+    machine.run(machine.stage.__aexit__(None, None, None))
+    machine.loop.close()
 
 
 def test_namespace_and_model_agree_on_a_few_sequences() -> None:

@@ -225,11 +225,12 @@ class ReplaysBackwards(Stage):
 @faults(OnFiles, "Inodes.recover", "orphans-stay")
 class KeepsOrphans(Stage):
     class Table(Inodes):
-        async def collect(self, name: str, node: Node) -> None:
+        async def collect(self, name: str, node: Node) -> bool:
             async def body(change: Change) -> None:
-                change.rows.delete_present(keys.orphan_key(node.inode))
+                await change.rows.delete(keys.orphan_key(node.inode))
 
             await self.namespace.change(name, body)
+            return False
 
     inode_table = Table
 

@@ -251,7 +251,7 @@ class Inodes:
         if kept and live is not None:
             live.content.inode = msgspec.structs.replace(live.content.inode, shared=True)
         if held:
-            change.rows.put_present(keys.orphan_key(number), b"")
+            await change.rows.put(keys.orphan_key(number), rows.held(change.epoch))
         if not kept:
             return msgspec.structs.replace(version, revision=0)
         # The file goes on at its other names: a version that becomes current again is a file of its own.
@@ -421,8 +421,8 @@ class Inodes:
 
     # After the last close -------------------------------------------------------------------------
 
-    async def collect(self, name: str, node: Node) -> None:
-        """Remove a file that has no name any more, if nobody has it open."""
+    async def collect(self, name: str, node: Node) -> bool:
+        """Remove a file that has no name any more, if nobody has it open; say whether it is gone."""
         found = self._contents.get(node)
 
         async def body(change: Change) -> bool:
@@ -430,7 +430,7 @@ class Inodes:
             if inode is None or not inode.orphan or self.opens.open_count(*node):
                 return False
             await change.rows.delete(keys.inode_key(node.inode))
-            change.rows.delete_present(keys.orphan_key(node.inode))
+            await change.rows.delete(keys.orphan_key(node.inode))
             if inode.disk:
                 await drop_disk(change, node.inode)
             change.count(bytes=-inode.size)
@@ -447,6 +447,7 @@ class Inodes:
             gone = False
         if gone and found is not None:
             found.dropped = True
+        return gone
 
     async def drain(self, name: str) -> bool:
         """Remove some windows of dropped revisions; True when none is left."""
@@ -519,15 +520,21 @@ class Inodes:
         await self.checkpoint()
         return count
 
-    async def collect_orphans(self, name: str) -> None:
-        """Remove the files of a volume that have no name and that nobody has open."""
-        volume = await self.namespace.volumes.get(name)
-        own = Fresh(self.namespace, replace(volume, bases=(), snapshot=0))
+    async def collect_orphans(self, name: str) -> int:
+        """Remove the files of a volume, which may be a deleted one, that have no name and that nobody has open; return how many."""
+        volume = await self.namespace.volumes.any(name)
+        count = 0
+        stored = Fresh(self.namespace, replace(volume, snapshot=0))
         start, end = keys.ORPHANS
-        while found := await own.scan(start, end):
-            for key, _ in found:
-                await self.collect(name, Node(volume.number, int.from_bytes(key[1:9], "big")))
+        while found := await stored.scan(start, end):
+            for key, value in found:
+                if not rows.is_whiteout(
+                    value
+                ):  # in a deleted clone that reads through no base any more
+                    node = Node(volume.number, int.from_bytes(key[1:9], "big"))
+                    count += await self.collect(name, node)
             start = found[-1][0] + b"\0"
+        return count
 
 
 class _Live:

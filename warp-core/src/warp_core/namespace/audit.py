@@ -49,6 +49,8 @@ class _Seen:
         default_factory=set
     )  # of them the files that say that they have names
     named: set[int] = field(default_factory=set)  # inodes set apart that a name leads to
+    orphans: set[int] = field(default_factory=set)  # inodes that say that they have no name
+    waiting: set[int] = field(default_factory=set)  # of which a row says so
     disks: set[int] = field(default_factory=set)  # inodes that say that they are
     listed: set[int] = field(default_factory=set)  # of which a row says so
     revisions: set[int] = field(default_factory=set)
@@ -138,10 +140,14 @@ async def _read_content(namespace: Namespace, volume: Volume, seen: _Seen) -> No
         seen.tally.inode(inode)
         if inode.kind == FILE and not inode.orphan:
             seen.expected.add(number)
+        if inode.orphan:
+            seen.orphans.add(number)
         if inode.disk:
             seen.disks.add(number)
         if inode.revision:
             seen.led_to.add(inode.revision)
+    async for key, _ in every(namespace, volume, *keys.ORPHANS):
+        seen.waiting.add(int.from_bytes(key[1:9], "big"))
     async for key, _ in every(namespace, volume, *keys.DISKS):
         seen.listed.add(int.from_bytes(key[1:9], "big"))
     async for key, _ in every(namespace, volume, b"R", b"S"):
@@ -181,6 +187,10 @@ def _judge(seen: _Seen, counted: Usage) -> None:
         tell(f"a name leads to inode {inode}, which has no row")
     for inode in seen.expected - seen.named:
         tell(f"inode {inode} has no name, and is not kept for who has it open")
+    for inode in seen.orphans - seen.waiting:
+        tell(f"inode {inode} has no name, and no row says so: nothing collects it")
+    for inode in seen.waiting - seen.inodes:
+        tell(f"inode {inode} waits to be collected and is gone")
     for inode in seen.disks ^ seen.listed:
         tell(f"inode {inode} and the rows of disks disagree whether it is one")
     for number in sorted(seen.led_to - seen.revisions):

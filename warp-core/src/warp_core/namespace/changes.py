@@ -83,6 +83,9 @@ class Apart(Protocol):
     async def drain(self, name: str) -> bool:
         """Remove some windows of a volume's dropped revisions; True when none is left."""
 
+    async def collect_orphans(self, name: str) -> int:
+        """Remove the files of a volume, which may be a deleted one, that have no name and that nobody has open; return how many."""
+
     async def flatten(self, stored: Rows, revision: int, size: int) -> list[Extent]:
         """Return the extents of a revision that was written in place, as its rows tell it.
 

@@ -313,7 +313,7 @@ class Namer(Finder):
             if inode.links >= LINKS_MAX:
                 raise TooManyLinks(f"inode {file.inode} has {LINKS_MAX} names")
             if inode.orphan:
-                change.rows.delete_present(keys.orphan_key(file.inode))
+                await change.rows.delete(keys.orphan_key(file.inode))
             path = await self._path(change, directory, name, is_directory=False)
             await change.make_way(path)
             await change.supersede(path)

@@ -3,7 +3,7 @@
 ```
  frozen            nothing changes the volume; open files and retention are looked at
  rolling = S       reads show S. A crash from here on is finished by whoever opens the volume next: each step may be repeated
-   1. D V I C J    each row that differs becomes what it was; who lets go of a revision releases it, who gets one holds it
+   1. D V I C J O  each row that differs becomes what it was; who lets go of a revision releases it, who gets one holds it
    2. R E          content of revisions that went on being written in place becomes what it was
    3.              revisions that others lie over by now stay as they are: what S shows of them is copied to new ones
    4.              counters, events, files without a name
@@ -154,6 +154,7 @@ class _Rollback:
             (b"I", self._inode_row),
             (b"C", self._plain_row),
             (b"J", self._plain_row),
+            (b"O", self._plain_row),
         ):
             await self._each(family, self._in_one(restore))
         await self._each(b"R", self._revisions)
@@ -306,13 +307,10 @@ class _Rollback:
         new = read_inode(number, then) if then is not None else None
         if new is None:
             await change.rows.delete(key)
-            change.rows.delete_present(keys.orphan_key(number))
         else:
             changes = max(old.change if old else 0, new.change) + 1
             new = msgspec.structs.replace(new, born=change.epoch, change=changes)
             await change.rows.put(key, encode(new))
-            if new.orphan:
-                change.rows.put_present(keys.orphan_key(number), b"")
         if old is not None and old.disk and not (new is not None and new.disk):
             change.rows.delete_present(keys.reserved_key(number))
         held = (old.revision, keys.holder_of_inode(number)) if old and old.revision else None

@@ -237,6 +237,7 @@ class Snapshots:
         except BaseException:
             await self._namespace.volumes.delete(target, _may_go)
             raise
+        await self._inodes.collect_orphans(target)  # who has them open has them in the source
         return made
 
     async def rollback(

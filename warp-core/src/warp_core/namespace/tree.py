@@ -25,7 +25,7 @@ from warp_core.namespace.rows import VolumeRow, born, is_whiteout, whiteout
 Pair = tuple[bytes, bytes]  # relative key, value
 
 KEPT_FAMILIES: Final = frozenset(
-    b"DVRIECXZJ"
+    b"DVRIECXZJO"
 )  # what snapshots keep; the rest is bookkeeping of the present
 
 

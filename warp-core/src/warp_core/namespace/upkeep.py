@@ -101,6 +101,8 @@ class Upkeep:
     async def _remove(self, volume: Volume) -> int:
         """Remove rows of a deleted volume; when none are left, itself."""
         done = 0
+        if self._namespace.apart is not None:  # files that were open when the volume went
+            done += await self._namespace.apart.collect_orphans(volume.row.name)
         for family in _PLAIN:
             for _ in range(BATCHES):
                 found = await self._scan(volume, family, keys.after(family), BATCH)
@@ -110,7 +112,7 @@ class Upkeep:
                     break
         hidden = [
             row
-            for family in (b"R", b"I", b"E", b"X", b"Z")
+            for family in (b"R", b"I", b"E", b"X", b"Z", b"O")
             for row in await self._scan(volume, family, keys.after(family), SCAN_MAX)
             if is_whiteout(row.value)
         ]

@@ -30,6 +30,7 @@ from warp_core.namespace.rows import (
     decode_snapshot,
     decode_volume,
     encode,
+    is_whiteout,
 )
 from warp_core.namespace.tree import Volume, VolumeTransaction
 
@@ -330,8 +331,10 @@ class Volumes:
             tx.delete(key)
             base = row.base
             held = await tx.scan(prefix + b"X", prefix + b"Y", limit=1)
-            if base is not None and not held:
-                # Nobody reads through it any more. While others borrow from here, `upkeep` does this in the end.
+            orphans = await tx.scan(*(prefix + bound for bound in keys.ORPHANS))
+            open_ = any(not is_whiteout(orphan.value) for orphan in orphans)
+            if base is not None and not held and not open_:
+                # Nobody reads through it any more. While others borrow from here, or have files open, `upkeep` does this in the end.
                 await unpin(tx, row.number, base)
                 base = None
             kept = msgspec.structs.replace(row, name=gone, base=base)
