@@ -238,6 +238,15 @@ KEPT = {
         ("snapshot", {"place": 3}),
         ("clone", {"place": 1, "choice": 3}),
     ],
+    "a write that follows another file's in one batch of the journal survives a crash": [
+        ("put", {"place": 3, "which": 5, "size": 70000}),
+        ("put", {"place": 3, "which": 0, "size": 4096}),
+        ("hold", {"place": 3, "which": 0}),
+        ("use", {"choice": 3, "how": "truncate", "offset": 5000, "size": 4000}),
+        ("hold", {"place": 3, "which": 5}),
+        ("use", {"choice": 3, "how": "write", "offset": 100, "size": 4000}),
+        ("crash", {}),
+    ],
 }
 
 

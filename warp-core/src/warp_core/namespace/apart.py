@@ -51,7 +51,10 @@ class Log(ContentLog, Protocol):
     """The containers, as files use them: `filelog.FileLog`."""
 
     def end(self) -> Position:
-        """Return a position behind every record appended so far."""
+        """Return a position behind every record appended so far; the next one may lie just there."""
+
+    def last(self) -> Position:
+        """Return a position that no record appended so far lies behind, and every later one does."""
 
     def pin(self) -> Pin:
         """Keep everything readable that is alive now."""
@@ -307,7 +310,7 @@ class Inodes:
             implied_file(name, revision),
             directory=directory,
             name=keys.raw_of(component),
-            folded=self.log.end(),
+            folded=self.log.last(),
             shared=bool(await change.rows.scan(*keys.holds_of(name.revision), limit=1)),
         )
         inode = await put_inode(change, name.inode, inode)

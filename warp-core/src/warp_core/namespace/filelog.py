@@ -68,9 +68,14 @@ class FileLog:
         return self._containers.read_now(chunk, offset=offset, length=length)
 
     def end(self) -> tuple[int, int]:
-        """Return a position behind every record appended so far."""
+        """Return a position behind every record appended so far; the next one may lie just there."""
         container, offset = self._journal.end
         return container, offset
+
+    def last(self) -> tuple[int, int]:
+        """Return a position that no record appended so far lies behind, and every later one does."""
+        container, offset = self._journal.end
+        return container, offset - 1
 
     def pin(self) -> Pin:
         """Keep everything readable that is alive now."""

@@ -98,7 +98,7 @@ class NamespaceFiles(Namer):
             )
             await change.put_revision(revision, content)
             inode = msgspec.structs.replace(
-                inode, revision=revision, etag=etag, folded=self.inodes.log.end()
+                inode, revision=revision, etag=etag, folded=self.inodes.log.last()
             )
             entry, inode = await self._put_new(change, directory, name, inode)
             change.tell(event_of("create", change, directory.inode, name, entry.inode, caller))
@@ -465,7 +465,7 @@ class NamespaceFiles(Namer):
             allocated=old.allocated,
             modified_ns=old.modified_ns,
             disk=old.disk,
-            folded=self.inodes.log.end(),
+            folded=self.inodes.log.last(),
         )
         entry, inode = await self._put_new(change, directory, name, inode)
         if inode.disk:
