@@ -315,6 +315,11 @@ class NamespaceAgrees(RuleBasedStateMachine):
         parent, _, name = path.rpartition(b"/")
         return model.is_directory(parent) and name not in model.children(parent)
 
+    def file_at(self, model: ModelVolume, which: int) -> bytes:
+        """Return that path if it is a file, else one that is, if there is one."""
+        files = [path for path in PATHS if self.is_file(model, path)]
+        return files[which % len(files)] if files and PATHS[which] not in files else PATHS[which]
+
     def is_file(self, model: ModelVolume, path: bytes) -> bool:
         parent, _, name = path.rpartition(b"/")
         return model.children(parent).get(name) == "file"
@@ -329,7 +334,7 @@ class NamespaceAgrees(RuleBasedStateMachine):
     )
     def change_in_place(self, place, which, how, offset, size, synced):
         volume, model = self.at(place)
-        path = PATHS[which]
+        path = self.file_at(model, which)
         if not self.is_file(model, path):
             return
         data = self.fresh(size)
@@ -429,7 +434,7 @@ class NamespaceAgrees(RuleBasedStateMachine):
     @rule(place=places, which=paths, to=paths, clone=st.booleans())
     def link_or_clone(self, place, which, to, clone):
         volume, model = self.at(place)
-        path, target = PATHS[which], PATHS[to]
+        path, target = self.file_at(model, which), PATHS[to]
         if not self.is_file(model, path) or not self.free(model, target):
             return
 
@@ -458,7 +463,7 @@ class NamespaceAgrees(RuleBasedStateMachine):
     @rule(place=places, which=paths, to=paths)
     def rename(self, place, which, to):
         volume, model = self.at(place)
-        path, target = PATHS[which], PATHS[to]
+        path, target = self.file_at(model, which), PATHS[to]
         if not self.is_file(model, path) or path == target:
             return
         if not self.free(model, target) and not self.is_file(model, target):
@@ -531,7 +536,7 @@ class NamespaceAgrees(RuleBasedStateMachine):
     def hold(self, place, which):
         """Open a file and keep it open."""
         volume, model = self.at(place)
-        path = PATHS[which]
+        path = self.file_at(model, which)
         if len(self.held) == HELD_MAX or not self.is_file(model, path):
             return
 
@@ -593,6 +598,19 @@ class NamespaceAgrees(RuleBasedStateMachine):
 
     # Blocks ---------------------------------------------------------------------------------------
 
+    def disk_at(self, place: int, which: int) -> tuple[str, ModelVolume, bytes]:
+        """Return that place if it is a disk, else a disk somewhere, if there is one: of all names few are disks."""
+        volume, model = self.at(place)
+        every = [
+            (name, each, path)
+            for name, each in sorted(self.model.volumes.items())
+            for path in PATHS
+            if self.is_disk(each, path)
+        ]
+        if not every or self.is_disk(model, PATHS[which]):
+            return volume, model, PATHS[which]
+        return every[(place * len(PATHS) + which) % len(every)]
+
     def is_disk(self, model: ModelVolume, path: bytes) -> bool:
         return self.is_file(model, path) and model.current(path).file.disk
 
@@ -625,8 +643,7 @@ class NamespaceAgrees(RuleBasedStateMachine):
         fua=st.booleans(),
     )
     def change_disk(self, place, which, how, offset, size, fua):
-        volume, model = self.at(place)
-        path = PATHS[which]
+        volume, model, path = self.disk_at(place, which)
         if not self.is_disk(model, path):
             return
         file = model.current(path).file
@@ -662,10 +679,10 @@ class NamespaceAgrees(RuleBasedStateMachine):
 
     @rule(place=places, which=paths, size=st.sampled_from(DISK_SIZES))
     def resize_disk(self, place, which, size):
-        volume, model = self.at(place)
-        if self.is_disk(model, PATHS[which]):
-            self.run(self.stage.blocks.resize(volume, PATHS[which], size))
-            model.truncate(PATHS[which], size)
+        volume, model, path = self.disk_at(place, which)
+        if self.is_disk(model, path):
+            self.run(self.stage.blocks.resize(volume, path, size))
+            model.truncate(path, size)
 
     async def kept_below(self, volume: str, path: bytes) -> bytes:
         """Return the directory with a disk's snapshots."""
@@ -674,8 +691,7 @@ class NamespaceAgrees(RuleBasedStateMachine):
 
     @rule(place=places, which=paths)
     def snapshot_disk(self, place, which):
-        volume, model = self.at(place)
-        path = PATHS[which]
+        volume, model, path = self.disk_at(place, which)
         if not self.is_disk(model, path):
             return
         self.number += 1
@@ -692,8 +708,7 @@ class NamespaceAgrees(RuleBasedStateMachine):
 
     @rule(place=places, which=paths, choice=st.integers(0, 3))
     def prune_disk(self, place, which, choice):
-        volume, model = self.at(place)
-        path = PATHS[which]
+        volume, model, path = self.disk_at(place, which)
         if not self.is_disk(model, path):
             return
         below = self.run(self.kept_below(volume, path))
@@ -711,8 +726,8 @@ class NamespaceAgrees(RuleBasedStateMachine):
 
     @rule(place=places, which=paths, to=paths, choice=st.integers(0, 3))
     def clone_disk(self, place, which, to, choice):
-        volume, model = self.at(place)
-        path, target = PATHS[which], PATHS[to]
+        volume, model, path = self.disk_at(place, which)
+        target = PATHS[to]
         if not self.is_disk(model, path) or not self.free(model, target):
             return
         below = self.run(self.kept_below(volume, path))
@@ -728,8 +743,7 @@ class NamespaceAgrees(RuleBasedStateMachine):
 
     @rule(place=places, which=paths)
     def delete_disk(self, place, which):
-        volume, model = self.at(place)
-        path = PATHS[which]
+        volume, model, path = self.disk_at(place, which)
         if not self.is_disk(model, path):
             return
         below = self.run(self.kept_below(volume, path))
