@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass
 
@@ -182,3 +183,19 @@ def test_waiting_for_ever_fails() -> None:
 
     assert set(outcomes(OnSlow).values()) == {"failed"}
     assert len(outcomes(OnSlow)) == 3
+
+
+def test_what_closes_a_subject_may_wait_for_ever_too() -> None:
+    class StubbornKit(Kit, kit=True):
+        time_limit_s = 0.2
+
+        async def test_waits(self, subject: Thing) -> None:
+            for _ in range(3):
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+            await asyncio.Event().wait()
+
+    class OnStubborn(StubbornKit):
+        subject = OnThing.subject
+
+    assert outcomes(OnStubborn) == {"test_waits": "failed"}

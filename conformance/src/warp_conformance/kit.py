@@ -21,6 +21,8 @@ from warp_core.registry import Entry, NoConfig
 TIME_LIMIT_S = (
     30.0  # of one kit test: a subject that loses a wake-up fails instead of hanging the run
 )
+CANCELLATIONS_MAX = 50  # of a test that is late: each may end one wait of what closes the subject
+CANCELLATION_S = 0.1  # between them
 
 Test = TypeVar("Test", bound=Callable[..., Any])
 
@@ -187,15 +189,33 @@ def _limited(test: Any) -> Any:
 def _with_limit(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Any]:
     @functools.wraps(test)
     async def limited(self: Kit, *args: Any, **kwargs: Any) -> None:
+        task = asyncio.ensure_future(test(self, *args, **kwargs))
         try:
-            async with asyncio.timeout(self.time_limit_s) as limit:
-                await test(self, *args, **kwargs)
-        except TimeoutError:
-            if limit.expired():
-                raise AssertionError(f"took longer than {self.time_limit_s} s") from None
-            raise
+            await asyncio.wait([task], timeout=self.time_limit_s)
+            late = not task.done()
+        finally:
+            stubborn = not await _end(task)
+        if late or stubborn:
+            still = ", and does not end when it is cancelled" if stubborn else ""
+            raise AssertionError(f"took longer than {self.time_limit_s} s{still}")
+        await task
 
     return limited
+
+
+async def _end(task: asyncio.Future[None]) -> bool:
+    """Cancel a task until it is done; say whether it is.
+
+    One cancellation may not be enough: it ends one wait for a lost wake-up, and what closes the subject may wait for the same.
+    """
+    for _ in range(CANCELLATIONS_MAX):
+        if task.done():
+            break
+        task.cancel()
+        await asyncio.wait([task], timeout=CANCELLATION_S)
+    if task.done() and not task.cancelled():
+        task.exception()  # it is told elsewhere, or that it took too long says more
+    return task.done()
 
 
 def sample_of(entry: Entry[Any], folder: Path) -> msgspec.Struct:
