@@ -11,9 +11,10 @@ from warp_core.errors import NoSpace
 from warp_core.metadata import Transaction, transact
 from warp_core.namespace import keys, rows
 from warp_core.namespace.changes import Change
-from warp_core.namespace.contents import Content, load_layer
+from warp_core.namespace.contents import Content
 from warp_core.namespace.extents import unpack_change
 from warp_core.namespace.inodes import Inode, read_inode
+from warp_core.namespace.layers import load_layers
 from warp_core.namespace.tree import ViewSource, Volume, VolumeTransaction
 from warp_meta_memory.engine import Memory
 
@@ -169,8 +170,8 @@ class Rig:
 
     async def open_as(self, ledger, revision=None):
         inode = read_inode(FILE, await ledger.get(keys.inode_key(FILE)))
-        layer = await load_layer(ledger, self.log, revision or inode.revision)
-        return Content(ledger, self.log, FILE, inode, layer)
+        layers = await load_layers(ledger, self.log, revision or inode.revision)
+        return Content(ledger, self.log, FILE, inode, layers)
 
     async def crash(self, more=0):
         self.log.crash(more)

@@ -13,8 +13,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from warp_core.containers import Chunk
 from warp_core.errors import NoSpace, OutOfRange
-from warp_core.namespace import contents as module
-from warp_core.namespace import extents, tables
+from warp_core.namespace import contents, extents, folding, layers, rows, tables
 from warp_core.namespace.extents import HOLE, SIZE, WRITE, pieces_of, unpack_change
 from warp_core.namespace.rows import Extent
 from warp_core.namespace.tables import chunks_of_window
@@ -35,17 +34,17 @@ W = 64  # a small window, so that few bytes cross many
 @pytest.fixture(autouse=True, scope="module")
 def small_windows():
     patch = pytest.MonkeyPatch()
-    for owner in (extents, module):
+    for owner in (extents, contents, folding, layers, tables):
         patch.setattr(owner, "WINDOW", W)
+    for owner in (extents, contents, folding):
         patch.setattr(owner, "PIECES_MAX", 12)
-    for owner in (extents, module):
+    for owner in (extents, contents):
         patch.setattr(owner, "CHUNK_MAX", W // 2)
-    patch.setattr(module, "BATCH", 2)
-    patch.setattr(module, "WINDOWS_CACHED", 2)
-    patch.setattr(module, "FRESH_MAX", 40)
-    patch.setattr(module, "FRESH_LIMIT", 60)
-    patch.setattr(module, "FEW", 3)
-    patch.setattr(tables, "WINDOW", W)
+    patch.setattr(folding, "BATCH", 2)
+    patch.setattr(layers, "WINDOWS_CACHED", 2)
+    patch.setattr(contents, "FRESH_MAX", 40)
+    patch.setattr(contents, "FRESH_LIMIT", 60)
+    patch.setattr(contents, "FEW", 3)
     yield
     patch.undo()
 
@@ -237,7 +236,7 @@ class Machine(RuleBasedStateMachine):
             if family[:1] == b"E":
                 referred |= chunks_of_window(value)
             elif family[:1] == b"R":
-                row = module.rows.decode_revision(value)
+                row = rows.decode_revision(value)
                 referred |= extents.chunks(pieces_of(row.extents))
         thrown = self.rig.ledger.thrown
         if not self.broke_off:  # a fold that is repeated may throw the same away again, harmlessly

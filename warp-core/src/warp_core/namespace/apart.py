@@ -28,11 +28,12 @@ from warp_core.interfaces.consistency import SCAN_MAX
 from warp_core.metadata import Transaction, transact
 from warp_core.namespace import keys, rows
 from warp_core.namespace.changes import Change, Held, Path
-from warp_core.namespace.contents import Content, load_layer
-from warp_core.namespace.contents import Log as ContentLog
+from warp_core.namespace.contents import Content
 from warp_core.namespace.extents import unpack_change
 from warp_core.namespace.filelog import ChangeRecord
 from warp_core.namespace.inodes import Inode, Position, implied_file, read_inode
+from warp_core.namespace.layers import Log as ContentLog
+from warp_core.namespace.layers import load_layers
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.opens import Node
 from warp_core.namespace.rows import Extent, Name, decode_name, encode
@@ -276,8 +277,8 @@ class Inodes:
             TooLarge: More than FLAT_MAX.
         """
         ledger = Moment(stored)
-        layer = await load_layer(ledger, self.log, revision)
-        content = Content(ledger, self.log, 0, Inode(0, rows.FILE, 0, size=size), layer)
+        layers = await load_layers(ledger, self.log, revision)
+        content = Content(ledger, self.log, 0, Inode(0, rows.FILE, 0, size=size), layers)
         extents: list[Extent] = []
         async for piece in content.pieces():
             chunk, skip = piece.chunk, piece.skip
@@ -352,8 +353,8 @@ class Inodes:
             found = self._contents.get(node)
             if found is None:
                 ledger = VolumeLedger(self.namespace, name, volume)
-                layer = await load_layer(ledger, self.log, inode.revision)
-                content = Content(ledger, self.log, number, inode, layer)
+                layers = await load_layers(ledger, self.log, inode.revision)
+                content = Content(ledger, self.log, number, inode, layers)
                 found = self._contents[node] = _Live(content)
             found.users += 1
         return found.content

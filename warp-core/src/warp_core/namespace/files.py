@@ -25,9 +25,10 @@ from warp_core.namespace import access as permission
 from warp_core.namespace import keys, rows
 from warp_core.namespace.apart import Inodes, VolumeLedger, inode_row, put_disk, put_inode
 from warp_core.namespace.changes import Change
-from warp_core.namespace.contents import Content, load_layer
+from warp_core.namespace.contents import Content
 from warp_core.namespace.finding import KINDS, SNAPSHOTS_NAME, Found, check_name
 from warp_core.namespace.inodes import Inode
+from warp_core.namespace.layers import load_layers
 from warp_core.namespace.leases import FOR_READ, FOR_WRITE
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.naming import Namer, event_of, new_inode
@@ -193,8 +194,8 @@ class NamespaceFiles(Namer):
         self, file: Ref, volume: Volume, found: Found, owner: Owner, access: Access
     ) -> NamespaceFile:
         ledger = VolumeLedger(self.namespace, file.volume, volume.number, volume)
-        layer = await load_layer(ledger, self.inodes.log, found.inode.revision)
-        content = Content(ledger, self.inodes.log, file.inode, found.inode, layer)
+        layers = await load_layers(ledger, self.inodes.log, found.inode.revision)
+        content = Content(ledger, self.inodes.log, file.inode, found.inode, layers)
 
         async def nothing() -> None:
             return
