@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import msgspec
 import pytest
 from warp_core.errors import AlreadyExists, PreconditionFailed
 from warp_core.interfaces.stores import Buffer
-from warp_core.namespace.blocks import NamespaceBlocks, NamespaceDisk
+from warp_core.namespace.blocks import NamespaceBlocks
+from warp_core.namespace.disks import NamespaceDisk
 from warp_core.namespace.filelog import FileLog
 from warp_core.views.blocks import Disk, DiskInfo, Reservation, ReservationInfo, Status
 
@@ -355,8 +356,13 @@ class AllMayRead(Stage):
 @faults(OnBlocks, "Disk.register", "any-key")
 class TakesAnyKey(Stage):
     class Connection(NamespaceDisk):
-        def _registered(self, *_: Any) -> None:
-            return
+        async def reserve(self, key: int, kind: Reservation) -> None:
+            await self.register(key)
+            await super().reserve(key, kind)
+
+        async def release(self, key: int, kind: Reservation) -> None:
+            await self.register(key)
+            await super().release(key, kind)
 
     blocks_view = with_disk(Connection)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import ClassVar, Final
 
@@ -15,87 +14,36 @@ from warp_core.errors import (
     Busy,
     InvalidArgument,
     IsADirectory,
-    Locked,
     NotFound,
-    OutOfRange,
-    PreconditionFailed,
     ReadOnly,
     StaleHandle,
 )
-from warp_core.interfaces.stores import Buffer
 from warp_core.namespace import keys, rows
 from warp_core.namespace.apart import Fresh, inode_row, put_disk, put_inode
 from warp_core.namespace.changes import Change
+from warp_core.namespace.disks import NamespaceDisk, Shared
 from warp_core.namespace.files import NamespaceFiles
 from warp_core.namespace.leases import FOR_WRITE
 from warp_core.namespace.openfiles import NamespaceFile
 from warp_core.namespace.opens import HERE, Access, Owner
-from warp_core.views.blocks import (
-    BLOCK,
-    COMPARE_MAX,
-    IO_MAX,
-    REGISTRATIONS_MAX,
-    Blocks,
-    Disk,
-    DiskInfo,
-    Reservation,
-    ReservationInfo,
-    Run,
-    Status,
-)
+from warp_core.namespace.reservations import Reserved, decode_reserved
+from warp_core.views.blocks import BLOCK, Blocks, Disk, DiskInfo
 from warp_core.views.files import FILE_SIZE_MAX, Ref, SetInfo
 
-FILE_IO: Final = 1024 * 1024  # bytes handed to the file at once
 SNAPSHOT_DIRECTORY: Final = (
     b".disk-snapshots"  # in the root: snapshots of disks are clones that live here
 )
-_ALL_REGISTRANTS: Final = (Reservation.WRITE_EXCLUSIVE_ALL, Reservation.EXCLUSIVE_ALL)
-_REGISTRANTS: Final = (
-    Reservation.WRITE_EXCLUSIVE_REGISTRANTS,
-    Reservation.EXCLUSIVE_REGISTRANTS,
-    *_ALL_REGISTRANTS,
-)
-_EXCLUSIVE: Final = (
-    Reservation.EXCLUSIVE,
-    Reservation.EXCLUSIVE_REGISTRANTS,
-    Reservation.EXCLUSIVE_ALL,
-)
-
-
-class Reserved(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """B: who is registered with a disk, and its reservation. They are kept across restarts (SPC-4, APTPL)."""
-
-    generation: int = 0
-    keys: dict[str, int] = {}  # initiator → key
-    kind: int = 0
-    holder: str = ""
-
-
-_decode = msgspec.msgpack.Decoder(Reserved).decode
-
-
-class _Shared:
-    """What all connections of a disk share in memory: its row, who waits for resizes, and the order of compare_and_write."""
-
-    def __init__(self, row: Reserved) -> None:
-        self.row = row
-        self.users = 0
-        self.resized: set[asyncio.Queue[int]] = set()
-        self.writes = 0  # under way
-        self.idle = asyncio.Event()
-        self.idle.set()
-        self.exclusive = asyncio.Lock()
 
 
 class NamespaceBlocks(Blocks):
     """The view: disks of all volumes, by the Files view."""
 
-    disk: ClassVar[type[NamespaceDisk]]
+    disk: ClassVar[type[NamespaceDisk]] = NamespaceDisk
 
     def __init__(self, files: NamespaceFiles) -> None:
         self._files = files
         self._namespace = files.namespace
-        self._shared: dict[tuple[int, int], _Shared] = {}
+        self._shared: dict[tuple[int, int], Shared] = {}
 
     # Disks ----------------------------------------------------------------------------------------
 
@@ -171,7 +119,9 @@ class NamespaceBlocks(Blocks):
         stored = Fresh(self._namespace, await self._namespace.volumes.get(volume))
         key = keys.reserved_key(ref.inode)
         value = await stored.get(key)
-        row: Reserved = rows.checked(_decode, key, value) if value is not None else Reserved()
+        row: Reserved = (
+            rows.checked(decode_reserved, key, value) if value is not None else Reserved()
+        )
         return row
 
     async def _serial(self, volume: str, ref: Ref) -> str:
@@ -279,7 +229,7 @@ class NamespaceBlocks(Blocks):
         node = (number, info.ref.inode)
         shared = self._shared.get(node)
         if shared is None:
-            shared = self._shared[node] = _Shared(await self._reserved(volume, info.ref))
+            shared = self._shared[node] = Shared(await self._reserved(volume, info.ref))
         shared.users += 1
 
         async def on_close() -> None:
@@ -297,12 +247,12 @@ class NamespaceBlocks(Blocks):
         )  # fmt: skip
 
     async def _update(
-        self, volume: str, ref: Ref, shared: _Shared, change: Callable[[Reserved], Reserved]
+        self, volume: str, ref: Ref, shared: Shared, change: Callable[[Reserved], Reserved]
     ) -> None:
         async def body(tx: Change) -> Reserved:
             key = keys.reserved_key(ref.inode)
             value = await tx.rows.get_present(key)
-            row = change(rows.checked(_decode, key, value) if value else shared.row)
+            row = change(rows.checked(decode_reserved, key, value) if value else shared.row)
             tx.rows.put_present(key, rows.encode(row))
             return row
 
@@ -416,354 +366,6 @@ class NamespaceBlocks(Blocks):
         return directory
 
 
-class NamespaceDisk(Disk):
-    """One connection to a disk."""
-
-    def __init__(
-        self,
-        info: DiskInfo,
-        file: NamespaceFile,
-        shared: _Shared,
-        initiator: str,
-        *,
-        on_close: Callable[[], Awaitable[None]],
-        update: Callable[[Callable[[Reserved], Reserved]], Awaitable[None]],
-    ) -> None:
-        self.info = info
-        self._file = file
-        self._shared = shared
-        self._initiator = initiator
-        self._on_close = on_close
-        self._update = update
-        self._queues: set[asyncio.Queue[int]] = set()
-        self._closed = False
-
-    @property
-    def size(self) -> int:
-        """The disk's size now."""
-        return self._file.size
-
-    async def read(self, offset: int, length: int) -> Buffer:
-        """See `Disk.read`."""
-        self._range(offset, length)
-        self._may_read()
-        if length <= FILE_IO:
-            data = await self._file.read(offset, length)
-            return self._whole(data, length)
-        parts = [
-            self._whole(await self._file.read(at, step), step)
-            for at, step in _steps(offset, length)
-        ]
-        return b"".join(parts)
-
-    def _whole(self, data: Buffer, length: int) -> Buffer:
-        if len(data) != length:  # the disk shrank meanwhile
-            raise OutOfRange(f"the disk ends at {self.size}")
-        return data
-
-    async def read_runs(self, offset: int, length: int) -> Sequence[Run]:
-        """See `Disk.read_runs`."""
-        self._range(offset, length)
-        self._may_read()
-        found: list[Run] = []
-        for at, step in _steps(offset, length):
-            runs = await self._file.read_runs(at, step)
-            if sum(run[1] for run in runs) != step:
-                raise OutOfRange(f"the disk ends at {self.size}")  # it shrank meanwhile
-            found += runs
-        return found
-
-    def read_now(self, offset: int, length: int) -> Sequence[Run] | None:
-        """See `Disk.read_now`."""
-        if self._closed or offset + length > self._file.content.size or length > IO_MAX:
-            self._range(offset, length)
-        if self._shared.row.kind:
-            self._may_read()
-        return self._file.read_runs_now(offset, length)
-
-    def write_now(self, offset: int, data: Buffer) -> bool:
-        """See `Disk.write_now`."""
-        if self._closed or offset + len(data) > self._file.content.size:
-            self._range(offset, len(data))
-        if self._shared.row.kind or self.info.read_only:
-            self._may_write()
-        return not self._shared.exclusive.locked() and self._file.write_now(offset, data)
-
-    async def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
-        """See `Disk.write`."""
-        self._range(offset, len(data))
-        self._may_write()
-        async with _Writing(self._shared):
-            view = memoryview(data)
-            for at, step in _steps(offset, len(view)):
-                await self._file.write(at, view[at - offset : at - offset + step])
-        if fua:
-            await self._file.sync()
-
-    async def flush(self) -> None:
-        """See `Disk.flush`."""
-        await self._file.sync()
-
-    async def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
-        """See `Disk.trim`."""
-        self._range(offset, length, large=True)
-        self._may_write()
-        if length:
-            async with _Writing(self._shared):
-                await self._file.punch(offset, length)
-        if fua:
-            await self._file.sync()
-
-    async def zero(
-        self, offset: int, length: int, *, fua: bool = False, may_trim: bool = True
-    ) -> None:
-        """See `Disk.zero`. Zeros that may not be given back are written, so that their space stays."""
-        if may_trim:
-            await self.trim(offset, length, fua=fua)
-            return
-        self._range(offset, length, large=True)
-        self._may_write()
-        async with _Writing(self._shared):
-            for at, step in _steps(offset, length):
-                await self._file.write(at, bytes(step))
-        if fua:
-            await self._file.sync()
-
-    async def status(self, offset: int, length: int, *, limit: int = 1024) -> Sequence[Status]:
-        """See `Disk.status`."""
-        self._range(offset, length, large=True)
-        found: list[Status] = []
-        at, end = offset, offset + length
-        while at < end and len(found) < limit:
-            try:
-                data = min(end, await self._file.seek(at, "data"))
-            except OutOfRange:
-                data = end
-            if data > at:
-                found.append(Status(at, data - at, hole=True))
-                at = data
-                continue
-            hole = min(end, await self._file.seek(at, "hole"))
-            found.append(Status(at, hole - at, hole=False))
-            at = hole
-        return found
-
-    async def compare_and_write(
-        self, offset: int, expected: Buffer, data: Buffer, *, fua: bool = False
-    ) -> None:
-        """See `Disk.compare_and_write`."""
-        if len(expected) != len(data) or len(data) > COMPARE_MAX:
-            raise InvalidArgument(
-                f"compare {len(expected)} and write {len(data)} bytes: equal, at most {COMPARE_MAX}"
-            )
-        self._range(offset, len(data))
-        self._may_write()
-        async with self._shared.exclusive:
-            await self._shared.idle.wait()
-            found = bytes(await self._file.read(offset, len(data)))
-            wanted = bytes(expected)
-            if found != wanted:
-                differs = next(
-                    i for i, (a, b) in enumerate(zip(found, wanted, strict=True)) if a != b
-                )
-                raise PreconditionFailed(f"byte {offset + differs} differs", condition=str(differs))
-            await self._file.write(offset, data)
-        if fua:
-            await self._file.sync()
-
-    async def resizes(self) -> AsyncIterator[int]:
-        """See `Disk.resizes`."""
-        queue: asyncio.Queue[int] = asyncio.Queue()
-        self._shared.resized.add(queue)
-        self._queues.add(queue)
-        try:
-            while (size := await queue.get()) >= 0:
-                yield size
-        finally:
-            self._shared.resized.discard(queue)
-            self._queues.discard(queue)
-
-    async def close(self) -> None:
-        """See `Disk.close`."""
-        if not self._closed:
-            self._closed = True
-            for queue in self._queues:
-                queue.put_nowait(-1)
-            await self._on_close()
-
-    # Reservations ---------------------------------------------------------------------------------
-
-    async def register(self, key: int, *, old: int | None = None) -> None:
-        """See `Disk.register`."""
-        _check_key(key)
-
-        def change(row: Reserved) -> Reserved:
-            have = row.keys.get(self._initiator, 0)
-            if old is not None and old != have:
-                raise Locked(f"the key of {self._initiator} is not {old:#x}")
-            registered = dict(row.keys)
-            if key:
-                registered[self._initiator] = key
-            else:
-                registered.pop(self._initiator, None)
-            if len(registered) > REGISTRATIONS_MAX:
-                raise Busy(f"{REGISTRATIONS_MAX} initiators are registered")
-            return _without_orphan(row, registered)
-
-        await self._update(change)
-
-    async def reserve(self, key: int, kind: Reservation) -> None:
-        """See `Disk.reserve`."""
-
-        def change(row: Reserved) -> Reserved:
-            self._registered(row, key)
-            if row.kind:
-                mine = self._holds(row)
-                if not mine or row.kind != kind:
-                    raise Locked(f"the disk is reserved ({Reservation(row.kind).name})")
-                return row
-            holder = "" if kind in _ALL_REGISTRANTS else self._initiator
-            return msgspec.structs.replace(row, kind=int(kind), holder=holder)
-
-        if kind == Reservation.NONE:
-            raise InvalidArgument("a reservation has a kind")
-        await self._update(change)
-
-    async def release(self, key: int, kind: Reservation) -> None:
-        """See `Disk.release`."""
-
-        def change(row: Reserved) -> Reserved:
-            self._registered(row, key)
-            if not row.kind or not self._holds(row):
-                return row
-            if row.kind != kind:
-                raise InvalidArgument(f"the reservation is {Reservation(row.kind).name}")
-            return msgspec.structs.replace(row, kind=0, holder="")
-
-        await self._update(change)
-
-    async def preempt(self, key: int, victim: int, kind: Reservation) -> None:
-        """See `Disk.preempt`."""
-
-        def change(row: Reserved) -> Reserved:
-            self._registered(row, key)
-            gone = {who for who, each in row.keys.items() if each == victim}
-            if not gone:
-                raise Locked(f"nobody is registered with {victim:#x}")
-            theirs = bool(row.kind) and (
-                row.holder in gone or (row.kind in _ALL_REGISTRANTS and self._initiator not in gone)
-            )
-            left = {
-                who: each
-                for who, each in row.keys.items()
-                if who not in gone or who == self._initiator
-            }
-            row = msgspec.structs.replace(row, keys=left, generation=row.generation + 1)
-            if not theirs:
-                return row
-            holder = "" if kind in _ALL_REGISTRANTS else self._initiator
-            return msgspec.structs.replace(row, kind=int(kind), holder=holder)
-
-        await self._update(change)
-
-    async def clear(self, key: int) -> None:
-        """See `Disk.clear`."""
-
-        def change(row: Reserved) -> Reserved:
-            self._registered(row, key)
-            return msgspec.structs.replace(
-                row, keys={}, kind=0, holder="", generation=row.generation + 1
-            )
-
-        await self._update(change)
-
-    async def reservations(self) -> ReservationInfo:
-        """See `Disk.reservations`."""
-        row = self._shared.row
-        registered = tuple(sorted(row.keys.items()))
-        return ReservationInfo(row.generation, registered, Reservation(row.kind), row.holder)
-
-    def _registered(self, row: Reserved, key: int) -> None:
-        if not key or row.keys.get(self._initiator) != key:
-            raise Locked(f"{self._initiator} is not registered with {key:#x}")
-
-    def _holds(self, row: Reserved) -> bool:
-        if row.kind in _ALL_REGISTRANTS:
-            return self._initiator in row.keys
-        return row.holder == self._initiator
-
-    def _may_write(self) -> None:
-        """Refuse what a reservation refuses (SPC-4, table 65)."""
-        if self.info.read_only:
-            raise ReadOnly("the disk was opened read only")
-        row = self._shared.row
-        if not row.kind or self._holds(row):
-            return
-        if row.kind in _REGISTRANTS and self._initiator in row.keys:
-            return
-        raise Locked(f"the disk is reserved ({Reservation(row.kind).name})")
-
-    def _may_read(self) -> None:
-        row = self._shared.row
-        if row.kind not in _EXCLUSIVE or self._holds(row):
-            return
-        if row.kind in _REGISTRANTS and self._initiator in row.keys:
-            return
-        raise Locked(f"the disk is reserved ({Reservation(row.kind).name})")
-
-    def _range(self, offset: int, length: int, *, large: bool = False) -> None:
-        if self._closed:
-            raise StaleHandle("the disk is closed")
-        if offset < 0 or length < 0 or offset + length > self.size:
-            raise OutOfRange(f"{length} bytes at {offset} of a disk of {self.size}")
-        if not large and length > IO_MAX:
-            raise InvalidArgument(f"{length} bytes at once > IO_MAX {IO_MAX}")
-
-
-NamespaceBlocks.disk = NamespaceDisk
-
-
-class _Writing:
-    """A write under way: it waits for a compare_and_write, and that one for it."""
-
-    __slots__ = ("_shared",)
-
-    def __init__(self, shared: _Shared) -> None:
-        self._shared = shared
-
-    async def __aenter__(self) -> None:
-        shared = self._shared
-        while shared.exclusive.locked():
-            async with shared.exclusive:
-                pass
-        shared.writes += 1
-        shared.idle.clear()
-
-    async def __aexit__(self, *_: object) -> None:
-        self._shared.writes -= 1
-        if not self._shared.writes:
-            self._shared.idle.set()
-
-
-def _without_orphan(row: Reserved, registered: dict[str, int]) -> Reserved:
-    """Return the row with other registrations; a reservation ends with its holder's, or with the last one (SPC-4, 5.13.11.2)."""
-    over = row.kind and (
-        not registered if row.kind in _ALL_REGISTRANTS else row.holder not in registered
-    )
-    return msgspec.structs.replace(
-        row,
-        keys=registered,
-        generation=row.generation + 1,
-        kind=0 if over else row.kind,
-        holder="" if over else row.holder,
-    )
-
-
-def _steps(offset: int, length: int) -> list[tuple[int, int]]:
-    end = offset + length
-    return [(at, min(FILE_IO, end - at)) for at in range(offset, end, FILE_IO)]
-
-
 def _parts(path: bytes) -> list[bytes]:
     parts = [part for part in path.split(b"/") if part]
     if not parts:
@@ -774,11 +376,6 @@ def _parts(path: bytes) -> list[bytes]:
 def _check_size(size: int) -> None:
     if size <= 0 or size % BLOCK or size > FILE_SIZE_MAX:
         raise InvalidArgument(f"disk size {size}: a positive multiple of {BLOCK}")
-
-
-def _check_key(key: int) -> None:
-    if not 0 <= key < 1 << 64:
-        raise InvalidArgument(f"key {key} is not a 64-bit number")
 
 
 def _directory_name(disk: Ref) -> bytes:
