@@ -277,11 +277,11 @@ async def test_an_object_that_was_read_is_answered_at_once_and_as_it_is_now(
 async def test_decoded_objects_are_bounded(
     objects: NamespaceObjects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("warp_core.namespace.objects.KNOWN_MAX", 3)
+    monkeypatch.setattr("warp_core.namespace.object_reading.KNOWN_MAX", 3)
     for number in range(7):
         await put(objects, b"%d" % number)
         assert objects.head_now("v", b"%d" % number) is not None
-    assert len(objects._known) <= 3
+    assert len(objects._finder._known) <= 3
 
 
 async def test_a_change_leaves_nothing_for_the_collector(objects: NamespaceObjects) -> None:

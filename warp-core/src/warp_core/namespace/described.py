@@ -231,6 +231,25 @@ def lent(extent: Extent, home: int, number: int, target: int) -> Extent:
     return msgspec.structs.replace(extent, volume=volume, revision=extent.revision or number)
 
 
+def cut(extents: Sequence[Extent], offset: int, length: int) -> list[Extent]:
+    """Return the extents of a range, counted from its start."""
+    end = offset + length
+    found: list[Extent] = []
+    for extent in extents:
+        start = max(offset, extent.offset)
+        stop = min(end, extent.offset + extent.length)
+        if start < stop:
+            found.append(
+                msgspec.structs.replace(
+                    extent,
+                    offset=start - offset,
+                    length=stop - start,
+                    skip=extent.skip + start - extent.offset,
+                )
+            )
+    return found
+
+
 def place(volume: int, home: int, target: int) -> int:
     """Return a volume's number as seen from `target`, 0 for itself; 0 as seen from `home` is `home`."""
     absolute = volume or home

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from warp_core.containers import Chunk, Owner
-from warp_core.errors import InvalidArgument, OutOfRange, UploadNotFound
+from warp_core.errors import InvalidArgument, OutOfRange
 from warp_core.interfaces.consistency import SCAN_MAX
 from warp_core.namespace import keys
 from warp_core.namespace.changes import Change, own_chunks, version_id
@@ -19,8 +19,10 @@ from warp_core.namespace.content import (
     extents_of,
     placed,
 )
-from warp_core.namespace.described import STANDARD, lent, make_revision, place, show
+from warp_core.namespace.described import STANDARD, cut, lent, make_revision, place
 from warp_core.namespace.namespace import Namespace
+from warp_core.namespace.object_changes import Also
+from warp_core.namespace.object_sources import Found
 from warp_core.namespace.rows import (
     Extent,
     Name,
@@ -32,9 +34,18 @@ from warp_core.namespace.rows import (
     decode_upload,
     encode,
 )
-from warp_core.namespace.tree import Pair, Rows, ViewSource, Volume
+from warp_core.namespace.tree import ViewSource, Volume
+from warp_core.namespace.upload_rows import (
+    check_number,
+    completed_info,
+    list_uploads,
+    open_upload,
+    parse,
+    part_row_info,
+    scan_parts,
+    upload_info,
+)
 from warp_core.views.objects import (
-    PART_NUMBER_MAX,
     Attributes,
     Condition,
     Digests,
@@ -53,17 +64,8 @@ LENDERS_MAX: Final = (
 )
 COMPLETED_S: Final = 3600  # for so long a repeated completion gets the same answer
 
-Found = tuple[int, Name, Revision]  # home volume, name, revision of a source
 Link = Callable[
-    [
-        str,
-        bytes,
-        int,
-        Revision,
-        Condition,
-        str,
-        Callable[[Change, Name], Awaitable[None]] | None,
-    ],
+    [str, bytes, int, Revision, Condition, str, Also | None],
     Awaitable[ObjectInfo],
 ]
 
@@ -99,7 +101,7 @@ class Uploads:
             change.count(uploads=1)
             return upload
 
-        return _info(number, await self._namespace.change(volume, body))
+        return upload_info(number, await self._namespace.change(volume, body))
 
     async def describe(self, volume: str, key: bytes, upload: str) -> UploadInfo:
         """See `Objects.upload`."""
@@ -108,7 +110,7 @@ class Uploads:
         try:
             stored = found.rows(ViewSource(view))
             number = parse(upload)
-            return _info(number, await open_upload(stored, key, number))
+            return upload_info(number, await open_upload(stored, key, number))
         finally:
             view.close()
 
@@ -285,7 +287,7 @@ class Uploads:
             )
         finally:
             view.close()
-        return [_part_info(row_key, decode_part(value)) for row_key, value in page], more
+        return [part_row_info(row_key, decode_part(value)) for row_key, value in page], more
 
     # The end of an upload -------------------------------------------------------------------------
 
@@ -304,7 +306,7 @@ class Uploads:
         while True:
             row, stored = await self._all_parts(target, key, number)
             if row.state:
-                return _completed(key, number, row)
+                return completed_info(key, number, row)
             chosen = _choose(stored, named)
             try:
                 return await self._complete(
@@ -320,7 +322,7 @@ class Uploads:
         try:
             stored = volume.rows(ViewSource(view))
             row = await open_upload(stored, key, number, completed=True)
-            return row, await _scan_parts(stored.scan, number)
+            return row, await scan_parts(stored.scan, number)
         finally:
             view.close()
 
@@ -380,7 +382,7 @@ class Uploads:
         async def also(change: Change, name: Name) -> None:
             present = change.rows
             now = await open_upload(present, key, number)
-            if await _scan_parts(present.scan_present, number) != stored or now != row:
+            if await scan_parts(present.scan_present, number) != stored or now != row:
                 raise _PartsChanged(f"upload {number} changed while it was completed")
             if unused:
                 change.free(number, unused)
@@ -424,7 +426,7 @@ class Uploads:
         found = await self._namespace.volumes.get(volume)
         view = self._namespace.store.view()
         try:
-            return await _list(
+            return await list_uploads(
                 found.rows(ViewSource(view)),
                 prefix,
                 delimiter,
@@ -498,34 +500,6 @@ def free_part(change: Change, upload: int, part: Part) -> None:
     change.count(part_bytes=-part.size)
 
 
-async def open_upload(stored: Rows, key: bytes, number: int, *, completed: bool = False) -> Upload:
-    """Return an upload that has not ended (or, with `completed`, was completed).
-
-    Raises:
-        UploadNotFound
-    """
-    value = await stored.get(keys.upload_key(key, number))
-    if value is not None:
-        row = decode_upload(value)
-        if row.key == key and (not row.state or (completed and row.state == "completed")):
-            return row
-    raise UploadNotFound(f"no upload {number:032x} of {show(key)}")
-
-
-async def _scan_parts(
-    scan: Callable[[bytes, bytes], Awaitable[list[Pair]]], number: int
-) -> dict[int, bytes]:
-    start, end = keys.parts_of(number)
-    found: dict[int, bytes] = {}
-    while True:
-        page = await scan(start, end)
-        for key, value in page:
-            found[int.from_bytes(key[-2:], "big")] = value
-        if len(page) < SCAN_MAX:
-            return found
-        start = page[-1][0] + b"\0"
-
-
 def _choose(stored: dict[int, bytes], named: Sequence[PartInfo]) -> list[int]:
     """Return the numbers of the parts that make the object.
 
@@ -546,152 +520,3 @@ def _choose(stored: dict[int, bytes], named: Sequence[PartInfo]) -> list[int]:
             raise InvalidArgument(f"part {part.number} has ETag {etag}, not {part.etag}")
         chosen.append(part.number)
     return chosen
-
-
-def cut(extents: Sequence[Extent], offset: int, length: int) -> list[Extent]:
-    """Return the extents of a range, counted from its start."""
-    end = offset + length
-    found: list[Extent] = []
-    for extent in extents:
-        start = max(offset, extent.offset)
-        stop = min(end, extent.offset + extent.length)
-        if start < stop:
-            found.append(
-                msgspec.structs.replace(
-                    extent,
-                    offset=start - offset,
-                    length=stop - start,
-                    skip=extent.skip + start - extent.offset,
-                )
-            )
-    return found
-
-
-async def _list(
-    stored: Rows,
-    prefix: bytes,
-    delimiter: bytes,
-    key_marker: bytes,
-    upload_marker: int | None,
-    limit: int,
-) -> tuple[list[UploadInfo], list[bytes], bool]:
-    uploads: list[UploadInfo] = []
-    prefixes: list[bytes] = []
-    start, end = keys.UPLOADS
-    lower = max(prefix, key_marker)
-    start = max(start, keys.upload_prefix(lower)[:-2])
-    seen: list[tuple[bytes, int, Upload]] = []
-    while True:
-        page = await stored.scan(start, end)
-        seen += [
-            (row.key, int.from_bytes(row_key[-8:], "big"), row)
-            for row_key, value in page
-            if not (row := decode_upload(value)).state
-        ]
-        whole = len(page) < SCAN_MAX
-        if not whole:
-            start = page[-1][0] + b"\0"
-        # Rows whose keys share their first NODE_BYTES bytes are in no order among themselves: keep a group together.
-        ready = seen if whole else _complete_groups(seen)
-        seen = seen[len(ready) :]
-        for key, number, row in sorted(ready, key=lambda each: each[:2]):
-            if not key.startswith(prefix):
-                if key > prefix:
-                    return uploads, prefixes, False
-                continue
-            if key < key_marker or (
-                (key == key_marker and (upload_marker is None or number <= upload_marker))
-                and key_marker
-            ):
-                continue
-            found = key.find(delimiter, len(prefix)) if delimiter else -1
-            common = key[: found + len(delimiter)] if found >= 0 else b""
-            if common and (common in prefixes[-1:] or key_marker.startswith(common)):
-                continue
-            if len(uploads) + len(prefixes) >= limit:
-                return uploads, prefixes, True
-            if common:
-                prefixes.append(common)
-            else:
-                uploads.append(_info(number, row))
-        if whole:
-            return uploads, prefixes, False
-
-
-def _complete_groups(
-    seen: list[tuple[bytes, int, Upload]],
-) -> list[tuple[bytes, int, Upload]]:
-    head = seen[-1][0][: keys.NODE_BYTES] if seen else b""
-    cut_at = len(seen)
-    while cut_at and seen[cut_at - 1][0][: keys.NODE_BYTES] == head:
-        cut_at -= 1
-    return seen[:cut_at]
-
-
-def parse(upload: str) -> int:
-    """Return the number of an upload id.
-
-    Raises:
-        UploadNotFound: It cannot be one.
-    """
-    try:
-        number = int(upload, 16) if len(upload) == 32 else 0
-    except ValueError:
-        number = 0
-    if not 0 < number < 2**64:
-        raise UploadNotFound(f"no upload {upload[:64]!r}")
-    return number
-
-
-def check_number(number: int) -> None:
-    """Refuse a part number that there cannot be.
-
-    Raises:
-        InvalidArgument
-    """
-    if not 1 <= number <= PART_NUMBER_MAX:
-        raise InvalidArgument(f"part number {number} is not 1 to {PART_NUMBER_MAX}")
-
-
-def _info(number: int, row: Upload) -> UploadInfo:
-    return UploadInfo(
-        key=row.key,
-        upload=f"{number:032x}",
-        initiated_ns=row.initiated_ns,
-        attributes=Attributes(
-            headers=row.headers,
-            metadata=row.metadata,
-            tags=row.tags,
-            storage_class=row.storage_class or STANDARD,
-            owner=row.owner,
-        ),
-        checksum_algorithm=row.checksum_algorithm,
-        checksum_type=row.checksum_type,
-    )
-
-
-def _part_info(row_key: bytes, part: Part) -> PartInfo:
-    return PartInfo(
-        number=int.from_bytes(row_key[-2:], "big"),
-        size=part.size,
-        etag=part.etag,
-        modified_ns=part.modified_ns,
-        checksums=part.checksums,
-    )
-
-
-def _completed(key: bytes, number: int, row: Upload) -> ObjectInfo:
-    """Return the answer to a repeated completion."""
-    etag, checksums, kind = row.digests
-    return ObjectInfo(
-        key=key,
-        size=row.size,
-        etag=etag,
-        modified_ns=row.ended_ns,
-        version=row.version,
-        owner=row.owner,
-        storage_class=row.storage_class or STANDARD,
-        checksum_algorithms=tuple(checksums),
-        checksum_type=kind,
-        checksums=checksums,
-    )

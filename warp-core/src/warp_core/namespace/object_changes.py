@@ -1,0 +1,149 @@
+"""The transaction's part of the verbs that change an object: PUT, however its content came about, and DELETE."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from warp_core.namespace.changes import Apart, Change, Path, extend, new_nonce, version_id
+from warp_core.namespace.described import judge
+from warp_core.namespace.lookup import sequence_of
+from warp_core.namespace.rows import FILE, MARKER, NULL_VERSION, Event, Name, Revision
+from warp_core.namespace.tree import Rows
+from warp_core.views.objects import ALWAYS, Condition, Deleted
+
+Also = Callable[[Change, Name], Awaitable[None]]
+
+
+async def put_object(
+    change: Change,
+    key: bytes,
+    number: int,
+    revision: Revision,
+    condition: Condition = ALWAYS,
+    verb: str = "put",
+    also: Also | None = None,
+) -> Name:
+    """Make a revision the current version of a key, and do what comes `also` with it.
+
+    Raises:
+        PreconditionFailed, NotFound: The condition does not hold.
+    """
+    path = await change.find(key)
+    if condition is not ALWAYS:
+        judge(condition, key, await summary_of(change.apart, change.rows, path.current))
+    if not path.complete:
+        await change.make_way(path)
+    sequence = await change.next_sequence(path)
+    await change.supersede(path)
+    epoch = change.epoch
+    if epoch:
+        revision = msgspec.structs.replace(revision, born=epoch)
+    await change.put_revision(number, revision)
+    nonce = new_nonce() if change.versioning == "on" else NULL_VERSION
+    name = Name(
+        epoch,
+        FILE,
+        number,
+        number,
+        sequence,
+        nonce,
+        revision.size,
+        revision.etag,
+        revision.modified_ns or change.now_ns,
+        revision.owner,
+        revision.storage_class,
+        tuple(revision.checksums),
+        revision.checksum_type,
+    )
+    await change.put_name(path, name)
+    if also is not None:
+        await also(change, name)
+    change.tell(
+        Event(
+            verb,
+            change.now_ns,
+            key,
+            0,
+            b"",
+            number,
+            version_id(name),
+            name.size,
+            name.etag,
+            name.owner,
+        )
+    )
+    return name
+
+
+async def delete_object(change: Change, key: bytes, version: str, condition: Condition) -> Deleted:
+    """Remove the current version of a key or put a marker before it, as versioning says, or remove the named version for good.
+
+    Raises:
+        PreconditionFailed, NotFound: The condition does not hold.
+        Retained: What would be dropped is locked.
+    """
+    path = await change.find(key)
+    if path.current is not None and path.current.kind != FILE:
+        return Deleted(found=False)
+    if condition is not ALWAYS:
+        judge(condition, key, await summary_of(change.apart, change.rows, path.current))
+    if version:
+        return await _delete_version(change, path, version)
+    return await _delete_current(change, path)
+
+
+async def _delete_current(change: Change, path: Path) -> Deleted:
+    current = path.current
+    if not change.versioned:
+        if current is None:
+            return Deleted(found=False)
+        await change.supersede(path)
+        await change.drop_name(path)
+        change.tell(event_of("delete", change, path.key, current))
+        return Deleted()
+    await change.make_way_for_versions(path)
+    await change.supersede(path)
+    marker = await change.put_marker(path)
+    if current is not None:
+        await change.drop_name(path)
+    change.tell(event_of("marker", change, path.key, marker))
+    return Deleted(version=version_id(marker), marker=True, found=current is not None)
+
+
+async def _delete_version(change: Change, path: Path, version: str) -> Deleted:
+    current = path.current
+    if current is not None and version_id(current) == version:
+        await change.remove_current(path)
+        change.tell(event_of("remove", change, path.key, current))
+        return Deleted(version=version)
+    names = len(path.names)
+    await extend(change.rows, path)
+    sequence = await sequence_of(change.rows, path, version)
+    if sequence is None:
+        return Deleted(version=version, found=False)
+    dropped = await change.remove_version(path, sequence, live=names == len(path.steps))
+    change.tell(event_of("remove", change, path.key, dropped))
+    return Deleted(version=version, marker=dropped.kind == MARKER)
+
+
+async def summary_of(apart: Apart | None, stored: Rows, name: Name | None) -> Name | None:
+    """Return a name with what an inode that is set apart from it knows."""
+    if name is None or name.kind != FILE or name.revision or apart is None:
+        return name
+    return await apart.summary(stored, name)
+
+
+def event_of(verb: str, change: Change, key: bytes, name: Name) -> Event:
+    """Return what the change feed tells of a version."""
+    return Event(
+        verb,
+        change.now_ns,
+        key,
+        inode=name.inode,
+        version=version_id(name),
+        size=name.size,
+        etag=name.etag,
+        actor=name.owner,
+    )
