@@ -1,7 +1,9 @@
 """Who is the home of what: the question that a router asks before it lets a verb through.
 
 A node answers verbs of a domain while it holds the domain's lease. The views of a `Stack` see to that themselves: past the
-deadline each verb raises `Unavailable`, also of handles that were opened before. Whoever routes a verb asks `holder_of` and, if `local` is None,
+deadline each verb raises `Unavailable`, also of handles that were opened before.
+
+Whoever routes a verb asks `holder_of` and, if `local` is None,
 sends it to `address`; a node that is asked for what it does not hold answers `Unavailable`, and the asker looks again (`fresh`).
 """
 

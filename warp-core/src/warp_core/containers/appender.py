@@ -30,6 +30,11 @@ class OpenContainer:
         self._failed: dict[str, WarpError] = {}  # store id → what happened to the copy there
 
     @property
+    def enough(self) -> int:
+        """Copies with which what is written here may be acknowledged now."""
+        return self._fleet.standing.enough(self.wanted)
+
+    @property
     def room(self) -> int:
         """Bytes until the container is full."""
         return self._fleet.reserve - self.tail
@@ -51,11 +56,11 @@ class OpenContainer:
         fleet = self._fleet
         fleet.check_policy(self.wanted)
         candidates = await fleet.candidates(self.id, fleet.reserve)
-        while len(self.entry.copies) < self.wanted and candidates:
-            missing = self.wanted - len(self.entry.copies)
+        while len(self.entry.copies) < self.enough and candidates:
+            missing = self.enough - len(self.entry.copies)
             batch, candidates = candidates[:missing], candidates[missing:]
             await asyncio.gather(*(self._add_copy(slot) for slot in batch))
-        if len(self.entry.copies) < self.wanted:
+        if len(self.entry.copies) < self.enough and not await self._do_with_fewer():
             made = len(self.entry.copies)
             await self.drop()
             raise self._shortage(made)
@@ -91,8 +96,12 @@ class OpenContainer:
             StoreFailed, NoSpace, Unavailable: It is not, and nothing of what was written since the last sync may be acknowledged.
         """
         await asyncio.gather(*(self._sync(copy) for copy in tuple(self.entry.copies)))
-        while len(self.entry.copies) < self.wanted:
-            await self._replace()
+        while len(self.entry.copies) < self.enough:
+            try:
+                await self._replace()
+            except WarpError:
+                if not await self._do_with_fewer():
+                    raise
 
     async def seal(self) -> None:
         """Sync, and end growth: cut the blobs and mark the pages. Harmless when repeated.
@@ -118,6 +127,14 @@ class OpenContainer:
         )  # what cannot be deleted now is an empty container after the next start
         self.entry.open = False
         self._fleet.containers.pop(self.id, None)
+
+    async def _do_with_fewer(self) -> bool:
+        """Say whether the copies that there are suffice from now on; raises as `Standing.leave`."""
+        slots = [copy.slot for copy in self.entry.copies]
+        if not slots or not self._fleet.only_failing(slots):
+            return False
+        await self._fleet.standing.leave([slot.store.id for slot in slots])
+        return len(self.entry.copies) >= self.enough
 
     def _page(self, state: State) -> Page:
         size = self.tail if state == State.SEALED else 0

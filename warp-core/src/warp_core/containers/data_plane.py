@@ -40,6 +40,7 @@ from warp_core.containers.reclaim import Pin, Refers
 from warp_core.containers.records import inventory
 from warp_core.containers.scrub import HealReport, Scrubber, ScrubReport
 from warp_core.containers.shared import SharedLog
+from warp_core.containers.standing import ALONE, Standing
 from warp_core.containers.writer import ChunkWriter
 from warp_core.errors import Corrupt, TooLarge, Unavailable, WarpError
 from warp_core.interfaces.codecs import Codec
@@ -65,6 +66,7 @@ class Containers:
         now_ns: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = time.monotonic,
         container_size: int = CONTAINER_SIZE,
+        standing: Standing = ALONE,
     ) -> None:
         """Take the parts.
 
@@ -72,10 +74,16 @@ class Containers:
             stores: Of this node, entered.
             codec: Makes a codec of a policy's word, such as "zstd:3".
             journal: Entered; None for a node whose small payloads share containers only.
+            standing: How many copies have to be written.
         """
         self._fleet = Fleet(
-            stores, now_ns=now_ns, monotonic=monotonic, container_size=container_size
+            stores,
+            now_ns=now_ns,
+            monotonic=monotonic,
+            container_size=container_size,
+            standing=standing,
         )
+        self._standing = standing
         self._codecs = Codecs(codec)
         self._journal = journal
         self._pool = BufferPool()
@@ -147,12 +155,12 @@ class Containers:
         length = len(payload)
         if length > APPEND_MAX:
             raise TooLarge(f"payload of {length} bytes > APPEND_MAX {APPEND_MAX}: use a writer")
-        copies = policy.copies
+        copies = self._standing.copies(policy.copies)
         journal = self._journal
         if (
             journal is not None
             and not policy.filters
-            and sum(one.alive for one in journal.copies) >= copies
+            and sum(one.alive for one in journal.copies) >= self._standing.enough(copies)
         ):
             return journal.append(Kind.PAYLOAD, payload, owner=owner)
         shared = self._shared.get(copies)
@@ -239,7 +247,7 @@ class Containers:
             Unavailable: The policy wants more copies than there are stores.
             NotFound, InvalidArgument: Its chunker or filters.
         """
-        copies = policy.copies
+        copies = self._standing.copies(policy.copies)
         self._fleet.check_policy(copies)
         filters = ",".join(policy.filters)
         return ChunkWriter(
@@ -405,6 +413,14 @@ class Containers:
                 report.written_copies += one.written_copies
                 report.problems += one.problems
         return report
+
+    def lacking(self, store: str) -> int:
+        """Return how many containers have no good copy on a store, those left out that are being written now."""
+        return sum(
+            not any(copy.slot.store.id == store and not copy.bad for copy in entry.copies)
+            for entry in self._fleet.containers.values()
+            if entry.live and not entry.open
+        )
 
     def missing_stores(self) -> list[str]:
         """Return the names of stores that belong to the node and are not here."""

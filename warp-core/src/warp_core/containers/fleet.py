@@ -27,6 +27,7 @@ from warp_core.containers.ledger import Ledger
 from warp_core.containers.placement import ClusterMap, Member, pack_map, unpack_map
 from warp_core.containers.policy import StoreSlot
 from warp_core.containers.reclaim import Pins
+from warp_core.containers.standing import ALONE, Standing
 from warp_core.errors import (
     Corrupt,
     NoSpace,
@@ -114,9 +115,11 @@ class Fleet:
         now_ns: Callable[[], int],
         monotonic: Callable[[], float],
         container_size: int = CONTAINER_SIZE,
+        standing: Standing = ALONE,
     ) -> None:
         self.slots = tuple(slots)
-        self.ledger = Ledger(self.slots, now_ns=now_ns)
+        self.standing = standing
+        self.ledger = Ledger(self.slots, now_ns=now_ns, uses=standing.uses)
         self.pins = Pins()
         self.containers: dict[int, Container] = {}
         self.map = ClusterMap()
@@ -145,7 +148,11 @@ class Fleet:
         if len(self._by_id) < len(self.slots):
             raise Unavailable("two of the configured stores are the same one")
         await self._open_map()
-        found = [await self._take_inventory(slot) for slot in self.slots]
+        found = [
+            await self._take_inventory(slot)
+            for slot in self.slots
+            if self.standing.uses(slot.store.id)
+        ]
         await self.ledger.open(
             max((epoch_of(one) for copies in found for one in copies), default=0)
         )
@@ -154,13 +161,14 @@ class Fleet:
                 await self._admit_copies(container, some)
 
     async def _open_map(self) -> None:
-        found = await asyncio.gather(*(self._read_map(slot) for slot in self.slots))
+        used = [slot for slot in self.slots if self.standing.uses(slot.store.id)]
+        found = await asyncio.gather(*(self._read_map(slot) for slot in used))
         newest = max(
             (one for one in found if one is not None), key=lambda m: m.version, default=ClusterMap()
         )
         here = [Member(slot.store.id, slot.name, slot.domain) for slot in self.slots]
         self.map = newest.joined(here)
-        stale = [slot for slot, one in zip(self.slots, found, strict=True) if one != self.map]
+        stale = [slot for slot, one in zip(used, found, strict=True) if one != self.map]
         for slot in stale:
             with suppress(NoSpace, StoreFailed):  # the others have it
                 await slot.store.put(MAP_BLOB, [pack_map(self.map)], vital=True)
@@ -252,7 +260,14 @@ class Fleet:
             return []
         if len(entry.copies) > 1:
             order = self.map.order(container)
-            entry.copies.sort(key=lambda copy: (copy.bad, order.index(copy.slot.store.id)))
+            # What another node has is read when nothing nearer is good.
+            entry.copies.sort(
+                key=lambda copy: (
+                    copy.bad,
+                    not copy.slot.store.capabilities.immediate,
+                    order.index(copy.slot.store.id),
+                )
+            )
         return entry.copies
 
     async def load(self, copy: Copy) -> Copy:
@@ -302,6 +317,15 @@ class Fleet:
         """Say whether a store may get new containers."""
         return self._suspect.get(slot.store.id, 0.0) <= self._monotonic()
 
+    def only_failing(self, used: Iterable[StoreSlot]) -> bool:
+        """Say whether every store but these has failed lately: then there is no use in waiting for space."""
+        names = {slot.store.id for slot in used}
+        return not any(
+            self.healthy(slot) and self.standing.uses(slot.store.id)
+            for slot in self.slots
+            if slot.store.id not in names
+        )
+
     def check_policy(self, copies: int) -> None:
         """Refuse a policy that the stores which are here cannot keep.
 
@@ -327,7 +351,7 @@ class Fleet:
         suspects: list[StoreSlot] = []
         for store_id in self.map.order(container):
             slot = self._by_id.get(store_id)
-            if slot is None or store_id in excluded:
+            if slot is None or store_id in excluded or not self.standing.uses(store_id):
                 continue
             try:
                 space = await slot.store.space()

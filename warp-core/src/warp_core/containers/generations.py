@@ -31,6 +31,10 @@ STATE_VERSION = 1
 STATE_SIZE_MAX = 4096  # a few ids: one that is longer is not ours
 
 
+Leaving = Callable[[Sequence[str]], Awaitable[None]]
+"""Asked, with the ids of the copies that go on, before any is left behind; raises if they may not."""
+
+
 class State(msgspec.Struct, array_like=True, frozen=True):
     """What one copy knows. `copies` are the ids of the stores that hold whole copies."""
 
@@ -110,8 +114,9 @@ async def find_copies(stores: Sequence[BlobStore]) -> list[Copy]:
 class Copies:
     """The copies of a journal: does things to all that live, and leaves behind those that fail."""
 
-    def __init__(self, stores: Sequence[BlobStore]) -> None:
+    def __init__(self, stores: Sequence[BlobStore], leaving: Leaving | None = None) -> None:
         self.all = [Copy(store) for store in stores]
+        self._leaving = leaving
         self.generation = 0
         self.sealed_below = 0  # what the next generation says
         self._changing = asyncio.Lock()
@@ -189,11 +194,14 @@ class Copies:
 
         Raises:
             WritesStopped: No copy is left.
+            WarpError: Some are, and may not go on without the others.
         """
         async with self._changing:
             self.generation += 1
             while living := self.living:
                 names = [copy.id for copy in living]
+                if self._leaving is not None:
+                    await self._leaving(names)
                 state = State(STATE_VERSION, self.generation, names, self.sealed_below)
                 packed = msgspec.msgpack.encode(state)
                 results = await asyncio.gather(

@@ -27,7 +27,7 @@ import msgspec
 
 from warp_core.containers import format as fmt
 from warp_core.containers import segments as seg
-from warp_core.containers.generations import Copies, Copy
+from warp_core.containers.generations import Copies, Copy, Leaving
 from warp_core.containers.past import Past
 from warp_core.containers.segment_maker import SegmentMaker
 from warp_core.containers.segments import START, Entry, Gap, Mark, Position, Segment
@@ -85,16 +85,18 @@ class Journal:
         segment_size: int = fmt.CONTAINER_SIZE,
         wall_ns: Callable[[], int] = time.time_ns,
         on_sealed: Callable[[Segment], None] | None = None,
+        leaving: Leaving | None = None,
     ) -> None:
         """Take the stores of the copies.
 
         Args:
             epoch: Of this run; without one the journal makes one that it has not used.
             on_sealed: Told of each segment of this run that will not grow any more.
+            leaving: Asked before copies are left behind.
         """
         if not stores:
             raise Unavailable("a journal needs at least one store")
-        self._copies = Copies(stores)
+        self._copies = Copies(stores, leaving)
         self._epoch = epoch
         self._segment_size = segment_size
         self._wall_ns = wall_ns
@@ -386,16 +388,25 @@ class Journal:
 
     def _fail(self, batch: _Batch, error: WarpError) -> None:
         """Stop for good: nothing more is written in this run."""
-        self.failed = error
+        self._drop([batch, *self._queue], error)
+
+    def _drop(self, batches: Sequence[_Batch], error: WarpError) -> None:
+        self.failed = self.failed or error
         self._writing = None
-        batches = [batch, *self._queue]
         self._queue.clear()
         self.queued = 0
-        for each in batches:
-            for future in each.waiting:
+        for batch in batches:
+            for future in batch.waiting:
                 if not future.done():
                     future.set_exception(error)
         self._let_in()
+
+    def abandon(self, error: WarpError) -> None:
+        """Stop for good, whatever is queued: another node may be writing by now. Closing writes nothing then."""
+        if self._writer is not None:
+            self._writer.cancel()
+        writing = [self._writing] if self._writing is not None else []
+        self._drop([*writing, *self._queue], error)
 
     def _let_in(self) -> None:
         waiting, self._room = self._room, []

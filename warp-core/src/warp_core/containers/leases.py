@@ -28,7 +28,7 @@ class Leases:
             Unavailable, NoSpace: As `OpenContainer.create`.
         """
         idle = self._idle.setdefault(wanted, [])
-        fitting = [one for one in idle if one.room >= need and len(one.entry.copies) == wanted]
+        fitting = [one for one in idle if one.room >= need and len(one.entry.copies) >= one.enough]
         if fitting:
             chosen = min(fitting, key=lambda one: one.room)  # fill up what is nearly full
             idle.remove(chosen)
@@ -43,7 +43,7 @@ class Leases:
         if (
             container.room >= ROOM_MIN
             and len(idle) < IDLE_MAX
-            and len(container.entry.copies) == container.wanted
+            and len(container.entry.copies) >= container.enough
         ):
             idle.append(container)
             limit = self._fleet.container_size // NEARLY_FULL

@@ -40,9 +40,16 @@ FOLDER = "ledger/"
 class Ledger:
     """An append-only log of facts. `known` is what they amount to."""
 
-    def __init__(self, slots: Sequence[StoreSlot], *, now_ns: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        slots: Sequence[StoreSlot],
+        *,
+        now_ns: Callable[[], int],
+        uses: Callable[[str], bool] = lambda store: True,
+    ) -> None:
         self.known = facts.Knowledge()
         self._slots = list(slots)
+        self._uses = uses
         self._live: list[StoreSlot] = []
         self._now_ns = now_ns
         self._lock = asyncio.Lock()
@@ -64,6 +71,8 @@ class Ledger:
         old: list[tuple[StoreSlot, str]] = []
         damaged: list[str] = []
         for slot in self._slots:
+            if not self._uses(slot.store.id):
+                continue
             for info in await slot.store.list(FOLDER):
                 old.append((slot, info.name))
                 last_epoch = max(last_epoch, _epoch_of_name(info.name))
@@ -152,6 +161,8 @@ class Ledger:
         for slot in self._slots:
             if len(self._live) == COPIES:
                 break
+            if not self._uses(slot.store.id):
+                continue
             try:
                 await slot.store.create(
                     self._name, reserve=align(tail) + GROWTH_MAX + PAGE, vital=True

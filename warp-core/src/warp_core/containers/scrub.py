@@ -181,7 +181,7 @@ class Scrubber:
                 continue
             await self._fleet.describe(entry)
             good = sum(not copy.bad for copy in entry.copies)
-            if good < max(entry.wanted, 1) or any(copy.bad for copy in entry.copies):
+            if good < self._wanted(entry) or any(copy.bad for copy in entry.copies):
                 patients.append((good, entry.id))
         patients.sort()
         for done, (_, container) in enumerate(patients):
@@ -198,6 +198,11 @@ class Scrubber:
                     report.problems.append(f"container {container:016x}: {error}")
         return report
 
+    def _wanted(self, entry: Container) -> int:
+        """Return how many copies a container should have now."""
+        standing = self._fleet.standing
+        return standing.enough(standing.copies(max(entry.wanted, 1)))
+
     async def _heal(self, entry: Container, report: HealReport) -> None:
         found = await inventory(self._fleet, entry)
         if unexplained(self._fleet, entry, found):
@@ -207,7 +212,7 @@ class Scrubber:
             made = await rebuild(self._fleet, entry, keep, copy.slot)
             report.written_copies += 1
             report.written_bytes += made.size
-        while len(entry.copies) < entry.wanted:
+        while len(entry.copies) < self._wanted(entry):
             size = 4096 + sum(head.next - head.offset + 8 for head in keep)
             busy = [copy.slot for copy in entry.copies]
             slots = await self._fleet.candidates(entry.id, size, without=busy)

@@ -131,7 +131,7 @@ class SharedLog:
             if not target.created:
                 await target.create()
             await target.write(offset, buffers, sync=True)
-            if len(target.entry.copies) < self._wanted:
+            if len(target.entry.copies) < target.enough:
                 await target.sync()
 
     def _remember(

@@ -5,6 +5,8 @@ One side has an `Exporter`, the other a `PeerStore`; between them go requests an
 """
 
 from warp_core.peers.exporter import Exporter, Offer
+from warp_core.peers.gate import Gate
+from warp_core.peers.place import PeerPlace
 from warp_core.peers.store import PeerStore
 
-__all__ = ["Exporter", "Offer", "PeerStore"]
+__all__ = ["Exporter", "Gate", "Offer", "PeerPlace", "PeerStore"]

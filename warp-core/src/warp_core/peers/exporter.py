@@ -20,6 +20,7 @@ from warp_core.errors import (
 )
 from warp_core.interfaces.stores import BlobStore, Buffer
 from warp_core.interfaces.transports import PAYLOAD_MAX, Link
+from warp_core.peers.gate import Gate
 from warp_core.peers.messages import (
     LIST_MAX,
     VERSION,
@@ -46,6 +47,7 @@ class Offer:
 
     store: BlobStore
     to: frozenset[str]
+    gate: Gate | None = None  # of a store that one home after another uses
 
 
 @dataclass(slots=True)
@@ -54,6 +56,8 @@ class _Session:
 
     peer: str
     store: BlobStore | None = None
+    gate: Gate | None = None
+    fence: int = 0  # the token that it came with
     parts: dict[str, list[memoryview]] = field(default_factory=dict)
     parts_size: int = 0
 
@@ -117,6 +121,12 @@ class Exporter:
     async def _do(self, session: _Session, request: Request, payload: memoryview) -> Work:
         if request.verb == Verb.HELLO:
             return await self._hello(session, request)
+        if session.gate is not None:
+            with session.gate.passing(session.fence):
+                return await self._work(session, request, payload)
+        return await self._work(session, request, payload)
+
+    async def _work(self, session: _Session, request: Request, payload: memoryview) -> Work:
         if session.store is None:
             raise InvalidArgument("no store was asked for")
         if request.token and request.verb in _PROMISED and request.token != self.incarnation:
@@ -139,6 +149,10 @@ class Exporter:
             # The same answer for both: who may not use a store need not learn that it exists.
             _log.warning("export refused", peer=session.peer, export=request.name)
             raise PermissionDenied(f'no store "{request.name}" for node "{session.peer}"')
+        if offer.gate is not None:
+            session.fence = _fence(request.token)
+            await offer.gate.admit(session.fence)
+            session.gate = offer.gate
         claims = offer.store.capabilities
         flags = (
             (Claim.DURABLE if claims.durable else 0)
@@ -147,6 +161,14 @@ class Exporter:
         )
         session.store = offer.store
         return Reply(request.id, "", offer.store.id, self.incarnation, flags, (VERSION,)), ()
+
+
+def _fence(token: str) -> int:
+    if not token:
+        return 0
+    if not token.isdecimal() or len(token) > 20:
+        raise InvalidArgument("the greeting's token is no number")
+    return int(token)
 
 
 Handler = Callable[[_Session, BlobStore, Request, memoryview], Awaitable[Work]]

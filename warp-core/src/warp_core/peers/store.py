@@ -50,9 +50,15 @@ Dial = Callable[[], Awaitable[Link]]
 class PeerStore(BlobStore):
     """One exported store of one peer."""
 
-    def __init__(self, dial: Dial, *, export: str, peer: str, deadline_s: float = 30.0) -> None:
-        """Take what opens a link to the node `peer`, and the name under which it offers the store."""
+    def __init__(
+        self, dial: Dial, *, export: str, peer: str, deadline_s: float = 30.0, fence: int = 0
+    ) -> None:
+        """Take what opens a link to the node `peer`, and the name under which it offers the store.
+
+        `fence` is the token of the home that this node is, of a store that one home after another uses.
+        """
         self._dial = dial
+        self._fence = str(fence) if fence else ""
         self._export = export
         self._peer = f"{peer}/{export}"
         self._deadline_s = deadline_s
@@ -105,7 +111,9 @@ class PeerStore(BlobStore):
     async def _opened(self) -> Calls:
         calls = Calls(await self._dial(), peer=self._peer, deadline_s=self._deadline_s)
         try:
-            hello, _ = await calls.call(Request(0, Verb.HELLO, self._export, VERSION))
+            hello, _ = await calls.call(
+                Request(0, Verb.HELLO, self._export, VERSION, token=self._fence)
+            )
             if hello.numbers != (VERSION,) or not hello.text:
                 raise Unavailable(f"{self._peer}: not the greeting of version {VERSION}")
             if self.id and hello.text != self.id:

@@ -1,0 +1,262 @@
+"""What is agreed on about domains: transactions over the shared rows, and what a node last read of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from warp_core.cluster import rows
+from warp_core.cluster.rows import DomainRow, Kept, MemberRow, WholeRow
+from warp_core.errors import Fenced, NoSpace, NotFound, Unavailable
+from warp_core.interfaces.consistency import KeyCheck, MetaStore, Row, View
+from warp_core.metadata import Transaction, transact
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """One domain, as its rows say."""
+
+    number: int
+    row: DomainRow
+    whole: frozenset[str]
+    wish: str = ""  # node that should be the home; "" for whoever is
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """All rows of the cluster, as they were read at one moment."""
+
+    domains: dict[int, Domain] = field(default_factory=dict)
+    members: dict[str, MemberRow] = field(default_factory=dict)
+
+
+async def read(shared: MetaStore) -> Map:
+    """Read everything but the directory of volumes."""
+    view = shared.view()
+    try:
+        found = {}
+        whole = {_number(row): _whole(row.value) for row in await _all(view, rows.WHOLE)}
+        wishes = {_number(row): row.value.decode() for row in await _all(view, rows.WISHES)}
+        for row in await _all(view, rows.DOMAINS):
+            number = _number(row)
+            found[number] = Domain(
+                number,
+                rows.unpack(row.value, DomainRow),
+                whole.get(number, frozenset()),
+                wishes.get(number, ""),
+            )
+        members = [rows.unpack(row.value, MemberRow) for row in await _all(view, rows.MEMBERS)]
+        return Map(found, {member.name: member for member in members})
+    finally:
+        view.close()
+
+
+async def _all(view: View, prefix: bytes) -> list[Row]:
+    start, end = prefix, prefix[:-1] + bytes([prefix[-1] + 1])
+    found: list[Row] = []
+    while page := await view.scan(start, end):
+        found += page
+        start = page[-1].key + b"\0"
+    return found
+
+
+def _number(row: Row) -> int:
+    return int.from_bytes(row.key[-2:], "big")
+
+
+def _whole(value: bytes | None) -> frozenset[str]:
+    return frozenset(rows.unpack(value, WholeRow).stores) if value is not None else frozenset()
+
+
+async def describe(shared: MetaStore, member: MemberRow) -> None:
+    """Say what this node is, in its row."""
+
+    async def body(tx: Transaction) -> None:
+        tx.put(rows.member_key(member.name), rows.pack(member))
+
+    await transact(shared, body)
+
+
+async def found(shared: MetaStore, *, origin: str, identity: str, first: bool) -> int:
+    """Return the domain of a node's data; made if it has none.
+
+    Args:
+        shared: The engine.
+        origin: The node's name.
+        identity: Of its data.
+        first: There is data from before the cluster: it can only become domain 0.
+
+    Raises:
+        NoSpace: There are DOMAINS_MAX.
+        Unavailable: Domain 0 is another node's, and this one has data from before the cluster.
+    """
+
+    async def body(tx: Transaction) -> int:
+        start, end = rows.DOMAINS, rows.DOMAINS[:-1] + bytes([rows.DOMAINS[-1] + 1])
+        last = -1
+        while page := await tx.scan(start, end):
+            for row in page:
+                last = _number(row)
+                known = rows.unpack(row.value, DomainRow)
+                if known.identity == identity:
+                    if known.origin != origin:
+                        tx.put(row.key, rows.pack(_named(known, origin)))
+                    return last
+            start = page[-1].key + b"\0"
+        if last + 1 >= rows.DOMAINS_MAX:
+            raise NoSpace(f"{rows.DOMAINS_MAX} domains, and no more, are in one cluster")
+        if first and last >= 0:
+            raise Unavailable(
+                "this node has data from before it was in a cluster, and another node's data is in this cluster already:"
+                " give it an empty data directory and empty stores"
+            )
+        number = last + 1
+        tx.put(
+            rows.domain_key(number), rows.pack(DomainRow(rows.FORMAT, origin, identity, "", 0, ()))
+        )
+        tx.put(rows.whole_key(number), rows.pack(WholeRow(rows.FORMAT, ())))
+        return number
+
+    return await transact(shared, body)
+
+
+def _named(row: DomainRow, origin: str) -> DomainRow:
+    return DomainRow(row.format, origin, row.identity, row.holder, row.token, row.stores)
+
+
+async def take(
+    shared: MetaStore, number: int, *, node: str, token: int, mine: Sequence[str]
+) -> Domain:
+    """Write a node, which holds the lease, into a domain's row; from then on commits of the old home fail.
+
+    Args:
+        shared: The engine.
+        number: Of the domain.
+        node: The new home.
+        token: Of its lease.
+        mine: Ids of the stores that it has itself.
+
+    Raises:
+        NotFound: No such domain.
+        Fenced: Somebody with a greater token was faster.
+        Unavailable: None of its stores holds everything that was acknowledged.
+    """
+
+    async def body(tx: Transaction) -> Domain:
+        row = await _row(tx, number)
+        if row.token >= token:
+            raise Fenced(
+                f"domain {number} was taken with token {row.token}, this lease has {token}"
+            )
+        whole = _whole(await tx.get(rows.whole_key(number)))
+        if row.stores and not whole & set(mine):
+            raise Unavailable(
+                f"domain {number}: no store of node {node} holds everything that was acknowledged; those that do:"
+                f" {describe_stores(row, whole)}"
+            )
+        taken = DomainRow(row.format, row.origin, row.identity, node, token, row.stores)
+        tx.put(rows.domain_key(number), rows.pack(taken))
+        wish = await tx.get(rows.wish_key(number))
+        if wish is not None and wish.decode() == node:
+            tx.delete(rows.wish_key(number))
+        return Domain(number, taken, whole)
+
+    return await transact(shared, body)
+
+
+async def keep(
+    shared: MetaStore, number: int, *, token: int, stores: Sequence[Kept], whole: Sequence[str]
+) -> Domain:
+    """Set which stores a domain has, and which of them are whole; raises Fenced if the token is not that of its home."""
+
+    async def body(tx: Transaction) -> Domain:
+        row = await _held(tx, number, token)
+        changed = DomainRow(
+            row.format, row.origin, row.identity, row.holder, row.token, tuple(stores)
+        )
+        if changed != row:
+            tx.put(rows.domain_key(number), rows.pack(changed))
+        kept = WholeRow(rows.FORMAT, tuple(sorted(whole)))
+        tx.put(rows.whole_key(number), rows.pack(kept))
+        return Domain(number, changed, frozenset(whole))
+
+    return await transact(shared, body)
+
+
+async def change_whole(
+    shared: MetaStore,
+    number: int,
+    *,
+    token: int,
+    change: Callable[[frozenset[str]], frozenset[str]],
+) -> frozenset[str]:
+    """Change which stores are whole, and return them.
+
+    Raises:
+        Fenced: The token is not that of the domain's home.
+        Unavailable: None would be left.
+    """
+
+    async def body(tx: Transaction) -> frozenset[str]:
+        row = await _held(tx, number, token)
+        before = _whole(await tx.get(rows.whole_key(number)))
+        after = change(before)
+        if not after:
+            raise Unavailable(
+                f"domain {number} cannot go on: what was acknowledged is on {describe_stores(row, before)}"
+            )
+        if after != before:
+            tx.put(rows.whole_key(number), rows.pack(WholeRow(rows.FORMAT, tuple(sorted(after)))))
+        return after
+
+    return await transact(shared, body)
+
+
+async def wish(shared: MetaStore, number: int, node: str) -> None:
+    """Note which node should be the home; "" for whoever is.
+
+    Raises:
+        NotFound: No such domain.
+    """
+
+    async def body(tx: Transaction) -> None:
+        row = await _row(tx, number)
+        if node and row.holder != node:
+            tx.put(rows.wish_key(number), node.encode())
+        elif await tx.get(rows.wish_key(number)) is not None:
+            tx.delete(rows.wish_key(number))
+
+    await transact(shared, body)
+
+
+async def guard(shared: MetaStore, number: int, token: int) -> KeyCheck:
+    """Return the check that holds as long as a token is that of the domain's home; raises Fenced if it is not now."""
+    view = shared.view()
+    try:
+        found = await view.get(rows.domain_key(number))
+    finally:
+        view.close()
+    if found is None or rows.unpack(found[0], DomainRow).token != token:
+        raise Fenced(f"domain {number} has another home than the one with token {token}")
+    return KeyCheck(rows.domain_key(number), found[1])
+
+
+def describe_stores(row: DomainRow, stores: frozenset[str]) -> str:
+    """Name stores for people."""
+    return ", ".join(f"{kept.node}/{kept.export}" for kept in row.stores if kept.store in stores)
+
+
+async def _row(tx: Transaction, number: int) -> DomainRow:
+    value = await tx.get(rows.domain_key(number))
+    if value is None:
+        raise NotFound(f"no domain has number {number}")
+    return rows.unpack(value, DomainRow)
+
+
+async def _held(tx: Transaction, number: int, token: int) -> DomainRow:
+    row = await _row(tx, number)
+    if row.token != token:
+        raise Fenced(
+            f'domain {number} has another home by now: node "{row.holder}" with token {row.token}'
+        )
+    return row

@@ -1,0 +1,124 @@
+"""The lease of a domain: its holder counts the time from before it asked, on its own monotonic clock, and stops first.
+
+```
+ holder    ask ──────────▶ granted                          deadline: answers nothing any more
+            │◀──────────────── ttl ─────────────────────────▶│
+ engine              grant│◀────────────── ttl ─────────────────────▶│ another may be granted it
+```
+
+Wall clocks play no part. A process that was stopped finds its deadline passed at the first verb after it goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from warp_core.cluster.guard import unavailable
+from warp_core.errors import Fenced, WarpError
+from warp_core.interfaces.consistency import Lease, MetaStore
+from warp_core.logs import get
+
+RENEWALS = 4  # in the time of a lease: three may fail before it ends
+NAME = "domain/{}"
+
+log = get("warp_core.cluster")
+
+
+class DomainLease:
+    """A lease that was granted. `keep` renews it until it is lost."""
+
+    def __init__(
+        self,
+        engine: MetaStore,
+        domain: int,
+        lease: Lease,
+        deadline_s: float,
+        monotonic: Callable[[], float],
+    ) -> None:
+        """See `acquire`."""
+        self.domain = domain
+        self.token = lease.token
+        self.lost = asyncio.Event()
+        self._engine = engine
+        self._lease = lease
+        self._deadline_s = deadline_s
+        self._monotonic = monotonic
+        self._error = unavailable(domain)
+
+    @classmethod
+    async def acquire(
+        cls,
+        engine: MetaStore,
+        domain: int,
+        *,
+        node: str,
+        ttl_s: float,
+        monotonic: Callable[[], float],
+    ) -> DomainLease:
+        """Take the lease of a domain for a node.
+
+        Raises:
+            Locked: Another node's is alive.
+            Unavailable, TimedOut: There is no quorum.
+        """
+        asked_s = monotonic()
+        lease = await engine.lease(NAME.format(domain), node, ttl_s)
+        return cls(engine, domain, lease, asked_s + ttl_s, monotonic)
+
+    @property
+    def held(self) -> bool:
+        """Whether no other node can be the home now."""
+        return self._monotonic() < self._deadline_s and not self.lost.is_set()
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the deadline."""
+        return self._deadline_s - self._monotonic()
+
+    def demand(self) -> None:
+        """Refuse what comes too late.
+
+        Raises:
+            Unavailable: Another node may be the home.
+        """
+        if self._monotonic() >= self._deadline_s or self.lost.is_set():
+            self.lose()
+            raise unavailable(self.domain)
+
+    def lose(self) -> None:
+        """Stop: for good, also if the deadline has not passed."""
+        self.lost.set()
+
+    async def keep(self) -> None:
+        """Renew the lease until it is lost or this task is cancelled."""
+        pause_s = self._lease.ttl_s / RENEWALS
+        while self.held:
+            await asyncio.sleep(min(pause_s, max(self.left_s, 0.0)))
+            if not self.held:
+                break
+            asked_s = self._monotonic()
+            try:
+                async with asyncio.timeout(max(self.left_s, 0.001)):
+                    await self._engine.renew(self._lease)
+            except Fenced as error:
+                log.warning("lease lost", domain=self.domain, reason=str(error))
+                break
+            except (WarpError, TimeoutError) as error:
+                log.warning(
+                    "lease not renewed", domain=self.domain, left_s=self.left_s, reason=str(error)
+                )
+                await asyncio.sleep(min(pause_s / 4, max(self.left_s, 0.0)))
+                continue
+            if not self.held:  # the answer came too late: another may have been granted it
+                break
+            self._deadline_s = max(self._deadline_s, asked_s + self._lease.ttl_s)
+        self.lose()
+
+    async def give_back(self) -> None:
+        """End it early, as far as the engine can be asked."""
+        self.lose()
+        try:
+            await self._engine.release(self._lease)
+        except WarpError as error:
+            log.info("lease ends by itself", domain=self.domain, reason=str(error))

@@ -1,0 +1,93 @@
+"""Which stores of a domain its home writes to, and how it may do without one: only after everybody can know."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from warp_core.cluster import domains
+from warp_core.cluster.domains import Domain
+from warp_core.cluster.guard import unavailable
+from warp_core.cluster.lease import DomainLease
+from warp_core.containers.standing import Standing
+from warp_core.interfaces.consistency import MetaStore
+from warp_core.logs import get
+
+log = get("warp_core.cluster")
+
+
+class DomainStanding(Standing):
+    """A copy on every store of the domain; one that fails is left behind after `whole/<n>` says so under the home's token."""
+
+    def __init__(
+        self, shared: MetaStore, domain: Domain, lease: DomainLease, used: frozenset[str]
+    ) -> None:
+        """Begin with the stores that are here, `used`, of those that the domain has."""
+        self.stores = frozenset(kept.store for kept in domain.row.stores)
+        self.used = used
+        self.whole = domain.whole
+        self._shared = shared
+        self._domain = domain
+        self._lease = lease
+        self._turn = asyncio.Lock()
+
+    def copies(self, wanted: int) -> int:
+        """One on every store, so that each can be taken over with."""
+        return max(wanted, len(self.stores))
+
+    def enough(self, copies: int) -> int:
+        """As many as there are stores in use."""
+        return max(1, copies - len(self.stores - self.used))
+
+    def uses(self, store: str) -> bool:
+        """Say whether a store gets anything now."""
+        return store in self.used
+
+    async def leave(self, living: Sequence[str]) -> bool:
+        """Go on with these stores only: noted in the MetaStore before anything is acknowledged without the others.
+
+        Raises:
+            Fenced: Another node is the home.
+            Unavailable: There is no quorum, or nothing whole would be left.
+        """
+        async with self._turn:
+            left = self.used - set(living)
+            if not left and self.whole <= set(living):
+                return False
+            if not self.whole <= set(living):
+                await self._shrink(frozenset(living))
+            self.used -= left
+            if left:
+                row = self._domain.row
+                log.warning(
+                    "going on without stores",
+                    domain=self._domain.number,
+                    left=domains.describe_stores(row, left),
+                )
+            return True
+
+    async def _shrink(self, living: frozenset[str]) -> None:
+        self._lease.demand()
+        try:
+            async with asyncio.timeout(self._lease.left_s):
+                self.whole = await domains.change_whole(
+                    self._shared,
+                    self._domain.number,
+                    token=self._lease.token,
+                    change=lambda whole: whole & living,
+                )
+        except TimeoutError:
+            raise unavailable(self._domain.number) from None
+        self._lease.demand()
+
+    async def join(self, store: str) -> None:
+        """Note that a store holds everything that was acknowledged; raises as `leave`."""
+        async with self._turn:
+            if store not in self.used:
+                return
+            self.whole = await domains.change_whole(
+                self._shared,
+                self._domain.number,
+                token=self._lease.token,
+                change=lambda whole: whole | {store},
+            )

@@ -1,0 +1,121 @@
+"""The stores of domains as one node sees them: those that lie here, each behind a gate, and those that lie with others."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from warp_core.config import Part
+from warp_core.errors import WarpError
+from warp_core.interfaces.stores import BlobStore, StoreCapabilities
+from warp_core.interfaces.transports import Link, Transport
+from warp_core.layers.metered import MeteredStore
+from warp_core.logs import get
+from warp_core.metrics import Metrics
+from warp_core.peers.gate import Gate
+from warp_core.peers.store import PeerStore
+
+log = get("warp_core.cluster")
+
+
+@dataclass(frozen=True, slots=True)
+class LocalStore:
+    """A store of some domain that lies here. While another node is that domain's home it goes through the gate."""
+
+    export: str  # the name under which others ask for it
+    store: BlobStore
+    gate: Gate
+    part: Part | None  # as configured; None in tests
+
+
+class DomainPeer(PeerStore):
+    """A store of a domain that lies with another node, which need not be there."""
+
+    here = False  # it answered when it was opened
+
+    def __init__(
+        self,
+        dial: Callable[[], Awaitable[Link]],
+        *,
+        export: str,
+        peer: str,
+        store: str,
+        fence: int,
+        deadline_s: float,
+    ) -> None:
+        """Take how to reach it; `store` is its id, "" if it was never used."""
+        super().__init__(dial, export=export, peer=peer, deadline_s=deadline_s, fence=fence)
+        self.id = store
+
+    async def __aenter__(self) -> Self:
+        """Try to reach it; without success every call raises StoreFailed until it comes."""
+        try:
+            await super().__aenter__()
+        except WarpError as error:
+            # What is written in its absence is never on it, so what it claims does not matter.
+            self.capabilities = StoreCapabilities(durable=True, grow=True, punch=True)
+            log.info("a peer's store is away", store=self._peer, reason=str(error))
+        else:
+            self.here = True
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await super().__aexit__(kind, error, trace)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How a peer's store is reached."""
+
+    node: str
+    address: str
+    transport: str
+    export: str
+    deadline_s: float
+
+
+class Peers:
+    """Opens stores of other nodes."""
+
+    def __init__(
+        self,
+        transport: Callable[[str], Awaitable[Transport]],
+        metrics: Metrics,
+        *,
+        deadline_s: float,
+    ) -> None:
+        """Take the node's transports, and the longest time that a call may take."""
+        self._transport = transport
+        self._metrics = metrics
+        self._deadline_s = deadline_s
+
+    @asynccontextmanager
+    async def open(
+        self, place: Place, *, store: str, fence: int
+    ) -> AsyncIterator[tuple[DomainPeer, BlobStore]]:
+        """Open one, whether it is here or not: bare, and as it is used."""
+        deadline_s = min(place.deadline_s, self._deadline_s)
+
+        async def dial() -> Link:
+            transport = await self._transport(place.transport)
+            return await transport.dial(place.address, peer=place.node, timeout_s=deadline_s)
+
+        bare = DomainPeer(
+            dial,
+            export=place.export,
+            peer=place.node,
+            store=store,
+            fence=fence,
+            deadline_s=deadline_s,
+        )
+        async with AsyncExitStack() as stack:
+            metered = MeteredStore(bare, self._metrics, f"{place.node}/{place.export}")
+            yield bare, await stack.enter_async_context(metered)
