@@ -30,7 +30,17 @@ ALLOWED = {
 }
 # Inside core: a layer may import those below it, never one above.
 # Views are contracts, which the namespace implements.
-LAYERS = ["interfaces", "peers", "views", "metadata", "containers", "namespace", "node"]
+LAYERS = [
+    "interfaces",
+    "peers",
+    "views",
+    "metadata",
+    "containers",
+    "namespace",
+    "forward",
+    "cluster",
+    "node",
+]
 
 
 def packages() -> Iterator[tuple[str, Path]]:

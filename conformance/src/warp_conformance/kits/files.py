@@ -23,8 +23,9 @@ from warp_core.errors import (
     StaleHandle,
     TooLarge,
 )
-from warp_core.namespace.leases import ALL, Kind
+from warp_core.namespace.leases import ALL, FOR_WRITE
 from warp_core.namespace.opens import END, HERE, Access, Owner
+from warp_core.views.claims import Recalled
 from warp_core.views.files import (
     ROOT,
     XATTRS_MAX,
@@ -773,43 +774,83 @@ class FilesKit(Kit, kit=True):
 
     async def test_byte_range_locks_exclude_and_wait(self, subject: FilesStage) -> None:
         file = await self.make(subject, b"a")
-        opens = subject.files.opens
-        node = (await subject.files.number(subject.volume), file.ref.inode)
-        await opens.lock(*node, ME, 0, 100, exclusive=True)
+        claims, ref = subject.files.claims, file.ref
+        await claims.lock(ref, ME, 0, 100, exclusive=True)
 
         with pytest.raises(Locked):
-            await opens.lock(*node, YOU, 50, 60, exclusive=False)
-        await opens.lock(*node, YOU, 100, END, exclusive=True)
-        waiting = asyncio.create_task(opens.lock(*node, YOU, 0, 10, exclusive=True, wait=True))
+            await claims.lock(ref, YOU, 50, 60, exclusive=False)
+        found = await claims.test_lock(ref, YOU, 50, 60, exclusive=False)
+        assert found is not None
+        assert (found.owner, found.start, found.end, found.exclusive) == (ME, 0, 100, True)
+        assert await claims.test_lock(ref, YOU, 100, END, exclusive=True) is None
+        await claims.lock(ref, YOU, 100, END, exclusive=True)
+        waiting = asyncio.create_task(claims.lock(ref, YOU, 0, 10, exclusive=True, wait=True))
         await asyncio.sleep(0)
         with pytest.raises(Deadlock):
-            await opens.lock(*node, ME, 200, 210, exclusive=True, wait=True)
+            await claims.lock(ref, ME, 200, 210, exclusive=True, wait=True)
         assert not waiting.done()
-        opens.unlock(*node, ME, 0, 10)
+        await claims.unlock(ref, ME, 0, 10)
         await waiting
 
+    async def test_a_lock_that_nobody_waits_for_any_more_is_not_taken(
+        self, subject: FilesStage
+    ) -> None:
+        ref = (await self.make(subject, b"a")).ref
+        claims = subject.files.claims
+        await claims.lock(ref, ME, 0, 100, exclusive=True)
+        waiting = asyncio.create_task(claims.lock(ref, YOU, 0, 10, exclusive=True, wait=True))
+        await claims.test_lock(ref, YOU, 0, 10, exclusive=True)
+
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await claims.unlock_all(ref, ME)
+
+        assert waiting.cancelled()
+        assert await claims.test_lock(ref, ME, 0, 100, exclusive=True) is None
+
+    async def test_a_client_that_is_dropped_holds_nothing(self, subject: FilesStage) -> None:
+        ref = (await self.make(subject, b"a")).ref
+        claims = subject.files.claims
+        client = await claims.add_client("one", ttl_s=60.0)
+        other = await claims.add_client("two")
+        await claims.lock(ref, Owner(client, b"p"), 5, 6, exclusive=False)
+        await claims.renew(client)
+        with pytest.raises(Locked):
+            await claims.lock(ref, Owner(other, b"p"), 0, END, exclusive=True)
+
+        await claims.drop_client(client)
+
+        await claims.lock(ref, Owner(other, b"p"), 0, END, exclusive=True)
+        with pytest.raises(StaleHandle):
+            await claims.renew(client)
+        with pytest.raises(StaleHandle):
+            await claims.lock(ref, Owner(client, b"p"), 0, 1, exclusive=False)
+
     async def test_a_change_calls_leases_back(self, subject: FilesStage) -> None:
-        files = subject.files
+        files, claims = subject.files, subject.files.claims
         file = await self.make(subject, b"a", b"x", owner=ME)
-        node = (await files.number(subject.volume), file.ref.inode)
-        told: list[Kind] = []
+        told: list[Recalled] = []
+        answers: list[asyncio.Task[None]] = []
         await file.close()
 
-        def tell(lease: object) -> None:
-            told.append(lease.wanted)  # type: ignore[attr-defined]
-            files.opens.give_back(*node, holder)
+        def tell(recalled: Recalled) -> None:
+            told.append(recalled)
+            answers.append(asyncio.create_task(claims.give_back(file.ref, holder)))
 
-        client = files.opens.add_client("holder", tell=tell)
-        holder = Owner(client, 0)
+        holder = Owner(await claims.add_client("holder", tell=tell), 0)
         root = await self.root(subject)
 
         async def lend() -> None:
+            await asyncio.gather(*answers)
             told.clear()
-            assert files.opens.lease(*node, holder, ALL) == ALL
+            assert await claims.lease(file.ref, holder, ALL) == ALL
 
         await lend()
         writer = await files.open(file.ref, owner=YOU, access=WRITE, deny=NONE)
-        assert told, "opening for writing"
+        assert [(each.volume, each.inode, each.owner) for each in told] == [
+            (subject.volume, file.ref.inode, holder)
+        ], "opening for writing"
+        assert told[0].wanted == FOR_WRITE
         await writer.close()
         await lend()
         await files.setattr(file.ref, SetInfo(mode=0o600))
@@ -820,6 +861,7 @@ class FilesKit(Kit, kit=True):
         await lend()
         await files.unlink(root, b"b")
         assert told, "unlink"
+        await asyncio.gather(*answers)
 
     async def test_clones_share_until_they_are_written(self, subject: FilesStage) -> None:
         root = await self.root(subject)

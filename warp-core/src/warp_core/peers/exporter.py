@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from warp_core import logs
+from warp_core.calls import answer_each
 from warp_core.errors import (
     InvalidArgument,
     PermissionDenied,
-    RemoteProtocolError,
     StoreFailed,
     TooLarge,
-    Unavailable,
     Unsupported,
     WarpError,
 )
@@ -76,34 +74,15 @@ class Exporter:
     async def serve(self, link: Link) -> None:
         """Answer the requests of one link until it ends; what is in progress then is finished."""
         session = _Session(link.peer)
-        room = asyncio.Semaphore(IN_FLIGHT)
-        working: set[asyncio.Task[None]] = set()
-        try:
-            while True:
-                await room.acquire()
-                header, payload = await link.receive()
-                task = asyncio.create_task(self._answer(link, session, header, payload))
-                working.add(task)
-                task.add_done_callback(working.discard)
-                task.add_done_callback(lambda done: room.release())
-        except RemoteProtocolError as error:
-            _log.warning("a peer's link is ended", peer=link.peer, reason=str(error))
-        except Unavailable:
-            pass  # it left
-        finally:
-            if working:
-                await asyncio.wait(working)
-            await link.close()
+
+        async def answer(header: bytes, payload: memoryview) -> None:
+            await self._answer(link, session, read_request(header), payload)
+
+        await answer_each(link, answer, at_once=IN_FLIGHT, log=_log)
 
     async def _answer(
-        self, link: Link, session: _Session, header: bytes, payload: memoryview
+        self, link: Link, session: _Session, request: Request, payload: memoryview
     ) -> None:
-        try:
-            request = read_request(header)
-        except RemoteProtocolError as error:
-            _log.warning("a peer's link is ended", peer=link.peer, reason=str(error))
-            await link.close()
-            return
         content: Sequence[Buffer] = ()
         try:
             reply, content = await self._do(session, request, payload)

@@ -5,19 +5,18 @@ A request carries a number that its reply repeats; replies come in any order. Co
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
-from typing import Any
 
 import msgspec
 
-from warp_core import errors
-from warp_core.errors import RemoteProtocolError, StoreFailed, Unavailable, WarpError, leaves
+from warp_core.calls import told, untold
+from warp_core.errors import RemoteProtocolError, Unauthenticated, Unavailable, WarpError
 from warp_core.interfaces.stores import BlobInfo
 
 VERSION = 1
 NUMBER_MAX = (1 << 63) - 1
 LIST_MAX = 250  # names in one reply: with 120 characters each well below a header's 64 KiB
-TEXT_MAX = 1000  # characters of an error's message
 
 
 class Verb(IntEnum):
@@ -81,7 +80,6 @@ class Reply(msgspec.Struct, array_like=True, frozen=True, gc=False):
 _requests = msgspec.msgpack.Decoder(Request)
 _replies = msgspec.msgpack.Decoder(Reply)
 pack = msgspec.msgpack.Encoder().encode
-_ERRORS: dict[str, type[WarpError]] = {each.__name__: each for each in leaves()}
 
 
 def read_request(header: bytes) -> Request:
@@ -99,6 +97,11 @@ def read_request(header: bytes) -> Request:
     return request
 
 
+def numbered(request: Request) -> Callable[[int], bytes]:
+    """Return what makes the message of a request that has no number yet."""
+    return lambda number: pack(msgspec.structs.replace(request, id=number))
+
+
 def read_reply(header: bytes) -> Reply:
     """Decode a reply.
 
@@ -113,23 +116,15 @@ def read_reply(header: bytes) -> Reply:
 
 def refusal(number: int, error: Exception) -> Reply:
     """Return the reply that tells an error; what is no error of the tree becomes StoreFailed."""
-    if isinstance(error, WarpError) and type(error).__name__ in _ERRORS:
-        return Reply(number, type(error).__name__, str(error)[:TEXT_MAX])
-    return Reply(number, StoreFailed.__name__, f"{type(error).__name__}: {error}"[:TEXT_MAX])
+    name, text, _ = told(error)
+    return Reply(number, name, text)
 
 
 def raised(reply: Reply, peer: str) -> WarpError:
     """Return the error that a reply tells."""
-    kind: Any = _ERRORS.get(reply.error)
-    if kind is None:
-        return StoreFailed(f"{peer}: {reply.error}: {reply.text}")
-    if kind in (errors.Unauthenticated, RemoteProtocolError):
+    if reply.error in (Unauthenticated.__name__, RemoteProtocolError.__name__):
         return Unavailable(f"{peer} refuses: {reply.text}")
-    try:
-        made: WarpError = kind(f"{peer}: {reply.text}")
-    except TypeError:  # a leaf that wants more than a message
-        return StoreFailed(f"{peer}: {reply.error}: {reply.text}")
-    return made
+    return untold(reply.error, f"{peer}: {reply.text}", {})
 
 
 def infos(reply: Reply) -> list[BlobInfo]:

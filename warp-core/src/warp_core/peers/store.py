@@ -15,6 +15,7 @@ from itertools import count
 from types import TracebackType
 from typing import Self
 
+from warp_core.calls import Calls
 from warp_core.errors import StoreFailed, TimedOut, Unavailable
 from warp_core.interfaces.stores import (
     BlobInfo,
@@ -25,16 +26,19 @@ from warp_core.interfaces.stores import (
     check_blob_name,
 )
 from warp_core.interfaces.transports import Link
-from warp_core.peers.calls import Answer, Calls
 from warp_core.peers.messages import (
     LIST_MAX,
     NUMBER_MAX,
     VERSION,
     Claim,
     Flag,
+    Reply,
     Request,
     Verb,
     infos,
+    numbered,
+    raised,
+    read_reply,
 )
 
 STEP = 1 << 20  # bytes of content in one message
@@ -45,6 +49,7 @@ PAUSE_S = 0.5  # after a failed attempt to reach the peer, the next ones fail at
 TWO = "two"  # in the place of an incarnation: no peer has all of it
 
 Dial = Callable[[], Awaitable[Link]]
+Answer = tuple[Reply, memoryview]
 
 
 class PeerStore(BlobStore):
@@ -62,7 +67,7 @@ class PeerStore(BlobStore):
         self._export = export
         self._peer = f"{peer}/{export}"
         self._deadline_s = deadline_s
-        self._calls: dict[bool, Calls] = {}  # bulk → its link
+        self._calls: dict[bool, Calls[Reply]] = {}  # bulk → its link
         self._opening: dict[bool, asyncio.Lock] = {}
         self._unsynced: dict[str, str] = {}  # blob → incarnation of the peer that has writes of it
         self._puts = count(1)
@@ -89,7 +94,7 @@ class PeerStore(BlobStore):
             await calls.close()
         self._calls.clear()
 
-    async def _link(self, *, bulk: bool) -> Calls:
+    async def _link(self, *, bulk: bool) -> Calls[Reply]:
         calls = self._calls.get(bulk)
         if calls is not None and calls.broken is None:
             return calls
@@ -108,11 +113,17 @@ class PeerStore(BlobStore):
             self._failed = None
             return calls
 
-    async def _opened(self) -> Calls:
-        calls = Calls(await self._dial(), peer=self._peer, deadline_s=self._deadline_s)
+    async def _opened(self) -> Calls[Reply]:
+        calls = Calls(
+            await self._dial(),
+            peer=self._peer,
+            deadline_s=self._deadline_s,
+            read=read_reply,
+            raised=lambda reply: raised(reply, self._peer),
+        )
         try:
             hello, _ = await calls.call(
-                Request(0, Verb.HELLO, self._export, VERSION, token=self._fence)
+                numbered(Request(0, Verb.HELLO, self._export, VERSION, token=self._fence))
             )
             if hello.numbers != (VERSION,) or not hello.text:
                 raise Unavailable(f"{self._peer}: not the greeting of version {VERSION}")
@@ -147,7 +158,7 @@ class PeerStore(BlobStore):
         request = Request(0, verb, name, offset, min(length, NUMBER_MAX), flags, token)
         with _as_of_a_disk():
             calls = await self._link(bulk=bulk)
-            return await calls.call(request, payload, into=into)
+            return await calls.call(numbered(request), payload, into=into)
 
     # Whole blobs ----------------------------------------------------------------------------------
 
@@ -164,9 +175,9 @@ class PeerStore(BlobStore):
         with _as_of_a_disk():
             calls = await self._link(bulk=True)  # the parts are kept there until the put
             for part in before:
-                await calls.call(Request(0, Verb.PART, token=token), part)
+                await calls.call(numbered(Request(0, Verb.PART, token=token)), part)
             put = Request(0, Verb.PUT, name, len(before), flags=flags, token=token)
-            await calls.call(put, last)
+            await calls.call(numbered(put), last)
 
     async def read(self, name: str, *, offset: int, length: int) -> bytes:
         """As `BlobStore.read`."""

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import msgspec
 
+from warp_core.views.files import Ref  # at run time too: whoever decodes a DiskInfo needs it
+
 if TYPE_CHECKING:
     from warp_core.interfaces.stores import Buffer
-    from warp_core.views.files import Ref
 
 BLOCK = 512  # bytes; the smallest unit that any of the protocols addresses
 IO_MAX = 32 * 1024 * 1024  # bytes of one read or write: NBD's maximum payload

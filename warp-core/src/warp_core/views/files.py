@@ -12,9 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import IntFlag
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
+
+from warp_core.views.claims import Claims, LocalClaims
 
 if TYPE_CHECKING:
     from warp_core.interfaces.stores import Buffer
@@ -204,10 +207,16 @@ class OpenFile:
 class Files:
     """The view. One instance serves every volume; all calls are safe to make concurrently.
 
-    Locks, share modes, leases and clients are `opens`: the table that all protocols share. Its volumes are numbers: `number`.
+    Locks, leases and clients are `claims`. Where the volumes' home is this process, `opens` is the table behind them that all
+    protocols share, and its volumes are numbers: `number`.
     """
 
     opens: Opens
+
+    @cached_property
+    def claims(self) -> Claims:
+        """What clients hold from call to call."""
+        return LocalClaims(self)
 
     async def number(self, volume: str) -> int:
         """Return the number under which `opens` knows a volume.
