@@ -262,9 +262,7 @@ async def answer_each(
 # Errors as they travel ----------------------------------------------------------------------------
 
 _ERRORS: dict[str, type[WarpError]] = {
-    each.__name__: each
-    for each in (WarpError, *leaves())
-    if each.__module__ == WarpError.__module__
+    kind.__name__: kind for kind in leaves() if kind.__module__ == WarpError.__module__
 }
 
 
