@@ -27,7 +27,7 @@ from warp_core.errors import (
 from warp_core.interfaces.consistency import SCAN_MAX
 from warp_core.metadata import Transaction, transact
 from warp_core.namespace import keys, rows
-from warp_core.namespace.changes import Change, Held, Path
+from warp_core.namespace.changes import Change, Held
 from warp_core.namespace.contents import Content
 from warp_core.namespace.extents import unpack_change
 from warp_core.namespace.filelog import ChangeRecord
@@ -36,6 +36,7 @@ from warp_core.namespace.layers import Log as ContentLog
 from warp_core.namespace.layers import load_layers
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.opens import Node
+from warp_core.namespace.paths import Path
 from warp_core.namespace.rows import Extent, Name, decode_name, encode
 from warp_core.namespace.tables import unpack_window
 from warp_core.namespace.tree import Pair, Rows, ViewSource, Volume
@@ -305,7 +306,7 @@ class Inodes:
         revision = await change.revision(name.revision)
         directory, component = path.place
         await change.hand_over(
-            name.revision, change.holder(path, name.sequence), keys.holder_of_inode(name.inode)
+            name.revision, path.holder(name.sequence), keys.holder_of_inode(name.inode)
         )
         inode = msgspec.structs.replace(
             implied_file(name, revision),

@@ -1,7 +1,7 @@
 """One change of a volume in one transaction: names, versions and revisions move together with usage, times, feed and garbage.
 
-A name's current version is its D row, older ones and markers are V rows (`docs/formats/rows.md`). `Change` has the verbs from
-which the views build theirs; each leaves the invariants true:
+A name's current version is its D row, older ones and markers are V rows (`docs/formats/rows.md`). `Change` and `versions.py` have the
+verbs from which the views build theirs; each leaves the invariants true:
 
 - a directory that keys imply is in D exactly as long as something is below it in D, and its id is in V exactly as long as something is
   below it in V;
@@ -11,35 +11,27 @@ which the views build theirs; each leaves the invariants true:
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from typing import Final, Protocol
-
-import msgspec
 
 from warp_core.containers import Chunk
 from warp_core.errors import Corrupt, Retained
 from warp_core.metadata import Transaction
 from warp_core.namespace import keys, rows
 from warp_core.namespace.keys import Step
+from warp_core.namespace.paths import Path, extend, resolve
 from warp_core.namespace.rows import (
     CONTINUED,
     FILE,
     IMPLIED,
-    MARKER,
-    NULL_VERSION,
     Event,
     Extent,
     Garbage,
     Name,
-    NullVersion,
     Revision,
     decode_name,
-    decode_null,
     decode_revision,
-    decode_way,
     encode,
 )
 from warp_core.namespace.tree import Rows, Volume, VolumeTransaction
@@ -101,88 +93,6 @@ class Held(Exception):
         super().__init__(volume, inode)
         self.volume = volume
         self.inode = inode
-
-
-@dataclass(slots=True)
-class Path:
-    """The way to a key as far as it is known: `nodes[i]` is where `steps[i]` is looked up, `names[i]` what was found there."""
-
-    key: bytes
-    steps: list[Step]
-    nodes: list[int]
-    names: list[Name]
-
-    @property
-    def complete(self) -> bool:
-        """Say whether the last node is known."""
-        return len(self.nodes) == len(self.steps)
-
-    @property
-    def current(self) -> Name | None:
-        """Return the entry at the end, if there is one."""
-        return self.names[-1] if len(self.names) == len(self.steps) else None
-
-    @property
-    def place(self) -> tuple[int, bytes]:
-        """Return directory and component of the last step; the path is complete."""
-        return self.nodes[len(self.steps) - 1], self.steps[-1].key
-
-
-async def resolve(
-    stored: Rows, steps: list[Step], key: bytes = b"", *, root: int = keys.ROOT
-) -> Path:
-    """Look a path up among live names."""
-    nodes: list[int] = [root]
-    names: list[Name] = []
-    path = Path(key, steps, nodes, names)
-    if not steps:
-        return path
-    last = steps[-1]
-    for step in steps:
-        value = await stored.get(keys.name_key(nodes[-1], step[0]))
-        if value is None:
-            return path
-        if step is last:
-            names.append(decode_name(value))
-        else:
-            name = decode_way(value)
-            names.append(name)
-            nodes.append(name.inode)
-    return path
-
-
-async def extend(stored: Rows, path: Path) -> Path:
-    """Go on where live names end, through the directories that versions keep."""
-    while not path.complete:
-        step = path.steps[len(path.nodes) - 1]
-        value = await stored.get(keys.kept_directory_key(path.nodes[-1], step.key))
-        if value is None:
-            break
-        path.nodes.append(decode_name(value).inode)
-    return path
-
-
-def version_id(name: Name) -> str:
-    """Return a version's id as S3 shows it."""
-    return f"{name.sequence:016x}{name.nonce:016x}" if name.nonce else "null"
-
-
-def parse_version_id(version: str) -> tuple[int, int] | None:
-    """Return sequence and nonce of a version id other than `null`; None if it cannot be one."""
-    if len(version) != 32:
-        return None
-    try:
-        packed = bytes.fromhex(version)
-    except ValueError:
-        return None
-    sequence, nonce = int.from_bytes(packed[:8], "big"), int.from_bytes(packed[8:], "big")
-    # No nonce is what the null version has, and that has one id only.
-    return (sequence, nonce) if nonce else None
-
-
-def new_nonce() -> int:
-    """Return the random half of a version id, never that of the null version."""
-    return int.from_bytes(os.urandom(8), "big") or 1
 
 
 class Change:
@@ -357,78 +267,6 @@ class Change:
             engine.check(witness.key, witness.version)
         return True
 
-    # Versions -------------------------------------------------------------------------------------
-
-    async def next_sequence(self, path: Path) -> int:
-        """Return the number of the version that comes next at the end of a path."""
-        current = path.current
-        if current is not None:
-            return current.sequence + 1 if self.versioned else current.sequence
-        if not self.versioned or not path.complete:
-            return 0
-        newest = await self.newest_version(path)
-        return newest.sequence + 1 if newest else 0
-
-    async def newest_version(self, path: Path) -> Name | None:
-        """Return the newest noncurrent version or marker at the end of a complete path."""
-        found = await self.rows.scan(*keys.versions_of_name(*path.place), limit=1)
-        return decode_name(found[0][1]) if found else None
-
-    async def get_version(self, path: Path, sequence: int) -> Name | None:
-        """Return a noncurrent version or marker by its number."""
-        value = await self.rows.get(keys.version_key(*path.place, sequence))
-        return decode_name(value) if value else None
-
-    async def null_sequence(self, path: Path) -> int | None:
-        """Return the number of the noncurrent null version."""
-        value = await self.rows.get(keys.null_version_key(*path.place))
-        return decode_null(value).sequence if value else None
-
-    async def supersede(self, path: Path) -> None:
-        """Make room for a new current version or a marker: keep the present one as a version, or drop it, as versioning says.
-
-        The D row stays: `put_name` or `drop_name` follow. A suspended volume has one null version at most: an older one is dropped.
-        """
-        current = path.current
-        if current is not None:
-            self.disturbed.add(current.inode)
-        kept: Name | None
-        if current is not None and current.kind != FILE:
-            assert self.apart is not None, "a symbolic link, and no Files view"
-            await self.apart.unnamed(self, current.inode)
-            kept = None
-        elif current is not None and current.revision == 0:
-            assert self.apart is not None, "an inode set apart, and no Files view"
-            kept = await self.apart.unlinked(self, current, self.holder(path, current.sequence))
-        else:
-            kept = current
-        if current is not None and path.names[-1].kind == FILE:
-            self.count(objects=-1, bytes=-current.size)
-        if not self.versioned:
-            if kept is not None and kept.revision:
-                await self.release(kept.revision, self.holder(path, kept.sequence))
-            return
-        if self.versioning == "suspended":
-            if kept is not None and kept.nonce == NULL_VERSION:
-                if kept.revision:
-                    await self.release(kept.revision, self.holder(path, kept.sequence))
-                return
-            await self.drop_null(path)
-        if kept is not None and kept.revision:
-            await self.keep_version(path, msgspec.structs.replace(kept, born=self.epoch))
-
-    async def keep_version(self, path: Path, version: Name) -> None:
-        """Write a V row, and the rows that keep the directories above it."""
-        directory, component = path.place
-        await self.keep_directories(path)
-        await self.rows.put(
-            keys.version_key(directory, component, version.sequence), encode(version)
-        )
-        if version.nonce == NULL_VERSION:
-            pointer = NullVersion(self.epoch, version.sequence)
-            await self.rows.put(keys.null_version_key(directory, component), encode(pointer))
-        self.count(versions=1, version_bytes=version.size)
-
     async def keep_directories(self, path: Path) -> None:
         """Write the rows that keep the directories above a place in V."""
         for made, index in enumerate(range(len(path.steps) - 2, -1, -1)):
@@ -447,33 +285,6 @@ class Change:
         while not path.complete:
             path.nodes.append(await self.take_id())
 
-    async def drop_version(self, path: Path, sequence: int) -> Name:
-        """Remove a V row, what it alone holds, and the rows that kept directories for it."""
-        version = await self.take_version(path, sequence)
-        if version.revision:
-            await self.release(version.revision, self.holder(path, sequence))
-        await self.prune_versions(path)
-        return version
-
-    async def drop_null(self, path: Path) -> None:
-        """Drop the noncurrent null version, if there is one: another takes its place."""
-        sequence = await self.null_sequence(path)
-        if sequence is not None:
-            await self.drop_version(path, sequence)
-
-    async def take_version(self, path: Path, sequence: int) -> Name:
-        """Remove a V row and return it; its revision stays with the caller, who calls `prune_versions` at the end."""
-        directory, component = path.place
-        key = keys.version_key(directory, component, sequence)
-        value = await self.rows.get(key)
-        assert value is not None
-        version = decode_name(value)
-        await self.rows.delete(key)
-        if version.nonce == NULL_VERSION:
-            await self.rows.delete(keys.null_version_key(directory, component))
-        self.count(versions=-1, version_bytes=-version.size)
-        return version
-
     async def prune_versions(self, path: Path) -> None:
         """Remove the rows that keep directories without versions below them, from the last node that is known upwards."""
         for removed, index in enumerate(range(len(path.nodes) - 2, -1, -1)):
@@ -485,77 +296,6 @@ class Change:
             await self.rows.delete(
                 keys.kept_directory_key(path.nodes[index], path.steps[index].key)
             )
-
-    async def put_marker(self, path: Path) -> Name:
-        """Write a delete marker as the newest version of a complete path, after `supersede`."""
-        nonce = NULL_VERSION if self.versioning == "suspended" else new_nonce()
-        current = path.current
-        sequence = await self.next_sequence(path)
-        marker = Name(
-            self.epoch,
-            MARKER,
-            0,
-            0,
-            sequence,
-            nonce,
-            modified_ns=self.now_ns,
-            owner=current.owner if current else "",
-        )
-        await self.keep_version(path, marker)
-        return marker
-
-    async def remove_current(self, path: Path) -> None:
-        """Remove the current version for good; the one before it becomes current, unless that is a marker.
-
-        Raises:
-            Retained: It is locked.
-        """
-        current = path.current
-        assert current is not None
-        self.disturbed.add(current.inode)
-        gone = current
-        if current.revision == 0 and current.kind == FILE:
-            assert self.apart is not None, "an inode set apart, and no Files view"
-            gone = await self.apart.unlinked(self, current, self.holder(path, current.sequence))
-        if gone.revision:
-            self.check_retention(gone.revision, await self.revision(gone.revision))
-            await self.release(gone.revision, self.holder(path, gone.sequence))
-        # Bytes of an inode set apart are counted with it, not with its names.
-        self.count(objects=-1, bytes=-current.size)
-        newest = await self.newest_version(path) if self.versioned else None
-        if newest is None or newest.kind == MARKER:
-            await self.drop_name(path)
-        else:
-            await self._promote(path, newest)
-
-    async def remove_version(self, path: Path, sequence: int, *, live: bool) -> Name:
-        """Remove a noncurrent version or marker for good; where no version is current (`live`), the newest becomes so if it is none.
-
-        Raises:
-            Retained: It is locked.
-        """
-        version = await self.take_version(path, sequence)
-        if version.revision:
-            self.check_retention(version.revision, await self.revision(version.revision))
-            await self.release(version.revision, self.holder(path, sequence))
-        newest = None if live else await self.newest_version(path)
-        if newest is not None and newest.kind != MARKER:
-            found = await self.find(path.key)
-            await self.make_way(found)
-            await self._promote(found, newest)
-        else:
-            await self.prune_versions(path)
-        return version
-
-    async def _promote(self, path: Path, newest: Name) -> None:
-        version = await self.take_version(path, newest.sequence)
-        await self.put_name(path, msgspec.structs.replace(version, born=self.epoch))
-        await self.prune_versions(path)
-
-    @staticmethod
-    def holder(path: Path, sequence: int) -> bytes:
-        """Return how the version at the end of a path is named as a holder of its revision."""
-        return keys.holder_of_name(*path.place, sequence)
 
     # Revisions ------------------------------------------------------------------------------------
 

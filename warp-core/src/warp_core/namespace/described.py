@@ -9,7 +9,6 @@ import msgspec
 
 from warp_core.containers import Chunk
 from warp_core.errors import InvalidArgument, NameTooLong, NotFound, PreconditionFailed, TooLarge
-from warp_core.namespace.changes import version_id
 from warp_core.namespace.rows import (
     FILE,
     MARKER,
@@ -18,6 +17,7 @@ from warp_core.namespace.rows import (
     PartSummary,
     Revision,
 )
+from warp_core.namespace.versions import version_id
 from warp_core.views.objects import (
     KEY_MAX,
     Attributes,

@@ -12,9 +12,10 @@ from typing import Final, Protocol
 
 from warp_core.interfaces.consistency import SCAN_MAX, View
 from warp_core.namespace import keys
-from warp_core.namespace.changes import Apart, extend, parse_version_id, resolve
+from warp_core.namespace.changes import Apart
 from warp_core.namespace.described import summarize
 from warp_core.namespace.lookup import sequence_of
+from warp_core.namespace.paths import extend, resolve
 from warp_core.namespace.rows import (
     CONTINUED,
     DIRECTORY,
@@ -26,6 +27,7 @@ from warp_core.namespace.rows import (
     decode_names,
 )
 from warp_core.namespace.tree import Cursor, Rows, ViewSource, Volume
+from warp_core.namespace.versions import parse_version_id
 from warp_core.views.objects import Entries, Listing, ObjectInfo, VersionListing
 
 NODES: Final = (IMPLIED, DIRECTORY, CONTINUED)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from warp_core.interfaces.consistency import MetaStore, View
 from warp_core.namespace import keys
-from warp_core.namespace.changes import Path, extend, parse_version_id, resolve, version_id
+from warp_core.namespace.paths import Path, extend, resolve
 from warp_core.namespace.rows import Name, decode_name, decode_null, decode_way
 from warp_core.namespace.tree import Rows
+from warp_core.namespace.versions import parse_version_id, version_id
 
 
 async def find_plain(view: View, prefix: bytes, key: bytes) -> Name | None:

@@ -25,7 +25,7 @@ from warp_core.errors import (
 from warp_core.namespace import access as permission
 from warp_core.namespace import keys, rows
 from warp_core.namespace.apart import inode_row, put_inode
-from warp_core.namespace.changes import LEVELS, Change, Path
+from warp_core.namespace.changes import LEVELS, Change
 from warp_core.namespace.finding import (
     DEPTH_MAX,
     SNAPSHOTS_INODE,
@@ -38,8 +38,16 @@ from warp_core.namespace.finding import (
 from warp_core.namespace.inodes import Inode
 from warp_core.namespace.leases import FOR_NAMES
 from warp_core.namespace.opens import Access, Owner
+from warp_core.namespace.paths import Path
 from warp_core.namespace.rows import Event, Name, decode_name, encode
 from warp_core.namespace.tree import Volume
+from warp_core.namespace.versions import (
+    drop_null,
+    keep_version,
+    next_sequence,
+    put_marker,
+    supersede,
+)
 from warp_core.views.files import (
     LINKS_MAX,
     ROOT,
@@ -163,13 +171,13 @@ class Namer(Finder):
         """Write the rows of a new entry that is no directory."""
         path = await self._path(change, directory, name, is_directory=False)
         await change.make_way(path)
-        await change.supersede(path)
+        await supersede(change, path)
         number = await change.take_id()
         entry = Name(
             change.epoch,
             inode.kind,
             number,
-            sequence=await change.next_sequence(path),
+            sequence=await next_sequence(change, path),
             nonce=rows.NULL_VERSION if change.versioning != "on" else secrets.randbits(63) | 1,
             modified_ns=change.now_ns,
             owner=inode.owner,
@@ -287,9 +295,9 @@ class Namer(Finder):
         """Take a name away that is no directory; on a versioned volume a marker takes its place."""
         path = await self._path(change, directory, found.raw, is_directory=False)
         if found.name.kind == rows.FILE:
-            await change.supersede(path)
+            await supersede(change, path)
             if change.versioned:
-                await change.put_marker(path)
+                await put_marker(change, path)
             await take_row(change, path)
             return
         await change.drop_name(path)
@@ -316,12 +324,12 @@ class Namer(Finder):
                 await change.rows.delete(keys.orphan_key(file.inode))
             path = await self._path(change, directory, name, is_directory=False)
             await change.make_way(path)
-            await change.supersede(path)
+            await supersede(change, path)
             entry = Name(
                 change.epoch,
                 inode.kind,
                 file.inode,
-                sequence=await change.next_sequence(path),
+                sequence=await next_sequence(change, path),
                 nonce=rows.NULL_VERSION if change.versioning != "on" else secrets.randbits(63) | 1,
                 modified_ns=change.now_ns,
                 owner=inode.owner,
@@ -489,15 +497,15 @@ class Namer(Finder):
                 modified_ns=inode.modified_ns,
             )
             if change.versioning == "on" or name.nonce:
-                await change.hold(inode.revision, change.holder(path, name.sequence))
+                await change.hold(inode.revision, path.holder(name.sequence))
                 await put_inode(change, name.inode, msgspec.structs.replace(inode, shared=True))
-                await change.keep_version(path, version)
+                await keep_version(change, path, version)
                 live = self.inodes.live(change.rows.volume.number, name.inode)
                 if live is not None:
                     live.inode = msgspec.structs.replace(live.inode, shared=True)
             if change.versioning == "suspended":
-                await change.drop_null(path)  # the marker is the null version from now on
-            await change.put_marker(path)
+                await drop_null(change, path)  # the marker is the null version from now on
+            await put_marker(change, path)
         if name.kind == rows.FILE:
             change.count(objects=-1, bytes=-name.size)  # counted again where it lands
         await take_row(change, path)
@@ -514,10 +522,10 @@ class Namer(Finder):
             # Two histories under one name would have to be merged: clients copy instead.
             raise CrossesVolumes(f"there are versions of what was in {raw!r} before")
         if not moved.is_directory:
-            await change.supersede(path)
+            await supersede(change, path)
             lifted = msgspec.structs.replace(
                 lifted,
-                sequence=await change.next_sequence(path),
+                sequence=await next_sequence(change, path),
                 nonce=rows.NULL_VERSION if change.versioning != "on" else secrets.randbits(63) | 1,
             )
             path.names = path.names[: len(path.steps) - 1]

@@ -6,11 +6,21 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from warp_core.namespace.changes import Apart, Change, Path, extend, new_nonce, version_id
+from warp_core.namespace.changes import Apart, Change
 from warp_core.namespace.described import judge
 from warp_core.namespace.lookup import sequence_of
+from warp_core.namespace.paths import Path, extend
 from warp_core.namespace.rows import FILE, MARKER, NULL_VERSION, Event, Name, Revision
 from warp_core.namespace.tree import Rows
+from warp_core.namespace.versions import (
+    new_nonce,
+    next_sequence,
+    put_marker,
+    remove_current,
+    remove_version,
+    supersede,
+    version_id,
+)
 from warp_core.views.objects import ALWAYS, Condition, Deleted
 
 Also = Callable[[Change, Name], Awaitable[None]]
@@ -35,8 +45,8 @@ async def put_object(
         judge(condition, key, await summary_of(change.apart, change.rows, path.current))
     if not path.complete:
         await change.make_way(path)
-    sequence = await change.next_sequence(path)
-    await change.supersede(path)
+    sequence = await next_sequence(change, path)
+    await supersede(change, path)
     epoch = change.epoch
     if epoch:
         revision = msgspec.structs.replace(revision, born=epoch)
@@ -99,13 +109,13 @@ async def _delete_current(change: Change, path: Path) -> Deleted:
     if not change.versioned:
         if current is None:
             return Deleted(found=False)
-        await change.supersede(path)
+        await supersede(change, path)
         await change.drop_name(path)
         change.tell(event_of("delete", change, path.key, current))
         return Deleted()
     await change.make_way_for_versions(path)
-    await change.supersede(path)
-    marker = await change.put_marker(path)
+    await supersede(change, path)
+    marker = await put_marker(change, path)
     if current is not None:
         await change.drop_name(path)
     change.tell(event_of("marker", change, path.key, marker))
@@ -115,7 +125,7 @@ async def _delete_current(change: Change, path: Path) -> Deleted:
 async def _delete_version(change: Change, path: Path, version: str) -> Deleted:
     current = path.current
     if current is not None and version_id(current) == version:
-        await change.remove_current(path)
+        await remove_current(change, path)
         change.tell(event_of("remove", change, path.key, current))
         return Deleted(version=version)
     names = len(path.names)
@@ -123,7 +133,7 @@ async def _delete_version(change: Change, path: Path, version: str) -> Deleted:
     sequence = await sequence_of(change.rows, path, version)
     if sequence is None:
         return Deleted(version=version, found=False)
-    dropped = await change.remove_version(path, sequence, live=names == len(path.steps))
+    dropped = await remove_version(change, path, sequence, live=names == len(path.steps))
     change.tell(event_of("remove", change, path.key, dropped))
     return Deleted(version=version, marker=dropped.kind == MARKER)
 

@@ -9,12 +9,13 @@ from warp_core.containers.reclaim import Pin
 from warp_core.errors import Corrupt, IsDeleteMarker, NotFound, VersionNotFound
 from warp_core.interfaces.consistency import View
 from warp_core.namespace import keys, rows
-from warp_core.namespace.changes import Held, extend, resolve, version_id
+from warp_core.namespace.changes import Held
 from warp_core.namespace.content import ExtentReader, InlineReader, load_manifest
 from warp_core.namespace.described import describe, show
 from warp_core.namespace.leases import FOR_READ
 from warp_core.namespace.lookup import find_plain, find_version, name_now
 from warp_core.namespace.namespace import Namespace
+from warp_core.namespace.paths import extend, resolve
 from warp_core.namespace.rows import (
     FILE,
     MARKER,
@@ -25,6 +26,7 @@ from warp_core.namespace.rows import (
     decode_revision,
 )
 from warp_core.namespace.tree import ViewSource, Volume
+from warp_core.namespace.versions import version_id
 from warp_core.views.objects import ObjectInfo, Reader
 
 KNOWN_MAX: Final = 4096

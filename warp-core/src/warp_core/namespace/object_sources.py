@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 from warp_core.errors import Corrupt, IsDeleteMarker, NotFound, VersionNotFound
 from warp_core.namespace import keys, rows
-from warp_core.namespace.changes import Apart, Change, Held, version_id
+from warp_core.namespace.changes import Apart, Change, Held
 from warp_core.namespace.described import show
 from warp_core.namespace.lookup import find_version
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.object_changes import summary_of
 from warp_core.namespace.rows import FILE, MARKER, Name, Revision, decode_revision
 from warp_core.namespace.tree import Rows, Volume
+from warp_core.namespace.versions import version_id
 
 
 class Found(NamedTuple):

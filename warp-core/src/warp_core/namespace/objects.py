@@ -17,7 +17,7 @@ from warp_core.interfaces.auth import Principal
 from warp_core.interfaces.stores import Buffer
 from warp_core.metadata import Transaction
 from warp_core.namespace import keys
-from warp_core.namespace.changes import Change, resolve, version_id
+from warp_core.namespace.changes import Change
 from warp_core.namespace.content import (
     REFUSALS,
     ExtentReader,
@@ -40,6 +40,7 @@ from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.object_changes import Also, delete_object, event_of, put_object, summary_of
 from warp_core.namespace.object_reading import ObjectFinder
 from warp_core.namespace.object_sources import Source, find_object
+from warp_core.namespace.paths import resolve
 from warp_core.namespace.rows import (
     DIRECTORY,
     INLINE_MAX,
@@ -51,6 +52,7 @@ from warp_core.namespace.rows import (
 )
 from warp_core.namespace.tree import ViewSource, Volume, VolumeTransaction
 from warp_core.namespace.uploads import Uploads
+from warp_core.namespace.versions import version_id
 from warp_core.views.objects import (
     ALWAYS,
     SMALL_MAX,

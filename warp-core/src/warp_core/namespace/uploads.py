@@ -12,7 +12,7 @@ from warp_core.containers import Chunk, Owner
 from warp_core.errors import InvalidArgument, OutOfRange
 from warp_core.interfaces.consistency import SCAN_MAX
 from warp_core.namespace import keys
-from warp_core.namespace.changes import Change, own_chunks, version_id
+from warp_core.namespace.changes import Change, own_chunks
 from warp_core.namespace.content import (
     REFUSALS,
     ExtentWriter,
@@ -45,6 +45,7 @@ from warp_core.namespace.upload_rows import (
     scan_parts,
     upload_info,
 )
+from warp_core.namespace.versions import version_id
 from warp_core.views.objects import (
     Attributes,
     Condition,
