@@ -162,6 +162,26 @@ def test_volumes_and_keys_are_the_same_with_and_without_a_running_node(tmp_path:
         assert len(answer("key", "list", cwd=tmp_path)) == 1
 
 
+def test_accounts_are_made_with_keys_changed_and_removed(tmp_path: Path) -> None:
+    with serving(tmp_path) as process:
+        ready(process)
+        made = answer("account", "create", "ada", "--email", "ada@x.org", cwd=tmp_path)
+        key = answer("key", "create", "--account", "ada", cwd=tmp_path)
+        changed = answer("account", "set", "ada", "--display", "Ada L.", cwd=tmp_path)
+        assert stopped(process)[0] == 0
+
+    assert changed == {**made, "display": "Ada L."}
+    assert len(made["canonical_id"]) == 64
+    shown = answer("account", "show", "ada", cwd=tmp_path)
+    assert shown == {**changed, "keys": [key["access_key"]]}
+    assert warp("account", "delete", "ada", cwd=tmp_path).returncode == 1
+    answer("key", "revoke", key["access_key"], cwd=tmp_path)
+    assert answer("account", "delete", "ada", cwd=tmp_path) == {"deleted": "account:ada"}
+    listed = [each["account"] for each in answer("account", "list", cwd=tmp_path)]
+    assert listed == ["account:root"]
+    assert warp("key", "create", cwd=tmp_path).returncode == 1
+
+
 def test_after_a_kill_the_commands_and_the_next_server_go_on(tmp_path: Path) -> None:
     with serving(tmp_path) as process:
         ready(process)

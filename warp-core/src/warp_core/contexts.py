@@ -12,6 +12,7 @@ from warp_core.interfaces.stores import BlobStore
 
 if TYPE_CHECKING:
     from warp_core.containers.journal import Journal
+    from warp_core.interfaces.accounts import DeclaredAccount
     from warp_core.interfaces.auth import Authenticator
     from warp_core.interfaces.consistency import MetaStore
     from warp_core.interfaces.transports import Transport
@@ -67,11 +68,15 @@ class TransportContext:
 
 @dataclass(frozen=True, slots=True)
 class AuthContext:
-    """For authenticators: `root` is the (access key, secret) that the environment or the node's key file names."""
+    """For authenticators.
+
+    `root` is the (access key, secret) that the environment or the node's key file names, `accounts` are those of the configuration.
+    """
 
     data: Path
     metastore: MetaStore
     root: tuple[str, str]
+    accounts: Sequence[DeclaredAccount] = ()
 
 
 @dataclass(frozen=True, slots=True)

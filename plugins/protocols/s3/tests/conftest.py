@@ -13,6 +13,7 @@ import pytest
 from warp_core.config import Address
 from warp_core.contexts import ProtocolContext
 from warp_core.errors import Unauthenticated
+from warp_core.interfaces.accounts import Accounts, account
 from warp_core.interfaces.auth import AuthCapabilities, Authenticator, Credential, Principal
 from warp_core.metrics import Metrics
 from warp_core.views import Objects
@@ -54,6 +55,12 @@ class Keys(Authenticator):
 
     def lookup_now(self, access_key: str) -> Credential | None:
         return self._known.get(access_key) if access_key != BOB.access_key else None
+
+    async def accounts(self) -> Accounts:
+        return Accounts(
+            account(one.principal.name, display=one.principal.display)
+            for one in self._known.values()
+        )
 
     async def lookup(self, access_key: str) -> Credential:
         await asyncio.sleep(0)

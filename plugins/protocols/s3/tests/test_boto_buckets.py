@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from warp_core.interfaces.accounts import made_id, made_number
 
 
 def code(call: Any, **arguments: Any) -> tuple[int, str]:
@@ -102,7 +103,7 @@ def test_unknown_keys_and_wrong_secrets_are_told_apart(shared: Any, connect: Any
 
 
 def test_an_expected_owner_is_checked(s3: Any, bucket: str) -> None:
-    s3.put_object(Bucket=bucket, Key="k", ExpectedBucketOwner="account:root")
+    s3.put_object(Bucket=bucket, Key="k", ExpectedBucketOwner=made_number("account:root"))
 
     assert code(s3.get_object, Bucket=bucket, Key="k", ExpectedBucketOwner="123456789012") == (
         403,
@@ -162,7 +163,7 @@ def test_listings_say_what_they_were_asked(s3: Any, filled: str) -> None:
 
     assert (page["Prefix"], page["Delimiter"], page["MaxKeys"]) == ("b", "/", 1000)
     entry = s3.list_objects_v2(Bucket=filled, FetchOwner=True)["Contents"][0]
-    assert entry["Owner"] == {"ID": "account:root", "DisplayName": "root"}
+    assert entry["Owner"] == {"ID": made_id("account:root"), "DisplayName": "root"}
     assert entry["StorageClass"] == "STANDARD"
     assert entry["LastModified"] == s3.head_object(Bucket=filled, Key="a")["LastModified"]
     assert "Owner" not in s3.list_objects_v2(Bucket=filled)["Contents"][0]
@@ -285,7 +286,7 @@ def test_settings_with_a_fixed_state_tell_it(s3: Any, bucket: str) -> None:
     assert "LoggingEnabled" not in s3.get_bucket_logging(Bucket=bucket)
     assert "Status" not in s3.get_bucket_accelerate_configuration(Bucket=bucket)
     s3.get_bucket_notification_configuration(Bucket=bucket)
-    assert s3.get_bucket_acl(Bucket=bucket)["Owner"]["ID"] == "account:root"
+    assert s3.get_bucket_acl(Bucket=bucket)["Owner"]["ID"] == made_id("account:root")
     s3.put_bucket_acl(Bucket=bucket, ACL="private")
     acl = s3.get_bucket_acl(Bucket=bucket)
     s3.put_bucket_acl(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from awscrt import checksums as crt
 from botocore.exceptions import ClientError
+from warp_core.interfaces.accounts import made_id
 
 PART = 5 * 1024 * 1024
 
@@ -186,7 +187,7 @@ def test_uploads_are_listed_page_by_page(s3: Any, bucket: str) -> None:
 
     assert [(one["Key"], one["UploadId"]) for page in pages for one in page["Uploads"]] == made
     assert [one["Prefix"] for one in rolled["CommonPrefixes"]] == ["b/"]
-    assert rolled["Uploads"][0]["Initiator"]["ID"] == "account:root"
+    assert rolled["Uploads"][0]["Initiator"]["ID"] == made_id("account:root")
 
 
 @pytest.mark.parametrize("algorithm", [None, "CRC32", "CRC64NVME"])

@@ -16,7 +16,8 @@ app = group("Make, list and revoke access keys.")
 
 @app.command()
 def create(
-    account: Annotated[str, typer.Argument(help="Whose key it will be.")],
+    account: Annotated[str, typer.Argument(help="Whose key it will be.")] = "",
+    of: Annotated[str, typer.Option("--account", help="The same, by name.")] = "",
     access_key: Annotated[str, typer.Option("--access-key", help="Default: generated.")] = "",
     secret_env: Annotated[
         str,
@@ -37,11 +38,13 @@ def create(
 
         from warp_core.errors import InvalidArgument
 
+        if bool(account) == bool(of):
+            raise InvalidArgument("say once whose key it will be: `warp key create ACCOUNT`")
         secret = os.environ.get(secret_env, "") if secret_env else ""
         if secret_env and not secret:
             raise InvalidArgument(f"the environment variable {secret_env} is not set")
         made = ask(
-            config, data, "key.create", account=account, access_key=access_key, secret=secret
+            config, data, "key.create", account=account or of, access_key=access_key, secret=secret
         )
         if json:
             as_json(made)

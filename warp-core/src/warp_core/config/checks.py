@@ -13,7 +13,8 @@ from warp_core.config.model import Listening, Part, Policy, Settings
 from warp_core.config.positions import Path as Keys
 from warp_core.config.source import Source
 from warp_core.config.types import Address, Codec
-from warp_core.errors import NotFound, PluginError, WarpError
+from warp_core.errors import InvalidArgument, NotFound, PluginError, WarpError
+from warp_core.interfaces.accounts import Account, Accounts
 from warp_core.registry import Registries
 
 # Secrets that others' documentation prints; whoever scans the network tries these first.
@@ -45,6 +46,7 @@ def check(settings: Settings, source: Source, registries: Registries) -> None:
     """Note every problem of settings that are complete."""
     _stores(settings, source)
     _exports(settings, source)
+    _accounts(settings, source)
     _listening(settings, source)
     for name, policy in settings.policies.items():
         _policy(settings, source, registries, name, policy)
@@ -113,6 +115,37 @@ def _exports(settings: Settings, source: Source) -> None:
             )
 
 
+def _accounts(settings: Settings, source: Source) -> None:
+    """Note what two `[[account]]` tables may not share."""
+    names: dict[str, int] = {}
+    keys: dict[str, int] = {settings.root[0]: -1} if settings.root else {}
+    before: list[Account] = []
+    for index, each in enumerate(settings.accounts):
+        if each.name in names:
+            source.problem(
+                ("account", index, "name"),
+                f"is taken by account[{names[each.name]}]",
+                found=each.name,
+                allowed="another name",
+            )
+            continue
+        names[each.name] = index
+        try:
+            Accounts(before).check_free(each.account())
+        except InvalidArgument as error:
+            source.problem(("account", index), str(error), allowed="one of its own for each")
+        before.append(each.account())
+        for place, key in enumerate(each.keys):
+            if key.access_key in keys:
+                source.problem(
+                    ("account", index, "keys", place),
+                    "is an access key of another account",
+                    found=key.access_key,
+                    allowed="an access key for each",
+                )
+            keys[key.access_key] = index
+
+
 def _listening(settings: Settings, source: Source) -> None:
     taken: dict[str, Keys] = {}
     open_to_others = False
@@ -130,13 +163,22 @@ def _listening(settings: Settings, source: Source) -> None:
             open_to_others |= not address.loopback
         if isinstance(part.config, Listening):
             _tls(settings, source, part, part.config)
-    secret = settings.root[1] if settings.root else ""
-    if open_to_others and secret in WELL_KNOWN_SECRETS and not settings.node.allow_weak_secret:
-        source.problem(
-            ("WARP_SECRET_KEY",),
-            "a well-known secret, while a protocol listens beyond loopback",
-            allowed="a secret of your own, or `allow_weak_secret = true` in [node]",
-        )
+    if not open_to_others or settings.node.allow_weak_secret:
+        return
+    secrets: list[tuple[Keys, str]] = [
+        (("account", index, "keys", place, "secret"), key.secret)
+        for index, each in enumerate(settings.accounts)
+        for place, key in enumerate(each.keys)
+    ]
+    if settings.root:
+        secrets.append((("WARP_SECRET_KEY",), settings.root[1]))
+    for where, secret in secrets:
+        if secret in WELL_KNOWN_SECRETS:
+            source.problem(
+                where,
+                "a well-known secret, while a protocol listens beyond loopback",
+                allowed="a secret of your own, or `allow_weak_secret = true` in [node]",
+            )
 
 
 def _addresses(part: Part) -> Iterator[tuple[str, Address]]:

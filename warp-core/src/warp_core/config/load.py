@@ -11,7 +11,9 @@ import msgspec
 from warp_core.config.checks import check
 from warp_core.config.decode import decode, meant
 from warp_core.config.model import (
+    ACCOUNTS_MAX,
     STORES_MAX,
+    DescribedAccount,
     Export,
     Exported,
     Log,
@@ -41,6 +43,7 @@ TABLES = (
     "protocols",
     "services",
     "auth",
+    "account",
 )
 DEFAULT_STORE: Mapping[str, object] = {"kind": "disk", "path": "store"}
 
@@ -109,6 +112,7 @@ class _Loading:
         peers = decode(source, ("peers",), document.get("peers", {}), Peers)
         exports = self._exports(document.get("export", []))
         auth = self._auth(document.get("auth", {}))
+        accounts = self._accounts(document.get("account", []))
         root = self._root(environ)
         if node is None or log is None or metadata is None or engine is None or auth is None:
             return None
@@ -132,6 +136,7 @@ class _Loading:
             transports=tuple(transports),
             peers=peers or Peers(),
             exports=tuple(exports),
+            accounts=tuple(accounts),
             origins=said,
         )
         if not source.problems:  # what is judged over all tables would only repeat them
@@ -272,6 +277,21 @@ class _Loading:
             )
             return None
         return self._part("auth", kind, ("auth",), rest, said="kind")
+
+    def _accounts(self, tables: object) -> list[DescribedAccount]:
+        source = self.source
+        if not isinstance(tables, list) or len(tables) > ACCOUNTS_MAX:
+            source.problem(
+                ("account",),
+                "is no list of tables",
+                allowed=f"[[account]], once for each account, at most {ACCOUNTS_MAX}",
+            )
+            return []
+        found = [
+            decode(source, ("account", index), table, DescribedAccount)
+            for index, table in enumerate(tables)
+        ]
+        return [each for each in found if each is not None]
 
     def _root(self, environ: Mapping[str, str]) -> tuple[str, Secret] | None:
         access, secret = environ.get("WARP_ACCESS_KEY", ""), environ.get("WARP_SECRET_KEY", "")

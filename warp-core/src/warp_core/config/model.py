@@ -12,8 +12,11 @@ import msgspec
 from msgspec import Meta
 
 from warp_core.config.types import Address, Between, Codec, Duration, Redundancy, Secret
+from warp_core.interfaces.accounts import Account, account
 
 STORES_MAX = 4096
+ACCOUNTS_MAX = 1000  # that a file describes; more belong into the metadata
+ACCOUNT_KEYS_MAX = 16  # of one such account
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -70,6 +73,44 @@ class Exported(msgspec.Struct, frozen=True):
     kind: str = "disk"
 
 
+class AccountKey(msgspec.Struct, frozen=True):
+    """A key of an `[[account]]`."""
+
+    access_key: Annotated[str, Meta(min_length=3, max_length=128, pattern=r"^[A-Za-z0-9]+$")]
+    secret: Secret
+
+
+class DescribedAccount(msgspec.Struct, frozen=True):
+    """`[[account]]`: an account with its keys, described by the file instead of rows of the metadata."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,62}$")]
+    canonical_id: str = ""  # default: made of the name
+    number: str = ""  # 12 digits, the account of an ARN; default: made of the name
+    display: str = ""  # default: the name
+    email: str = ""
+    admin: bool = False
+    keys: Annotated[tuple[AccountKey, ...], Meta(max_length=ACCOUNT_KEYS_MAX)] = ()
+
+    def __post_init__(self) -> None:
+        self.account()
+
+    def account(self) -> Account:
+        """Return what others see of it.
+
+        Raises:
+            InvalidArgument
+        """
+        return account(
+            f"account:{self.name}",
+            canonical_id=self.canonical_id,
+            number=self.number,
+            display=self.display,
+            email=self.email,
+            admin=self.admin,
+            declared=True,
+        )
+
+
 class Listening(msgspec.Struct, frozen=True, kw_only=True):
     """Options of every protocol that listens; a protocol's own `Config` extends it.
 
@@ -122,6 +163,7 @@ class Settings:
     transports: tuple[Part, ...] = ()
     peers: Peers = field(default_factory=Peers)
     exports: tuple[Export, ...] = ()
+    accounts: tuple[DescribedAccount, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)  # key → where its value comes from
 
     @property

@@ -45,6 +45,13 @@ def effective(settings: Settings) -> list[Setting]:
         found += _struct(part.key, part.config, settings.origins)
     found.append(_one("auth.kind", settings.auth.name, settings.origins))
     found += _struct("auth", settings.auth.config, settings.origins)
+    for index, account in enumerate(settings.accounts):
+        here = f"account[{index}]"
+        found += [
+            each for each in _struct(here, account, settings.origins) if each.key != f"{here}.keys"
+        ]
+        for place, key in enumerate(account.keys):
+            found += _struct(f"{here}.keys[{place}]", key, settings.origins)
     if settings.root is not None:
         found.append(
             Setting("WARP_ACCESS_KEY", toml(settings.root[0]), "environment WARP_ACCESS_KEY")

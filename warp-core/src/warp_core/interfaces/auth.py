@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from warp_core.errors import Unsupported
+from warp_core.interfaces.accounts import Account, Accounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class AuthCapabilities:
     shared_secrets: bool = False  # lookup(): SigV4, CHAP, NTLM
     passwords: bool = False  # verify_password()
     manages_keys: bool = False  # create_key, revoke_key, list_keys, set_password
+    manages_accounts: bool = False  # set_account, delete_account, and those of the configuration
 
 
 class Authenticator(ABC):
@@ -113,6 +115,30 @@ class Authenticator(ABC):
     async def list_keys(self) -> list[tuple[str, Principal]]:
         """Return every access key and its principal, sorted by key."""
         raise Unsupported("this authenticator manages no keys")
+
+    async def accounts(self) -> Accounts:
+        """Return who is known; cheap enough to be asked in each request that shows or compares owners."""
+        return Accounts()
+
+    async def set_account(self, account: Account, *, new: bool = False) -> Account:
+        """Make an account, or change what others see of it; its keys and its password stay.
+
+        Raises:
+            AlreadyExists: It is to be new, and is known.
+            NotFound: It is to be changed, and is not known.
+            InvalidArgument: Another has its canonical id, number or address; or the configuration describes it.
+        """
+        raise Unsupported("this authenticator manages no accounts")
+
+    async def delete_account(self, name: str) -> None:
+        """Forget an account that has no keys; what it owns stays its own, under its name.
+
+        Raises:
+            NotFound: No such account.
+            NotEmpty: It has keys.
+            InvalidArgument: The configuration describes it, or it is root.
+        """
+        raise Unsupported("this authenticator manages no accounts")
 
 
 class Authorizer(ABC):

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from warp_core.config import Settings
 from warp_core.contexts import AuthContext, ProtocolContext
-from warp_core.errors import WarpError
+from warp_core.errors import ConfigError, WarpError
+from warp_core.interfaces.accounts import DeclaredAccount
 from warp_core.interfaces.auth import Authenticator
 from warp_core.interfaces.protocols import Protocol
 from warp_core.interfaces.services import ServiceContext
@@ -78,8 +79,13 @@ async def open_node(
         await inodes.recover()
         await stack.enter_async_context(_checkpoints(inodes, files))
         entry = plugins.registries["auth"].get(settings.auth.name)
-        context = AuthContext(settings.data, data.metastore, root)
-        authenticator = await stack.enter_async_context(entry.build(settings.auth.config, context))
+        context = AuthContext(settings.data, data.metastore, root, declared(settings))
+        authenticator = entry.build(settings.auth.config, context)
+        if settings.accounts and not authenticator.capabilities.manages_accounts:
+            raise ConfigError(
+                f'[[account]] tables need an authenticator that manages accounts; "{settings.auth.name}" does not'
+            )
+        await stack.enter_async_context(authenticator)
         node = Node(
             data,
             namespace,
@@ -99,6 +105,16 @@ async def open_node(
             control = ControlServer(settings.data / CONTROL, _verbs, node)
             await stack.enter_async_context(control)
         yield node
+
+
+def declared(settings: Settings) -> tuple[DeclaredAccount, ...]:
+    """Return the accounts that the configuration describes."""
+    return tuple(
+        DeclaredAccount(
+            each.account(), tuple((key.access_key, str(key.secret)) for key in each.keys)
+        )
+        for each in settings.accounts
+    )
 
 
 def _verbs() -> Mapping[str, Verb[Node]]:

@@ -22,6 +22,7 @@ from warp_core.namespace.recount import correct, miscounted
 from warp_core.namespace.rows import VolumeRow
 from warp_core.namespace.salvage import SalvageReport, salvage
 from warp_core.namespace.tree import Volume
+from warp_core.node.account_verbs import TABLE as ACCOUNT_TABLE
 from warp_core.node.assembly import Node
 from warp_core.node.control import Progress, Verb
 from warp_core.node.data import data_policy
@@ -648,6 +649,7 @@ _TABLE: tuple[tuple[str, type[msgspec.Struct], Run], ...] = (
     ("disk.snapshot", DiskPath, disk_snapshot),
     ("disk.clone", CloneDisk, disk_clone),
     ("disk.delete", DiskPath, disk_delete),
+    *ACCOUNT_TABLE,
     ("key.create", NewKey, key_create),
     ("key.list", Nothing, key_list),
     ("key.revoke", Key, key_revoke),

@@ -20,10 +20,12 @@ from warp_core.errors import (
     AlreadyExists,
     Ambiguous,
     InvalidArgument,
+    NotEmpty,
     NotFound,
     TooLarge,
     Unauthenticated,
 )
+from warp_core.interfaces.accounts import Account, Accounts, made_id, made_number
 from warp_core.interfaces.auth import AuthCapabilities, Authenticator, Credential, Principal
 from warp_core.interfaces.consistency import SCAN_MAX, Row
 from warp_core.metadata import Transaction, transact
@@ -31,6 +33,7 @@ from warp_core.metadata import Transaction, transact
 from warp_keys.config import Config
 from warp_keys.passwords import hash_password, matches, nobody
 from warp_keys.rows import (
+    ACCOUNT,
     FORMAT,
     KEY,
     KEY_END,
@@ -40,8 +43,11 @@ from warp_keys.rows import (
     ROOT,
     KeyRow,
     PrincipalRow,
+    account_of,
     canonical,
+    declared_principal,
     principal,
+    taken,
     unpack_key,
     unpack_principal,
 )
@@ -57,7 +63,9 @@ _SECRET_MIN, _SECRET_MAX = 8, 128
 class Keys(Authenticator):
     """Access keys with shared secrets."""
 
-    capabilities = AuthCapabilities(shared_secrets=True, passwords=True, manages_keys=True)
+    capabilities = AuthCapabilities(
+        shared_secrets=True, passwords=True, manages_keys=True, manages_accounts=True
+    )
 
     def __init__(
         self,
@@ -71,6 +79,16 @@ class Keys(Authenticator):
         self._wrapping = Wrapping(context.data)
         access, secret = context.root
         self._root = Credential(access, secret, principal(ROOT, NOTHING))
+        self._declared = {each.account.name: each.account for each in context.accounts}
+        self._declared_keys = {
+            key: Credential(key, secret, declared_principal(each.account))
+            for each in context.accounts
+            for key, secret in each.keys
+        }
+        if ROOT in self._declared:
+            self._root = Credential(access, secret, declared_principal(self._declared[ROOT]))
+        self._directory: Accounts | None = None  # made of all below when it is asked for
+        self._listed_at = 0.0
         self._known: dict[str, Credential] = {}
         self._principals: dict[str, PrincipalRow] = {}
         self._revoked = 0  # so far: what a lookup read before the last one is not remembered
@@ -88,13 +106,22 @@ class Keys(Authenticator):
             Corrupt: A secret cannot be unwrapped.
             NewerFormat: A row was written by a later release.
         """
-        async for row in self._scan(PRINCIPAL, PRINCIPAL_END):
-            name = row.key[len(PRINCIPAL) :].decode()
-            self._principals[name] = unpack_principal(name, row.value)
+        await self._read_principals()
         async for row in self._scan(KEY, KEY_END):
             self._remember(row.key[len(KEY) :].decode(), row.value)
+        self._known |= self._declared_keys  # the file has the last word
         self._known[self._root.access_key] = self._root
         return self
+
+    async def _read_principals(self) -> None:
+        """Read every principal's row."""
+        found: dict[str, PrincipalRow] = {}
+        async for row in self._scan(PRINCIPAL, PRINCIPAL_END):
+            name = row.key[len(PRINCIPAL) :].decode()
+            found[name] = unpack_principal(name, row.value)
+        self._principals = found
+        self._directory = None
+        self._listed_at = self._monotonic()
 
     async def __aexit__(
         self,
@@ -107,7 +134,7 @@ class Keys(Authenticator):
     def lookup_now(self, access_key: str) -> Credential | None:
         """Return the credential from memory, unless another node may have changed it since."""
         found = self._known.get(access_key)
-        if self._shared and found is not None and found is not self._root:
+        if self._shared and found is not None and access_key in self._read_at:
             age = self._monotonic() - self._read_at[access_key]
             return found if age < self._config.remember else None
         return found
@@ -167,13 +194,23 @@ class Keys(Authenticator):
         wrapped = self._wrapping.wrap(secret, access_key)
         value = msgspec.msgpack.encode(KeyRow(FORMAT, name, wrapped, time.time_ns()))
         key = KEY + access_key.encode()
+        account = (await self.accounts()).named(name)
 
-        async def create(transaction: Transaction) -> None:
+        async def create(transaction: Transaction) -> PrincipalRow | None:
             if await transaction.get(key) is not None:
                 raise AlreadyExists(f"access key {access_key} exists")
             transaction.put(key, value)
+            if name in self._declared or name == ROOT:
+                return None
+            if await transaction.get(PRINCIPAL + name.encode()) is not None:
+                return None
+            # Whoever gets a key is an account from now on, with a number that is nobody else's.
+            return await self._write(transaction, account, new=True)
 
-        await transact(self._store, create)
+        made = await transact(self._store, create)
+        if made is not None:
+            self._principals[name] = made
+            self._directory = None
         return self._remember(access_key, value)
 
     async def revoke_key(self, access_key: str) -> None:
@@ -182,6 +219,11 @@ class Keys(Authenticator):
             raise InvalidArgument(
                 "the root key cannot be revoked: change WARP_ACCESS_KEY and WARP_SECRET_KEY, or delete"
                 " root.key, and start the node again"
+            )
+        if access_key in self._declared_keys:
+            raise InvalidArgument(
+                f"access key {access_key} is said by an [[account]] of the configuration: take it out"
+                " there, and start the node again"
             )
         key = KEY + access_key.encode()
 
@@ -227,6 +269,112 @@ class Keys(Authenticator):
             ),
         )
 
+    async def accounts(self) -> Accounts:
+        """Return all accounts; in a cluster, as they were at most `remember` ago."""
+        if self._shared and self._monotonic() - self._listed_at >= self._config.remember:
+            await self._read_principals()
+        if self._directory is None:
+            names = {each.principal.name for each in self._known.values()} | self._principals.keys()
+            known = {name: account_of(name, self._principals.get(name, NOTHING)) for name in names}
+            self._directory = Accounts((known | self._declared).values())
+        return self._directory
+
+    async def set_account(self, account: Account, *, new: bool = False) -> Account:
+        """Make or change an account; see `Authenticator`."""
+        name = canonical(account.name)
+        self._check_not_declared(name)
+        (await self.accounts()).check_free(account)
+
+        async def body(transaction: Transaction) -> PrincipalRow:
+            return await self._write(transaction, account, new=new)
+
+        if new and name in await self.accounts():
+            raise AlreadyExists(f"{name} exists")
+        if not new and name not in await self.accounts():
+            raise NotFound(f"there is no {name}")
+        row = self._principals[name] = await transact(self._store, body)
+        self._changed(name, row)
+        return account_of(name, row)
+
+    async def delete_account(self, name: str) -> None:
+        """Forget an account that has no keys; see `Authenticator`."""
+        name = canonical(name)
+        self._check_not_declared(name)
+        if name == ROOT:
+            raise InvalidArgument("root is always there")
+        if name not in await self.accounts():
+            raise NotFound(f"there is no {name}")
+        held = [key for key, each in self._known.items() if each.principal.name == name]
+        if held:
+            raise NotEmpty(f"{name} has access keys: {', '.join(sorted(held)[:8])}; revoke them")
+        key = PRINCIPAL + name.encode()
+
+        async def body(transaction: Transaction) -> None:
+            row = unpack_principal(name, await transaction.get(key))
+            for each in taken(row):
+                transaction.delete(each)
+            transaction.delete(key)
+
+        await transact(self._store, body)
+        self._principals.pop(name, None)
+        self._directory = None
+
+    async def _write(
+        self, transaction: Transaction, account: Account, *, new: bool
+    ) -> PrincipalRow:
+        """Write an account's row, and those which say that its id, number and address are taken."""
+        name = account.name
+        key = PRINCIPAL + name.encode()
+        value = await transaction.get(key)
+        before = unpack_principal(name, value)
+        if new and value is not None:
+            raise AlreadyExists(f"{name} exists")
+        chosen = account.canonical_id if account.canonical_id != made_id(name) else ""
+        row = _with(
+            before,
+            display=account.display if account.display != name.removeprefix("account:") else "",
+            admin=account.admin,
+            canonical_id=chosen,
+            number=account.number,
+            email=account.email,
+        )
+        turn = 0
+        while await self._is_others(transaction, b"n", row.number, name):
+            if account.number != made_number(name):
+                raise InvalidArgument(f"the account number {row.number} is another's")
+            turn += 1
+            row = _with(row, number=made_number(name, turn))
+        for kind, value_of in ((b"c", row.canonical_id), (b"e", row.email.lower())):
+            if value_of and await self._is_others(transaction, kind, value_of, name):
+                raise InvalidArgument(f"{value_of} is another account's")
+        kept = set(taken(row))
+        for each in taken(before):
+            if each not in kept:
+                transaction.delete(each)
+        for each in kept:
+            transaction.put(each, name.encode())
+        transaction.put(key, msgspec.msgpack.encode(row))
+        return row
+
+    async def _is_others(
+        self, transaction: Transaction, kind: bytes, value: str, name: str
+    ) -> bool:
+        holder = await transaction.get(ACCOUNT + kind + value.encode())
+        if holder is not None:
+            return holder != name.encode()
+        if kind != b"n":
+            return False
+        # Numbers of accounts without a row follow from their names.
+        known = self._directory.with_number(value) if self._directory is not None else None
+        return known is not None and known.name != name
+
+    def _check_not_declared(self, name: str) -> None:
+        if name in self._declared:
+            raise InvalidArgument(
+                f"{name} is described by an [[account]] of the configuration: change it there, and start"
+                " the node again"
+            )
+
     async def _change(self, name: str, change: Callable[[PrincipalRow], PrincipalRow]) -> None:
         key = PRINCIPAL + name.encode()
 
@@ -236,9 +384,14 @@ class Keys(Authenticator):
             return row
 
         row = self._principals[name] = await transact(self._store, body)
+        self._changed(name, row)
+
+    def _changed(self, name: str, row: PrincipalRow) -> None:
+        """Let the keys that are known have the principal of a row that changed."""
+        self._directory = None
         self._revoked += 1  # a lookup on its way may have read the row before
         for access_key, known in self._known.items():
-            if known.principal.name == name and known is not self._root:
+            if known.principal.name == name and name not in self._declared and name != ROOT:
                 self._known[access_key] = Credential(access_key, known.secret, principal(name, row))
 
     async def _scan(self, start: bytes, end: bytes) -> AsyncIterator[Row]:
@@ -280,7 +433,12 @@ class Keys(Authenticator):
     def _remember(self, access_key: str, value: bytes) -> Credential:
         row = unpack_key(access_key, value)
         secret = self._wrapping.unwrap(row.wrapped, access_key)
-        who = principal(row.principal, self._principals.get(row.principal, NOTHING))
+        described = self._declared.get(row.principal)
+        if described is not None:
+            who = declared_principal(described)
+        else:
+            who = principal(row.principal, self._principals.get(row.principal, NOTHING))
+            self._directory = None
         credential = Credential(access_key, secret, who)
         self._known[access_key] = credential
         self._read_at[access_key] = self._monotonic()
@@ -289,6 +447,7 @@ class Keys(Authenticator):
     def _forget(self, access_key: str) -> None:
         self._revoked += 1
         self._known.pop(access_key, None)
+        self._directory = None
 
 
 def _with(row: PrincipalRow, **fields: object) -> PrincipalRow:

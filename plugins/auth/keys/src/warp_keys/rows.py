@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import msgspec
 from warp_core.errors import InvalidArgument, NewerFormat
+from warp_core.interfaces.accounts import Account, made_id, made_number
 from warp_core.interfaces.auth import Principal
 
 FORMAT = 1
@@ -13,6 +15,9 @@ KEY = b"k"  # + access key
 KEY_END = b"l"
 PRINCIPAL = b"p"  # + canonical name
 PRINCIPAL_END = b"q"
+ACCOUNT = (
+    b"a"  # + what is taken ("c" canonical id, "e" e-mail address, "n" number) + it: whose it is
+)
 ROOT = "account:root"
 
 _ACCOUNT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}\Z")
@@ -36,6 +41,9 @@ class PrincipalRow(msgspec.Struct, frozen=True, array_like=True):
     aliases: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     password: bytes = b""  # a hash (`passwords.py`), empty for none
+    canonical_id: str = ""  # chosen; empty: it follows from the name
+    number: str = ""  # as `canonical_id`
+    email: str = ""
 
 
 NOTHING = PrincipalRow()
@@ -72,6 +80,25 @@ def unpack_principal(name: str, value: bytes | None) -> PrincipalRow:
     return row
 
 
+def account_of(name: str, row: PrincipalRow) -> Account:
+    """Return what others see of a principal."""
+    return Account(
+        name,
+        row.canonical_id or made_id(name),
+        row.number or made_number(name),
+        row.display or name.removeprefix("account:"),
+        row.email,
+        row.admin or name == ROOT,
+    )
+
+
+def taken(row: PrincipalRow) -> Iterator[bytes]:
+    """Yield the keys of the rows which say that what a principal's row holds is no other's."""
+    for kind, value in ((b"c", row.canonical_id), (b"e", row.email.lower()), (b"n", row.number)):
+        if value:
+            yield ACCOUNT + kind + value.encode()
+
+
 def canonical(name: str) -> str:
     """Return the canonical name of an account, "NAME" or "account:NAME".
 
@@ -95,3 +122,8 @@ def principal(name: str, row: PrincipalRow) -> Principal:
         aliases=frozenset(row.aliases),
         groups=frozenset(row.groups),
     )
+
+
+def declared_principal(account: Account) -> Principal:
+    """Return who an account of the configuration is."""
+    return Principal(account.name, display=account.display, admin=account.admin)

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from warp_core.errors import Unauthenticated
+from warp_core.interfaces.accounts import Accounts
 from warp_core.interfaces.auth import ANONYMOUS, Authenticator, Credential, Principal
 from warp_core.views import Objects
 from warp_core.views.objects import ObjectInfo
@@ -17,6 +18,7 @@ from warp_s3.config import Config
 from warp_s3.errors import S3Error
 from warp_s3.http import Request
 from warp_s3.operations import HANDLERS
+from warp_s3.owners import owner_of
 from warp_s3.router import Route, Router
 from warp_s3.sigv4 import (
     STREAMING,
@@ -113,8 +115,8 @@ class Service:
         if not call.principal.admin and call.route.operation not in _WITHOUT_BUCKET:
             await self.permit(call.principal, call.bucket)
         owner = call.headers.get("x-amz-expected-bucket-owner")
-        if owner is not None:
-            await self._check_owner(call.bucket, owner)
+        if owner is not None and call.bucket:
+            await self.check_owner(call.bucket, owner)
         return await finished(self._handle(call))
 
     async def permit(self, principal: Principal, bucket: str) -> None:
@@ -136,8 +138,18 @@ class Service:
         except Unauthenticated as error:
             raise S3Error("InvalidAccessKeyId", details={"AWSAccessKeyId": access_key}) from error
 
-    async def _check_owner(self, bucket: str, owner: str) -> None:
-        if bucket and (await self.objects.volume(bucket)).owner != owner:
+    async def accounts(self) -> Accounts:
+        """Return who is known, for owners in answers."""
+        return await self._authenticator.accounts()
+
+    async def check_owner(self, bucket: str, number: str) -> None:
+        """Check that a bucket is of the account that the client expects, by its number.
+
+        Raises:
+            S3Error: `AccessDenied`.
+        """
+        owner = (await self.objects.volume(bucket)).owner
+        if owner_of(await self.accounts(), owner).number != number:
             raise S3Error("AccessDenied")
 
     def _expect_chunks(self, request: Request, body: Body, claim: Claim, key: SigningKey) -> None:

@@ -9,6 +9,7 @@ from warp_s3.call import Answer, Call, empty, xml
 from warp_s3.errors import S3Error
 from warp_s3.listing_arguments import count_argument
 from warp_s3.metadata import check_refused
+from warp_s3.owners import owner_of
 from warp_s3.receiving import read_document
 from warp_s3.xml_input import location_constraint, versioning_status
 
@@ -37,11 +38,12 @@ async def list_buckets(service: "Service", call: Call) -> Answer:
     ]
     page = found[:limit]
     token = page[-1].name if page and len(page) < len(found) else ""
+    owner = owner_of(await service.accounts(), principal.name)
     return xml(
         xml_output.buckets(
             page,
-            owner=principal.name,
-            display=principal.display or principal.name,
+            owner=owner.canonical_id,
+            display=owner.display,
             prefix=prefix,
             token=token,
         )

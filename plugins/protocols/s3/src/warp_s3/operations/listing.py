@@ -1,6 +1,5 @@
 """Listings of a bucket."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from warp_core.views.objects import Listing, VersionListing
@@ -9,6 +8,7 @@ from warp_s3 import xml_output
 from warp_s3.call import Answer, Call, xml
 from warp_s3.errors import S3Error
 from warp_s3.listing_arguments import list_arguments, read_token, write_token
+from warp_s3.owners import owner_writer
 
 if TYPE_CHECKING:
     from warp_s3.service import Service
@@ -28,7 +28,7 @@ async def list_objects(service: "Service", call: Call) -> Answer:
             delimiter=arguments.delimiter,
             limit=arguments.limit,
             encoding_type=arguments.encoding_type,
-            owners=owner_writer(call),
+            owners=owner_writer(await service.accounts()),
         )
     )
 
@@ -51,7 +51,9 @@ async def list_objects_v2(service: "Service", call: Call) -> Answer:
             start_after=start_after,
             token=token or "",
             next_token=write_token(listing.next) if listing.next else "",
-            owners=owner_writer(call) if call.query.get("fetch-owner") == "true" else None,
+            owners=owner_writer(await service.accounts())
+            if call.query.get("fetch-owner") == "true"
+            else None,
         )
     )
 
@@ -89,25 +91,9 @@ async def list_versions(service: "Service", call: Call) -> Answer:
             version_marker=version_marker,
             limit=arguments.limit,
             encoding_type=arguments.encoding_type,
-            owners=owner_writer(call),
+            owners=owner_writer(await service.accounts()),
         )
     )
-
-
-def owner_writer(call: Call) -> Callable[[str], str]:
-    """Give a function from owners to their elements, which remembers them for one page."""
-    known: dict[str, str] = {}
-
-    def write(owner: str) -> str:
-        element = known.get(owner)
-        if element is None:
-            display = owner
-            if owner == call.principal.name and call.principal.display:
-                display = call.principal.display
-            element = known[owner] = xml_output.owner_element(owner, display)
-        return element
-
-    return write
 
 
 async def _page(service: "Service", call: Call, after: bytes) -> Listing:

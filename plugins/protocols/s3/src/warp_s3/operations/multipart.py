@@ -33,7 +33,7 @@ from warp_s3.operations.copying import (
     read_source,
     source_version_header,
 )
-from warp_s3.operations.listing import owner_writer
+from warp_s3.owners import owner_writer
 from warp_s3.receiving import read_document, store
 from warp_s3.xml_input import PARTS_MAX, CompletedPart, completed_parts
 
@@ -148,7 +148,7 @@ async def list_parts(service: "Service", call: Call) -> Answer:
             after=after,
             limit=limit,
             encoding_type=list_arguments(call.query, "max-parts").encoding_type,
-            owner=owner_writer(call)(upload.attributes.owner),
+            owner=owner_writer(await service.accounts())(upload.attributes.owner),
         )
     )
 
@@ -184,7 +184,7 @@ async def list_uploads(service: "Service", call: Call) -> Answer:
             upload_marker=upload_marker,
             limit=arguments.limit,
             encoding_type=arguments.encoding_type,
-            owners=owner_writer(call),
+            owners=owner_writer(await service.accounts()),
         )
     )
 

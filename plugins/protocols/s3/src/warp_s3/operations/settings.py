@@ -17,6 +17,7 @@ from warp_s3.call import Answer, Call, empty, xml
 from warp_s3.errors import S3Error
 from warp_s3.metadata import check_refused
 from warp_s3.operations.objects import missing
+from warp_s3.owners import owner_of
 from warp_s3.receiving import read_document
 from warp_s3.xml_input import parse
 
@@ -90,7 +91,8 @@ async def _preflight(service: "Service", call: Call) -> Answer:
 
 async def _get_bucket_acl(service: "Service", call: Call) -> Answer:
     volume = await service.objects.volume(call.bucket)
-    return xml(xml_output.access_control(volume.owner, volume.owner))
+    owner = owner_of(await service.accounts(), volume.owner)
+    return xml(xml_output.access_control(owner.canonical_id, owner.display))
 
 
 async def _get_object_acl(service: "Service", call: Call) -> Answer:
@@ -101,13 +103,14 @@ async def _get_object_acl(service: "Service", call: Call) -> Answer:
     except NotFound as error:
         raise missing(call, error) from error
     # Ownership is enforced: a bucket's owner owns what is in it, whoever put it there.
-    owner = (await service.objects.volume(call.bucket)).owner or info.owner
-    return xml(xml_output.access_control(owner, owner))
+    volume = await service.objects.volume(call.bucket)
+    owner = owner_of(await service.accounts(), volume.owner or info.owner)
+    return xml(xml_output.access_control(owner.canonical_id, owner.display))
 
 
 async def _put_bucket_acl(service: "Service", call: Call) -> Answer:
-    owner = (await service.objects.volume(call.bucket)).owner
-    return await _put_acl(call, owner)
+    volume = await service.objects.volume(call.bucket)
+    return await _put_acl(call, owner_of(await service.accounts(), volume.owner).canonical_id)
 
 
 async def _put_object_acl(service: "Service", call: Call) -> Answer:
@@ -115,8 +118,8 @@ async def _put_object_acl(service: "Service", call: Call) -> Answer:
         await service.objects.head(call.bucket, call.key, version=call.query.get("versionId", ""))
     except NotFound as error:
         raise missing(call, error) from error
-    owner = (await service.objects.volume(call.bucket)).owner
-    return await _put_acl(call, owner)
+    volume = await service.objects.volume(call.bucket)
+    return await _put_acl(call, owner_of(await service.accounts(), volume.owner).canonical_id)
 
 
 async def _put_acl(call: Call, owner: str) -> Answer:
