@@ -6,7 +6,8 @@ Where what lies:
 | --- | --- |
 | rows | `keys` `rows` `tree` (snapshots and clones of rows) `volumes` `ids` `inodes` `usage` `witnesses` |
 | a transaction | `namespace` (runs it) `changes` (names, revisions, garbage) `versions` `paths` `lookup` |
-| Objects | `objects` `object_reading` `object_changes` `object_sources` `uploads` `upload_rows` `described` `listing` `content` (written whole) |
+| Objects | `objects` `object_reading` `object_changes` `object_sources` `described` `listing` `uploads` `upload_rows` |
+| content written whole | `content` |
 | Files | `files` `naming` `finding` `apart` (inodes set apart from names) `openfiles` `access` `principals` |
 | Blocks | `blocks` `disks` `reservations` |
 | content written in place | `contents` (in memory) `layers` (rows, read) `folding` (rows, changed) `tables` `extents` `filelog` |
