@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,6 +103,41 @@ async def _fill_and_empty(server: WarpServer) -> None:
         for number in range(large):
             assert await filler.delete(f"large{number:05}") == 204
         await _room_again(filler, large)
+
+        assert await filler.findings() == []
+
+
+def test_a_node_starts_and_deletes_on_a_disk_that_others_filled(
+    small_disk: WarpServer, tmp_path: Path
+) -> None:
+    filler = asyncio.run(_store(small_disk, 20))
+    assert small_disk.terminate() == 0
+    others = tmp_path / "disk" / "others"
+    words = [*small_disk.prefix, "dd", "if=/dev/zero", f"of={others}", "bs=64k"]
+    dd = subprocess.run(words, check=False, capture_output=True, text=True)
+    assert "No space left on device" in dd.stderr, dd.stderr
+
+    small_disk.start()
+    asyncio.run(_delete_and_store(small_disk, filler, 20))
+
+
+async def _store(server: WarpServer, count: int) -> Filler:
+    async with S3Connection(server.s3) as s3:
+        filler = Filler(s3)
+        await s3.request("PUT", "/full")
+        for number in range(count):
+            assert await filler.put(f"large{number:05}", 8 * MIB)
+        return filler
+
+
+async def _delete_and_store(server: WarpServer, filler: Filler, count: int) -> None:
+    async with S3Connection(server.s3) as filler.s3:
+        assert await filler.findings() == []
+        assert not await filler.put("other", 8 * MIB)
+        assert filler.refusals == [(507, "InsufficientStorage")]
+        for number in range(count):
+            assert await filler.delete(f"large{number:05}") == 204
+        await _room_again(filler, count // 2)  # a container of 64 MiB fits, not two
 
         assert await filler.findings() == []
 

@@ -57,7 +57,7 @@ class WarpServer:
         command: Sequence[str] | None = None,
     ) -> None:
         self._logs = (logs or data.parent).absolute()
-        self._prefix = tuple(prefix) or _die_with_parent()
+        self.prefix = tuple(prefix) or _die_with_parent()
         self._environment = {
             **os.environ,
             "WARP_ACCESS_KEY": ACCESS_KEY,
@@ -92,7 +92,7 @@ class WarpServer:
         self._starts += 1
         with self._output.open("wb") as output, self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
-                [*self._prefix, *self._command, *options],
+                [*self.prefix, *self._command, *options],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=errors,

@@ -45,13 +45,16 @@ class Stage:
         await self.blobs.__aexit__(None, None, None)
         await self.meta.__aexit__(None, None, None)
 
-    async def _begin(self):
+    async def _open(self):
         self.journal = Journal([self.blobs], segment_size=8 * 1024 * 1024)
         await self.journal.__aenter__()
         self.containers = Containers(
             [StoreSlot("m", self.blobs)], codec=codec, journal=self.journal
         )
         await self.containers.__aenter__()
+
+    async def _begin(self):
+        await self._open()
         self.opens = Opens(asyncio.get_running_loop().time, recall_s=0.05)
         self.namespace = Namespace(self.meta, self.containers, opens=self.opens)
         log = FileLog(self.journal, self.containers, [self.blobs])

@@ -263,3 +263,42 @@ async def test_a_disk_that_others_filled_refuses_cleanly(small_disk: Path) -> No
         assert await store.read("kept", offset=0, length=2000) == b"x" * 1000
         assert [info.name for info in await store.list()] == ["g", "kept"]
         await store.delete("kept")
+
+
+def fill_up(folder: Path) -> Path:
+    space = os.statvfs(folder)
+    ballast = folder / "ballast"
+    ballast.write_bytes(bytes(space.f_bavail * space.f_frsize))
+    return ballast
+
+
+async def test_vital_blobs_find_space_on_a_disk_that_others_filled(small_disk: Path) -> None:
+    config = Config(path=str(small_disk / "s"), reserve=Size(8 << 20))
+    async with Disk(config, small_disk) as store:
+        await store.put("kept", [b"x" * 1000])
+        fill_up(small_disk)
+        with pytest.raises(NoSpace):
+            await store.create("other", reserve=1 << 20)
+        await store.create("log", reserve=2 << 20, vital=True)
+
+    async with Disk(config, small_disk) as store:  # as full as before
+        await store.put("fact", [bytes(1 << 20)], vital=True)
+        await store.write("log", offset=0, buffers=[bytes(2 << 20)], sync=True)
+        with pytest.raises(NoSpace):
+            await store.create("beyond", reserve=16 << 20, vital=True)
+
+        assert await store.read("kept", offset=0, length=2000) == b"x" * 1000
+
+
+async def test_what_was_given_up_is_held_again_when_there_is_room(small_disk: Path) -> None:
+    config = Config(path=str(small_disk / "s"), reserve=Size(4 << 20))
+    async with Disk(config, small_disk) as store:
+        ballast = fill_up(small_disk)
+        await store.create("vital", reserve=2 << 20, vital=True)
+        less = (await store.space()).free
+        ballast.unlink()
+        await store.delete("vital")
+        fill_up(small_disk)
+
+        assert less == 0
+        await store.create("vital", reserve=3 << 20, vital=True)

@@ -15,7 +15,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         "store"  # folder, made if it does not exist; relative paths start at the node's data folder
     )
     reserve: Size | None = (
-        None  # kept for deletes and commits; default: 2 % of the file system, at most 1 GiB
+        None  # kept for deletes and commits; default: 2 % of the file system, 80 MiB to 1 GiB, at most an eighth
     )
     threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = (
         4  # file calls at once; beyond a disk's queue more gain nothing

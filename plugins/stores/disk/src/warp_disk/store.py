@@ -34,9 +34,11 @@ from warp_core.interfaces.stores import (
 
 from warp_disk import files, layout
 from warp_disk.config import Config
+from warp_disk.held import Held
 
 T = TypeVar("T")
 
+RESERVE_MIN = 80 * 1024 * 1024  # a start of a node, and a segment of its journal for deletes
 RESERVE_MAX = (
     1024 * 1024 * 1024
 )  # enough for every commit that frees space, whatever the disk's size
@@ -93,6 +95,7 @@ class Disk(BlobStore):
         )
         self._blobs = self.path / "blobs"
         self._spare = self.path / "spare"
+        self._held = Held(self.path / "held")
         self._files: dict[str, _File] = {}
         self._punching = threading.Lock()
         self._failed: set[str] = set()  # blobs whose sync failed: what they hold is unknown
@@ -121,6 +124,7 @@ class Disk(BlobStore):
             local_path=True,
         )
         self._folders = {self._blobs}
+        self._refill()
         self._pool = ThreadPoolExecutor(self._config.threads, thread_name_prefix="disk")
         return self
 
@@ -429,8 +433,9 @@ class Disk(BlobStore):
         total = status.f_blocks * status.f_frsize
         reserve = self._config.reserve
         if reserve is None:
-            reserve = Size(min(RESERVE_MAX, total // 50))
-        return Space(total, max(0, status.f_bavail * status.f_frsize - reserve), reserve)
+            reserve = Size(min(max(total // 50, RESERVE_MIN), RESERVE_MAX, total // 8))
+        available = status.f_bavail * status.f_frsize + self._held.size
+        return Space(total, max(0, available - reserve), reserve)
 
     def _admit(self, size: int, vital: bool) -> None:
         space = self._space()
@@ -444,6 +449,12 @@ class Disk(BlobStore):
             raise NoSpace(
                 f"store {self.path} has {free} bytes free beside its reserve, {size} are needed"
             )
+        if vital:
+            self._held.give(size)
+
+    def _refill(self) -> None:
+        with suppress(OSError):  # others fill the disk at this moment
+            self._held.fill(self._space().reserve)
 
     def _make_folder(self, folder: Path) -> None:
         if folder in self._folders:
@@ -510,3 +521,5 @@ class Disk(BlobStore):
         else:
             target.unlink()
         files.sync_folder(target.parent)
+        if self._held.short:
+            self._refill()
