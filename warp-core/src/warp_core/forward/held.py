@@ -21,6 +21,7 @@ from warp_core.namespace.locks import Owner
 from warp_core.namespace.shares import HERE
 from warp_core.views.blocks import Blocks, Disk
 from warp_core.views.claims import Claims, Recalled
+from warp_core.views.commands import Commands
 from warp_core.views.files import Files, OpenFile, Ref
 from warp_core.views.objects import Objects, Reader, Writer
 
@@ -29,6 +30,14 @@ STAGED_MAX = 32 << 20  # bytes of content that waits for its request
 EVENTS_MAX = 1_024  # resizes and recalls on their way; a peer that takes none is silent, and its session ends
 
 Opened = Reader | Writer | Disk | OpenFile
+
+
+class _NoCommands(Commands):
+    async def run(self, verb: str, arguments: bytes) -> bytes:
+        raise Unsupported(f"{verb} is not for other nodes")
+
+
+NONE = _NoCommands()
 
 _log = logs.get("warp_core.forward")
 _stamps = count(1)
@@ -41,6 +50,7 @@ class Views:
     objects: Objects
     files: Files
     blocks: Blocks
+    commands: Commands = NONE  # where there are some
 
 
 @dataclass(slots=True)
@@ -102,7 +112,7 @@ class Held:
             raise Unsupported(f"verb {request.verb!r}")
         args, named = verb.unpack(values, buffers)
         view = verb.name.partition(".")[0]
-        if view in ("objects", "files", "blocks"):
+        if view in ("objects", "files", "blocks", "commands"):
             args, named = await self._claims.of_session(args, named)
             result = await getattr(getattr(self._views, view), verb.method)(*args, **named)
             return await self._told(request.id, verb, result)

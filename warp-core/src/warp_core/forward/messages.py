@@ -84,6 +84,14 @@ def read_request(header: Buffer) -> Request:
     return request
 
 
+def is_greeting(header: Buffer) -> bool:
+    """Say whether a link's first message begins a session; those of other protocols have a number for a verb."""
+    try:
+        return _requests.decode(header).verb == HELLO
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+
+
 def read_reply(header: Buffer) -> Reply:
     """Decode a reply.
 

@@ -21,6 +21,7 @@ from warp_core.namespace.leases import Kind
 from warp_core.namespace.locks import Owner, Range
 from warp_core.namespace.shares import Access
 from warp_core.views.blocks import Blocks, Disk
+from warp_core.views.commands import Commands
 from warp_core.views.files import Files, OpenFile, Ref
 from warp_core.views.objects import Objects, Reader, Writer
 
@@ -296,6 +297,7 @@ OF: Mapping[str, tuple[type, tuple[str, ...]]] = {
             "reservations",
         ),
     ),
+    "commands": (Commands, ("run",)),
     "claims": (
         Travelling,
         (

@@ -1,0 +1,126 @@
+"""The router: which home a verb goes to, and what it goes through.
+
+A volume's name leads to its domain, the domain to its home: the stack in this process, or a line to another node. What is
+known of both may be out of date, and is looked up anew where a home cannot be reached or does not know the volume. A verb is
+sent twice only if it did not leave the first time, or changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from warp_core.cluster.home import Holder, Homes
+from warp_core.cluster.lines import Lines
+from warp_core.errors import Unavailable, VolumeNotFound
+from warp_core.forward import Views
+from warp_core.namespace.volumes import SNAPSHOT_MARK
+
+if TYPE_CHECKING:
+    from warp_core.node.stack import Stack
+
+KNOWN_MAX = 100_000  # names; then all are asked for again
+
+T = TypeVar("T")
+
+
+class Router:
+    """Finds views."""
+
+    def __init__(self, homes: Homes, lines: Lines) -> None:
+        """Take who knows the homes, and what leads to those elsewhere."""
+        self.homes = homes
+        self.lines = lines
+        self._known: dict[str, int] = {}  # what was found once, for answers at once
+
+    def local_now(self, volume: str) -> Stack | None:
+        """Return the stack of a volume if it is in this process and that is known without asking."""
+        domain = self._known.get(volume)
+        return None if domain is None else self.homes.local.get(domain)
+
+    async def domain_of(self, volume: str, *, fresh: bool = False) -> int:
+        """Return the domain of a volume, or of a snapshot of one by the name VOLUME.snap-NAME.
+
+        Raises:
+            VolumeNotFound: No domain has it.
+            Unavailable: Nobody can be asked.
+        """
+        domain = await self.homes.domain_of(volume, fresh=fresh)
+        if domain is None and SNAPSHOT_MARK in volume:
+            domain = await self.homes.domain_of(volume.partition(SNAPSHOT_MARK)[0], fresh=fresh)
+        if domain is None:
+            self._known.pop(volume, None)
+            raise VolumeNotFound(f"no volume {volume!r}")
+        if len(self._known) > KNOWN_MAX:
+            self._known.clear()
+        self._known[volume] = domain
+        return domain
+
+    def forget(self, volume: str) -> None:
+        """Look a volume up anew next time."""
+        self._known.pop(volume, None)
+        self.homes.forget(volume)
+
+    async def views(self, domain: int) -> tuple[Views, Holder]:
+        """Return the views of a domain, of a home that is there.
+
+        Raises:
+            Unavailable: It has none, or it cannot be reached.
+        """
+        holder = await self.homes.holder_of(domain)
+        try:
+            return await self._reached(holder), holder
+        except Unavailable:
+            again = await self.homes.holder_of(domain, fresh=True)
+            if again == holder:
+                raise
+            return await self._reached(again), again
+
+    async def _reached(self, holder: Holder) -> Views:
+        if holder.local is not None:
+            return views_of(holder.local)
+        home = self.lines.to(holder)
+        await home.line.session()
+        return home.views
+
+    async def do(
+        self, volume: str, verb: Callable[[Views], Awaitable[T]], *, changes: bool = True
+    ) -> T:
+        """Do a verb of a volume at its home; one that does not change anything is done again where the first home was none."""
+        domain = await self.domain_of(volume)
+        views, holder = await self.views(domain)
+        try:
+            return await verb(views)
+        except VolumeNotFound:
+            self.forget(volume)
+            if await self.domain_of(volume, fresh=True) == domain:
+                raise
+        except Unavailable:
+            if changes or await self.homes.holder_of(domain, fresh=True) == holder:
+                raise
+        views, _ = await self.views(await self.domain_of(volume))
+        return await verb(views)
+
+    async def everywhere(self, verb: Callable[[Views], Awaitable[T]]) -> list[T]:
+        """Do a verb that changes nothing at the homes of all domains; the answer of one that is not there is missed.
+
+        Raises:
+            Unavailable: A home is not there: an answer without it would be wrong.
+        """
+
+        async def one(domain: int) -> T:
+            views, _ = await self.views(domain)
+            return await verb(views)
+
+        asked = (one(domain) for domain in self.homes.domains())
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return [answer for answer in answers if not isinstance(answer, BaseException)]
+
+
+def views_of(stack: Stack) -> Views:
+    """Return the views of a stack in this process."""
+    return Views(stack.objects, stack.files, stack.blocks)
