@@ -40,7 +40,7 @@ class DomainStore(MetaStore):
         prefix: bytes,
         guard: KeyCheck,
         *,
-        demand: Callable[[], None],
+        held: Callable[[], bool],
         lost: Callable[[], None],
     ) -> None:
         """Take the engine, entered.
@@ -49,14 +49,14 @@ class DomainStore(MetaStore):
             shared: Where the rows are.
             prefix: Of the domain's keys.
             guard: Holds as long as this node is the home.
-            demand: Called before each read and commit; raises once the lease may have ended.
+            held: Asked before each read and commit: whether the lease cannot have ended.
             lost: Told when a commit found that another node is the home.
         """
         self._shared = shared
         self._prefix = prefix
         self._end = _after(prefix)
         self._guard = guard
-        self._demand = demand
+        self._held = held
         self._lost = lost
 
     @property
@@ -86,19 +86,18 @@ class DomainStore(MetaStore):
         """See `MetaStore.view`.
 
         Raises:
-            Unavailable: The lease may have ended.
+            Fenced: The lease may have ended.
         """
-        self._demand()
+        self._check()
         return _DomainView(self._shared.view(), self._prefix, self._end)
 
     async def commit(self, commit: Commit) -> int:
         """See `MetaStore.commit`.
 
         Raises:
-            Fenced: Another node is the home; nothing was applied.
-            Unavailable: The lease may have ended; nothing was applied.
+            Fenced: Another node is the home, or may be; nothing was applied.
         """
-        self._demand()
+        self._check()
         try:
             return await self._shared.commit(self._placed(commit))
         except Conflict:
@@ -118,6 +117,10 @@ class DomainStore(MetaStore):
     async def lease(self, name: str, holder: str, ttl_s: float) -> Lease:
         """Refused, see `capabilities`."""
         return await super().lease(name, holder, ttl_s)
+
+    def _check(self) -> None:
+        if not self._held():
+            raise Fenced("another node may be the home of the domain")
 
     async def _look(self) -> None:
         """Tell a conflict with another transaction from one with another home.

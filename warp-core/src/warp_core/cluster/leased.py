@@ -6,14 +6,15 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from warp_core.views.blocks import Blocks, Disk
-from warp_core.views.files import Files, OpenFile
-from warp_core.views.objects import Objects, Reader, Writer
+from warp_core.views.blocks import Disk
+from warp_core.views.claims import Claims
+from warp_core.views.files import OpenFile
+from warp_core.views.objects import Reader, Writer
 
 T = TypeVar("T")
 
-HANDLES: Final[tuple[type, ...]] = (Reader, Writer, OpenFile, Disk)
-ENDINGS: Final = frozenset({"close", "abort"})  # what only lets go is never refused
+HANDLES: Final[tuple[type, ...]] = (Reader, Writer, OpenFile, Disk, Claims)
+ENDINGS: Final = frozenset({"close", "abort", "drop_client"})  # what only lets go is never refused
 
 
 def leased(view: T, kind: type[T], demand: Callable[[], None]) -> T:
@@ -79,7 +80,7 @@ def _called(name: str) -> Callable[..., Any]:
 
 
 def _read(name: str) -> Callable[[Any], Any]:
-    return lambda self: getattr(self._inner, name)
+    return lambda self: _kept(getattr(self._inner, name), self._demand)
 
 
 def _kept(result: Any, demand: Callable[[], None]) -> Any:
@@ -87,6 +88,3 @@ def _kept(result: Any, demand: Callable[[], None]) -> Any:
         if isinstance(result, kind):
             return leased(result, kind, demand)
     return result
-
-
-VIEWS: Final = (Objects, Files, Blocks)

@@ -10,31 +10,20 @@ from dataclasses import dataclass, field
 
 from warp_core.config import Settings
 from warp_core.contexts import AuthContext, ProtocolContext
-from warp_core.errors import ConfigError, WarpError
+from warp_core.errors import ConfigError
 from warp_core.interfaces.accounts import DeclaredAccount
 from warp_core.interfaces.auth import Authenticator
 from warp_core.interfaces.protocols import Protocol
-from warp_core.interfaces.services import ServiceContext
 from warp_core.logs import get
-from warp_core.namespace.apart import Inodes
-from warp_core.namespace.blocks import NamespaceBlocks
-from warp_core.namespace.filelog import FileLog
-from warp_core.namespace.files import NamespaceFiles
 from warp_core.namespace.namespace import Namespace
-from warp_core.namespace.objects import NamespaceObjects
-from warp_core.namespace.opens import Opens
 from warp_core.namespace.snapshots import Snapshots
 from warp_core.node.control import ControlServer, Verb
-from warp_core.node.data import Data, data_policy, open_data
+from warp_core.node.data import Data, open_data
 from warp_core.node.data_directory import CONTROL
 from warp_core.node.root_key import root_key
-from warp_core.node.services import running
+from warp_core.node.stack import open_stack
 from warp_core.plugins import Plugins
 from warp_core.views import Blocks, Files, Objects
-
-CHECKPOINT_S = (
-    10.0  # how often rows catch up with files written in place: a restart replays the rest
-)
 
 log = get("warp_core.node")
 
@@ -65,19 +54,23 @@ async def open_node(
     Raises:
         WarpError: It cannot start; the message says what to do.
     """
-    async with AsyncExitStack() as stack:
-        data = await stack.enter_async_context(
+    async with AsyncExitStack() as exits:
+        data = await exits.enter_async_context(
             open_data(settings, plugins, replace_stores=replace_stores, serve=serve)
         )
+        stack = await exits.enter_async_context(
+            open_stack(
+                settings,
+                plugins,
+                data.metrics,
+                journal=data.journal,
+                containers=data.containers,
+                metastore=data.metastore,
+                stores=[slot.store for _, slot in data.stores],
+                serve=serve,
+            )
+        )
         root = root_key(settings.data, settings.root)
-        opens = Opens(asyncio.get_running_loop().time)
-        policy = data_policy(settings.policies["default"])
-        namespace = Namespace(data.metastore, data.containers, opens=opens, policy=policy)
-        stores = [slot.store for _, slot in data.stores]
-        inodes = Inodes(namespace, FileLog(data.journal, data.containers, stores))
-        files = NamespaceFiles(namespace, inodes)
-        await inodes.recover()
-        await stack.enter_async_context(_checkpoints(inodes, files))
         entry = plugins.registries["auth"].get(settings.auth.name)
         context = AuthContext(settings.data, data.metastore, root, declared(settings))
         authenticator = entry.build(settings.auth.config, context)
@@ -85,25 +78,23 @@ async def open_node(
             raise ConfigError(
                 f'[[account]] tables need an authenticator that manages accounts; "{settings.auth.name}" does not'
             )
-        await stack.enter_async_context(authenticator)
+        await exits.enter_async_context(authenticator)
         node = Node(
             data,
-            namespace,
-            NamespaceObjects(namespace),
-            files,
-            NamespaceBlocks(files),
-            Snapshots(namespace, inodes),
+            stack.namespace,
+            stack.objects,
+            stack.files,
+            stack.blocks,
+            stack.snapshots,
             authenticator,
             root[0],
         )
         if data.peers:
             node.endpoints["peers"] = data.peers
         if serve:
-            await stack.enter_async_context(_resumed(node))
-            await stack.enter_async_context(_services(node))
-            await stack.enter_async_context(_protocols(node))
+            await exits.enter_async_context(_protocols(node))
             control = ControlServer(settings.data / CONTROL, _verbs, node)
-            await stack.enter_async_context(control)
+            await exits.enter_async_context(control)
         yield node
 
 
@@ -121,71 +112,6 @@ def _verbs() -> Mapping[str, Verb[Node]]:
     from warp_core.node.verbs import VERBS
 
     return VERBS
-
-
-@asynccontextmanager
-async def _checkpoints(inodes: Inodes, files: NamespaceFiles) -> AsyncIterator[None]:
-    """Bring rows up to date now and then, and at the end."""
-
-    async def repeat() -> None:
-        while True:
-            await asyncio.sleep(CHECKPOINT_S)
-            try:
-                if await inodes.dirty():
-                    await inodes.checkpoint()
-            except WarpError as error:
-                log.warning("checkpoint of files failed", error=str(error))
-
-    task = asyncio.create_task(repeat(), name="file checkpoints")
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        try:
-            await files.settle_collections()
-            await inodes.checkpoint()
-        except WarpError as error:
-            log.warning("files are brought up to date at the next start", error=str(error))
-
-
-@asynccontextmanager
-async def _resumed(node: Node) -> AsyncIterator[None]:
-    """Go on with what an earlier run began: volumes that roll back, snapshots that were deleted and not cleaned."""
-
-    async def clean() -> None:
-        try:
-            for name in await node.snapshots.resume():
-                log.info("rolled back, as begun before the restart", volume=name)
-        except WarpError as error:
-            log.error("a rollback is not finished: the volume stays read only", error=str(error))
-        for volume in await node.namespace.volumes.all():
-            try:
-                done = False
-                while not done:
-                    done = await node.snapshots.clean(volume.row.name)
-                    await asyncio.sleep(0)  # requests go first
-            except WarpError as error:
-                log.warning("snapshots wait", volume=volume.row.name, error=str(error))
-
-    task = asyncio.create_task(clean(), name="deleted snapshots")
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-@asynccontextmanager
-async def _services(node: Node) -> AsyncIterator[None]:
-    settings, plugins = node.data.settings, node.data.plugins
-    context = ServiceContext(node.namespace, node.data.containers, node.data.metrics)
-    services = [
-        (part.name, plugins.registries["services"].get(part.name).build(part.config, context))
-        for part in settings.services
-    ]
-    async with running(services, context):
-        yield
 
 
 @asynccontextmanager

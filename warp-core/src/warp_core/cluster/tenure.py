@@ -1,0 +1,459 @@
+"""The time for which one node is the home of one domain: from the lease that it got to the lease that it lost or gave back.
+
+```
+ lease ─▶ gates shut ─▶ row taken ─▶ sitting ─▶ … ─▶ sitting ─▶ gates open, lease given back
+          (fence at the  (fence in                      │
+           stores)        the MetaStore)                └ ends when the lease is lost, the journal failed, a store came back that was
+                                                          away, another node should have the domain, or this one stops
+```
+
+In a *sitting* the stack is open. A store that comes back ends it: it is made fit (`resync`), and the next sitting writes to it
+again. Once heal has found nothing that it lacks, it is whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
+
+import msgspec
+
+from warp_core.cluster import domains
+from warp_core.cluster.domains import Domain, Map
+from warp_core.cluster.guard import DomainStore, unavailable
+from warp_core.cluster.lease import RENEWALS, DomainLease
+from warp_core.cluster.leased import leased
+from warp_core.cluster.resync import resync
+from warp_core.cluster.rows import Kept, prefix
+from warp_core.cluster.standing import DomainStanding
+from warp_core.cluster.stores import LocalStore, Peers, Place
+from warp_core.containers import Containers, StoreSlot
+from warp_core.containers.journal import Journal
+from warp_core.containers.segments import Position
+from warp_core.errors import NotFound, StoreFailed, Unavailable, WarpError
+from warp_core.interfaces.codecs import Codec
+from warp_core.interfaces.consistency import MetaStore
+from warp_core.interfaces.stores import BlobStore
+from warp_core.logs import get
+from warp_core.node.stack import Stack
+from warp_core.views import Blocks, Files, Objects
+
+NO_COMMITS = Position(2**64 - 1, 0)  # the engine has a log of its own
+HEAL_BYTES = 64 * 1024 * 1024  # written at once; between such steps requests come first
+HEAL_PAUSE_S = 0.5
+SUPERBLOCK = "node/superblock"
+
+log = get("warp_core.cluster")
+
+
+class End(Enum):
+    """Why a sitting ended."""
+
+    STOPPED = "the node stops"
+    LOST = "the lease was lost"
+    FAILED = "the journal failed"
+    RETURNED = "a store came back"
+    GIVEN = "another node should have it"
+
+
+OpenStack = Callable[
+    [int, Journal, Containers, MetaStore, Sequence[BlobStore]], AbstractAsyncContextManager[Stack]
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every tenure of a node is built from."""
+
+    node: str
+    shared: MetaStore
+    peers: Peers
+    open_stack: OpenStack
+    codec: Callable[[str], Codec]
+    place: Callable[[Kept], Place | None]  # where a peer's store is now; None if that is unknown
+    local: Callable[[], dict[str, LocalStore]]  # by id of the store
+    ttl_s: float
+    monotonic: Callable[[], float]
+
+
+@dataclass(slots=True)
+class Used:
+    """One store of the domain in a sitting."""
+
+    kept: Kept
+    store: BlobStore
+    local: LocalStore | None
+    here: bool
+
+
+class Tenure:
+    """Runs one. `stack` is what verbs may be given to, None between sittings."""
+
+    def __init__(self, number: int, parts: Parts, latest: Callable[[], Map]) -> None:
+        """Take a domain's number, and what was last read of all rows."""
+        self.number = number
+        self.stack: Stack | None = None
+        self.lease: DomainLease | None = None
+        self.standing: DomainStanding | None = None
+        self.opened = asyncio.Event()  # it has been, once
+        self._parts = parts
+        self._latest = latest
+        self._stop = asyncio.Event()
+        self._returned = asyncio.Event()
+
+    def stop(self) -> None:
+        """Give the domain back as soon as possible."""
+        self._stop.set()
+
+    async def run(
+        self,
+        prepare: Callable[[DomainLease], Awaitable[None]] | None = None,
+        *,
+        patience_s: float = 0.0,
+    ) -> End:
+        """Become the home, and stay it; returns why that ended.
+
+        Args:
+            prepare: Called once the row is this node's; the origin sets there which stores its domain has.
+            patience_s: How long the first sitting waits for stores that are whole and away.
+
+        Raises:
+            Locked: Another node's lease is alive.
+            WarpError: It cannot be the home, or not now.
+        """
+        parts = self._parts
+        lease = await DomainLease.acquire(
+            parts.shared,
+            self.number,
+            node=parts.node,
+            ttl_s=parts.ttl_s,
+            monotonic=parts.monotonic,
+        )
+        self.lease = lease
+        keeping = asyncio.create_task(lease.keep(), name=f"lease of domain {self.number}")
+        mine = [
+            local
+            for local in parts.local().values()
+            if (domain := self._latest().domains.get(self.number)) is not None
+            and any(kept.store == local.store.id for kept in domain.row.stores)
+        ]
+        try:
+            for local in mine:
+                await local.gate.close(lease.token)
+            await domains.take(
+                parts.shared,
+                self.number,
+                node=parts.node,
+                token=lease.token,
+                mine=[local.store.id for local in mine],
+            )
+            log.info("home of a domain", domain=self.number, fence=lease.token)
+            if prepare is not None:
+                await prepare(lease)
+            return await self._sittings(lease, patience_s)
+        finally:
+            for local in mine:
+                local.gate.open()
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+            await lease.give_back()
+
+    async def _sittings(self, lease: DomainLease, patience_s: float) -> End:
+        while True:
+            lease.demand()
+            domain = (await domains.read(self._parts.shared)).domains[self.number]
+            end = await self._sit(lease, domain, patience_s)
+            patience_s = 0.0
+            log.info("a sitting ended", domain=self.number, why=end.value)
+            if end not in (End.RETURNED, End.FAILED) or not lease.held:
+                return end
+            if end is End.FAILED:
+                await asyncio.sleep(HEAL_PAUSE_S)
+
+    # One sitting ----------------------------------------------------------------------------------
+
+    async def _sit(self, lease: DomainLease, domain: Domain, patience_s: float) -> End:
+        self._returned.clear()
+        async with AsyncExitStack() as exits:
+            stores = await self._open_stores(exits, lease, domain, patience_s)
+            used = await self._made_fit(stores, domain)
+            standing = DomainStanding(self._parts.shared, domain, lease, used)
+            self.standing = standing
+
+            async def leaving(living: Sequence[str]) -> None:
+                await standing.leave(living)
+
+            in_use = [each for each in stores if each.kept.store in used]
+            journal = await exits.enter_async_context(
+                Journal([each.store for each in in_use], leaving=leaving)
+            )
+
+            def judge() -> None:
+                # Another may be writing: what was not acknowledged stays where it is, and recovery judges it.
+                if not lease.held:
+                    journal.abandon(unavailable(self.number))
+
+            exits.callback(judge)
+            containers = await exits.enter_async_context(
+                Containers(
+                    [
+                        StoreSlot(
+                            f"{each.kept.node}/{each.kept.export}", each.store, each.kept.node
+                        )
+                        for each in stores
+                    ],
+                    codec=self._parts.codec,
+                    journal=journal,
+                    standing=standing,
+                )
+            )
+            journal.release(NO_COMMITS)
+            guard = await domains.guard(self._parts.shared, self.number, lease.token)
+            metastore = DomainStore(
+                self._parts.shared,
+                prefix(self.number),
+                guard,
+                held=lambda: lease.held,
+                lost=lease.lose,
+            )
+            near = [each.store for each in in_use if each.local is not None]
+            stack = await exits.enter_async_context(
+                self._parts.open_stack(self.number, journal, containers, metastore, near)
+            )
+            exits.callback(judge)
+            lease.demand()
+            async with self._beside(lease, stores, standing, stack):
+                self.stack = replace(
+                    stack,
+                    objects=leased(stack.objects, Objects, lease.demand),
+                    files=leased(stack.files, Files, lease.demand),
+                    blocks=leased(stack.blocks, Blocks, lease.demand),
+                )
+                self.opened.set()
+                log.info(
+                    "domain is open",
+                    domain=self.number,
+                    whole=domains.describe_stores(domain.row, standing.whole),
+                    away=domains.describe_stores(domain.row, standing.stores - used),
+                )
+                try:
+                    end = await self._wait(lease, journal, standing)
+                finally:
+                    self.stack = None
+            return end
+
+    async def _open_stores(
+        self, exits: AsyncExitStack, lease: DomainLease, domain: Domain, patience_s: float
+    ) -> list[Used]:
+        """Open every store of the domain, the whole ones patiently."""
+        local = self._parts.local()
+        until_s = self._parts.monotonic() + patience_s
+        found = []
+        for kept in domain.row.stores:
+            mine = local.get(kept.store)
+            if mine is not None:
+                found.append(Used(kept, mine.store, mine, True))
+                continue
+            while True:
+                one = AsyncExitStack()
+                store, here = await self._open_peer(one, lease, kept)
+                late = self._parts.monotonic() >= until_s
+                if here or kept.store not in domain.whole or late:
+                    exits.push_async_callback(one.aclose)
+                    break
+                await one.aclose()
+                lease.demand()
+                await asyncio.sleep(0.2)
+            found.append(Used(kept, store, None, here))
+        return found
+
+    async def _open_peer(
+        self, exits: AsyncExitStack, lease: DomainLease, kept: Kept
+    ) -> tuple[BlobStore, bool]:
+        place = self._parts.place(kept) or Place(
+            kept.node, "127.0.0.1:0", "tcp", kept.export, self._parts.ttl_s
+        )
+        bare, store = await exits.enter_async_context(
+            self._parts.peers.open(place, store=kept.store, fence=lease.token)
+        )
+        return store, bare.here
+
+    async def _made_fit(self, stores: Sequence[Used], domain: Domain) -> frozenset[str]:
+        """Return the ids of the stores to use: whole ones that are here, and those that a whole one made fit.
+
+        Raises:
+            Unavailable: No store that is whole is here.
+        """
+        whole = [each for each in stores if each.here and each.kept.store in domain.whole]
+        if not whole:
+            raise Unavailable(
+                f"domain {self.number}: of the stores that hold everything acknowledged none is here"
+                f" ({domains.describe_stores(domain.row, domain.whole)})"
+            )
+        used = {each.kept.store for each in whole}
+        source = min(whole, key=lambda each: each.local is None).store
+        for each in stores:
+            if each.here and each.kept.store not in used:
+                try:
+                    await check_superblock(each.store, domain.row.identity)
+                    done = await resync(source, each.store, last=True)
+                except WarpError as error:
+                    log.warning(
+                        "a store that came back failed", store=each.kept.export, error=str(error)
+                    )
+                else:
+                    used.add(each.kept.store)
+                    log.info(
+                        "a store that came back is in use",
+                        domain=self.number,
+                        store=f"{each.kept.node}/{each.kept.export}",
+                        **asdict(done),
+                    )
+        return frozenset(used)
+
+    async def _wait(self, lease: DomainLease, journal: Journal, standing: DomainStanding) -> End:
+        """Return when something ends the sitting."""
+        waits = [
+            asyncio.ensure_future(event.wait())
+            for event in (lease.lost, self._stop, self._returned)
+        ]
+        pause_s = self._parts.ttl_s / RENEWALS
+        try:
+            while True:
+                await asyncio.wait(waits, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
+                if not lease.held:
+                    return End.LOST
+                if self._stop.is_set():
+                    return End.STOPPED
+                if journal.failed is not None:
+                    return End.FAILED
+                if self._returned.is_set():
+                    return End.RETURNED
+                if self._heir(standing):
+                    return End.GIVEN
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    def _heir(self, standing: DomainStanding) -> bool:
+        """Say whether another node should have the domain and can: one of its stores is whole."""
+        domain = self._latest().domains.get(self.number)
+        if domain is None or domain.wish in ("", self._parts.node):
+            return False
+        return any(
+            kept.node == domain.wish and kept.store in standing.whole & standing.used
+            for kept in domain.row.stores
+        )
+
+    # Beside the stack -----------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _beside(
+        self, lease: DomainLease, stores: Sequence[Used], standing: DomainStanding, stack: Stack
+    ) -> AsyncIterator[None]:
+        """Look for stores that come back, and bring those up that did."""
+        source = min(
+            (each for each in stores if each.kept.store in standing.whole),
+            key=lambda each: each.local is None,
+        ).store
+        tasks = [
+            asyncio.create_task(self._bring_up(each.kept, standing, stack), name="bring up a store")
+            for each in stores
+            if each.kept.store in standing.used - standing.whole
+        ]
+        tasks.append(
+            asyncio.create_task(
+                self._look_for(lease, stores, standing, source), name="look for stores"
+            )
+        )
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _look_for(
+        self,
+        lease: DomainLease,
+        stores: Sequence[Used],
+        standing: DomainStanding,
+        source: BlobStore,
+    ) -> None:
+        """Tell when a store is reachable that is not in use; most of what it lacks of the journal is copied before."""
+        pause_s = first_s = max(1.0, self._parts.ttl_s / RENEWALS)
+        while True:
+            await asyncio.sleep(pause_s)
+            for each in stores:
+                if each.kept.store in standing.used:
+                    continue
+                async with AsyncExitStack() as exits:
+                    with suppress(WarpError):
+                        store = each.store
+                        if each.local is None:
+                            store, here = await self._open_peer(exits, lease, each.kept)
+                            if not here:
+                                continue
+                        else:
+                            await store.space()
+                        await check_superblock(store, self._identity())
+                        await resync(source, store, last=False)
+                        self._returned.set()
+                        return
+                pause_s = min(2 * pause_s, 8 * first_s)  # it is here, and fails
+
+    def _identity(self) -> str:
+        domain = self._latest().domains.get(self.number)
+        if domain is None:
+            raise Unavailable(f"nothing is known of domain {self.number}")
+        return domain.row.identity
+
+    async def _bring_up(self, kept: Kept, standing: DomainStanding, stack: Stack) -> None:
+        """Heal until a store lacks nothing, then say that it is whole."""
+        while kept.store in standing.used:
+            try:
+                report = await stack.containers.heal(budget=HEAL_BYTES)
+                lacking = stack.containers.lacking(kept.store)
+                if not lacking:
+                    await standing.join(kept.store)
+                    log.info(
+                        "a store is whole",
+                        domain=self.number,
+                        store=f"{kept.node}/{kept.export}",
+                    )
+                    return
+                if report.written_copies:
+                    continue
+            except WarpError as error:
+                log.warning("a store is not whole yet", store=kept.export, error=str(error))
+            await asyncio.sleep(HEAL_PAUSE_S)
+
+
+class _Superblock(msgspec.Struct, frozen=True):
+    format: int
+    node: str
+
+
+async def check_superblock(store: BlobStore, identity: str) -> None:
+    """See that a store is a domain's; one that nobody used becomes it.
+
+    Raises:
+        StoreFailed: It is another's.
+    """
+    data = b""
+    with suppress(NotFound):
+        data = await store.read(SUPERBLOCK, offset=0, length=4096)
+    if not data:
+        await store.put(SUPERBLOCK, [msgspec.json.encode(_Superblock(1, identity))])
+        return
+    try:
+        found = msgspec.json.decode(data, type=_Superblock).node
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StoreFailed(f"the superblock of store {store.id} is damaged: {error}") from None
+    if found != identity:
+        raise StoreFailed(
+            f"store {store.id} belongs to another node ({found[:8]}), not to the domain's ({identity[:8]})"
+        )

@@ -1,0 +1,193 @@
+"""Domains move between nodes of one process: nothing acknowledged is lost, and nobody acknowledges who must not."""
+
+import asyncio
+import time
+
+import pytest
+from warp_conformance.difference import same
+from warp_core.errors import Fenced, NotFound, Unavailable, WarpError
+from warp_core.interfaces.consistency import Commit, Write
+
+LARGE = b"large" * 1_000_000
+
+
+async def test_each_node_opens_its_own_domain(pair):
+    a, b = pair.a.keeper, pair.b.keeper
+
+    assert list(a.local) == [a.own]
+    assert list(b.local) == [b.own]
+    assert a.own != b.own
+    assert pair.whole() == {"a", "b"}
+    holder = await b.holder_of(a.own)
+    assert (holder.name, holder.address, holder.local) == ("a", pair.a.address, None)
+
+
+async def test_a_dead_nodes_domain_is_taken_over_with_everything_in_it(pair):
+    stack = pair.home("a")
+    for number in range(20):
+        await pair.put(stack, b"k%d" % number, b"%d " % number * 1000)
+    await pair.put(stack, b"large", LARGE)
+
+    await pair.a.die()
+    stack = await pair.until_home("b")
+
+    for number in range(20):
+        assert await pair.get(stack, b"k%d" % number) == b"%d " % number * 1000
+    assert same(await pair.get(stack, b"large"), LARGE)
+    await pair.put(stack, b"after", b"x" * 5000)
+    await pair.put(stack, b"large after", LARGE)
+    assert pair.whole() == {"b"}
+    assert (await pair.b.keeper.holder_of(pair.number)).local is stack
+
+
+async def test_an_old_home_that_does_not_know_it_yet_changes_nothing(pair):
+    old = pair.home("a")
+    await pair.put(old, b"k", b"acknowledged")
+    pair.a.clock.stop()
+    pair.a.engine.cut = True
+    new = await pair.until_home("b")
+    await pair.put(new, b"k", b"newer")
+    await pair.put(new, b"other", b"other")
+    pair.a.engine.cut = False
+
+    with pytest.raises(Fenced, match="another node is the home"):
+        await old.metastore.commit(Commit(writes=[Write(b"late", b"late")]))
+    for body in (b"late", LARGE):
+        with pytest.raises(WarpError):
+            await pair.put(old, b"k", body)
+
+    assert await pair.get(new, b"k") == b"newer"
+    view = new.metastore.view()
+    assert await view.get(b"late") is None
+    view.close()
+
+
+async def test_an_old_homes_writes_are_refused_at_the_store(pair):
+    old = pair.home("a")
+    pair.a.clock.stop()
+    pair.a.engine.cut = True
+    await pair.until_home("b")
+    peer = next(copy.store for copy in old.journal.copies if copy.store.id != pair.a.disks["@0"].id)
+
+    with pytest.raises(Fenced, match="not that of the home"):
+        await peer.put("late", [b"late"])
+
+    with pytest.raises(NotFound):
+        await pair.b.disks["for-a"].stat("late")
+
+
+async def test_past_the_deadline_every_verb_is_refused_also_of_what_was_open(pair):
+    stack = pair.home("a")
+    await pair.put(stack, b"k", b"content")
+    reader = await stack.objects.open("one", b"k")
+    pair.a.engine.cut = pair.b.engine.cut = True
+    lease = pair.a.keeper._tenures[pair.number].lease
+    await asyncio.sleep(max(lease.left_s, 0) + 0.01)
+
+    with pytest.raises(Unavailable, match="not the home"):
+        await reader.read(0, 7)
+    with pytest.raises(Unavailable, match="not the home"):
+        await stack.objects.head("one", b"k")
+    with pytest.raises(Unavailable, match="not the home"):
+        await stack.files.root("one")
+    reader.close()
+    assert pair.number not in pair.a.keeper.local
+
+    pair.a.engine.cut = pair.b.engine.cut = False
+    await pair.until(lambda: any(pair.number in node.keeper.local for node in (pair.a, pair.b)))
+
+
+async def test_without_the_other_copy_and_without_a_quorum_nothing_is_acknowledged(pair):
+    stack = pair.home("a")
+    await pair.put(stack, b"k", b"acknowledged")
+    await pair.b.die()
+    pair.a.engine.cut = True
+
+    began_s = time.monotonic()
+    for body in (b"small", LARGE):
+        with pytest.raises(WarpError):
+            await pair.put(stack, b"alone", body)
+    assert time.monotonic() - began_s < 10
+    assert pair.whole() == {"a", "b"}
+
+
+async def test_without_the_other_copy_it_goes_on_and_the_other_may_not_take_over(pair):
+    stack = pair.home("a")
+    await pair.put(stack, b"k", b"before")
+    await pair.b.die()
+    await pair.put(stack, b"k", b"alone")
+    await pair.put(stack, b"large", LARGE)
+    assert pair.whole() == {"a"}
+
+    await pair.a.die()
+    await pair.b.start()
+    await asyncio.sleep(3)
+    assert pair.number not in pair.b.keeper.local
+
+    await pair.a.start()
+    stack = await pair.until_home("a")
+    assert await pair.get(stack, b"k") == b"alone"
+    assert same(await pair.get(stack, b"large"), LARGE)
+
+
+async def test_a_copy_that_was_away_is_brought_up_and_then_serves_alone(pair):
+    stack = pair.home("a")
+    await pair.put(stack, b"early", LARGE)
+    await pair.b.die()
+    for number in range(10):
+        await pair.put(stack, b"k%d" % number, b"%d" % number * 5000)
+    await pair.put(stack, b"alone", LARGE)
+    assert pair.whole() == {"a"}
+    await pair.b.start()
+    await pair.until(lambda: pair.whole() == {"a", "b"}, 20)
+
+    await pair.a.die()
+    pair.a.disks["@0"]._blobs.clear()  # nothing can come from there
+    stack = await pair.until_home("b")
+
+    for number in range(10):
+        assert await pair.get(stack, b"k%d" % number) == b"%d" % number * 5000
+    assert same(await pair.get(stack, b"early"), LARGE)
+    assert same(await pair.get(stack, b"alone"), LARGE)
+
+
+async def test_a_node_that_returns_gets_its_domain_back_when_it_is_wished(pair):
+    old = pair.home("a")
+    await pair.put(old, b"k", b"acknowledged")
+    # What only a has is never acknowledged: its copy alone gets it.
+    pair.a.clock.stop()
+    pair.a.engine.cut = True
+    stack = await pair.until_home("b")
+    with pytest.raises(WarpError):
+        await pair.put(old, b"tail", b"never acknowledged")
+    await pair.a.die()
+    await pair.put(stack, b"k", b"newer")
+    await pair.put(stack, b"large", LARGE)
+
+    await pair.a.start()
+    assert pair.number not in pair.a.keeper.local
+    await pair.until(lambda: pair.whole() == {"a", "b"}, 20)
+    await pair.a.keeper.wish(pair.number, "a")
+    stack = await pair.until_home("a", 10)
+
+    assert pair.number not in pair.b.keeper.local
+    assert await pair.get(stack, b"k") == b"newer"
+    assert same(await pair.get(stack, b"large"), LARGE)
+    with pytest.raises(NotFound):
+        await pair.get(stack, b"tail")
+    assert [each async for each in stack.journal.inspect()] == []
+    await pair.b.die()
+    await pair.put(stack, b"k", b"newest")
+
+
+async def test_a_node_that_wants_its_domain_back_gets_it(pair):
+    await pair.put(pair.home("a"), b"k", b"acknowledged")
+    await pair.a.stop()
+    stack = await pair.until_home("b", 2)
+    await pair.put(stack, b"k", b"newer")
+
+    await pair.a.start(failback=True)
+    stack = await pair.until_home("a", 20)
+
+    assert await pair.get(stack, b"k") == b"newer"
+    assert pair.whole() == {"a", "b"}
