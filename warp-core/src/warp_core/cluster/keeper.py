@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from warp_core.cluster import domains, rows
 from warp_core.cluster.domains import Domain, Map
@@ -19,7 +19,9 @@ from warp_core.cluster.tenure import End, Parts, Tenure, check_superblock
 from warp_core.errors import InvalidArgument, Locked, NotFound, StoreFailed, Unavailable, WarpError
 from warp_core.interfaces.stores import BlobStore
 from warp_core.logs import get
-from warp_core.node.stack import Stack
+
+if TYPE_CHECKING:
+    from warp_core.node.stack import Stack
 
 VOLUMES_MAX = 100_000  # names remembered with their domain; then they are asked for again
 FAILED_S = 0.5  # after a tenure that failed, doubled up to FAILED_MAX_S
@@ -258,7 +260,7 @@ class Keeper(Homes):
                 continue
             tenure = Tenure(number, self._parts, lambda: self.map)
             prepare = self._preparing(number) if number == self.own else None
-            mine = domain.row.holder in ("", self.node)
+            mine = self._usual(domain) == self.node
             patience_s = self._patience_s if first and mine else 0.0
             self._tenures[number] = tenure
             watching = asyncio.create_task(self._settle(number, tenure))
@@ -298,7 +300,11 @@ class Keeper(Homes):
         if domain.wish not in ("", self.node) and now_s < given_s + YIELD * self._parts.ttl_s:
             return False
         # At a start, who was the home comes first: perhaps all nodes started just now.
-        return domain.row.holder in ("", self.node) or (now_s >= self._began_s + self._parts.ttl_s)
+        return self._usual(domain) == self.node or (now_s >= self._began_s + self._parts.ttl_s)
+
+    def _usual(self, domain: Domain) -> str:
+        """Return the node that has the domain, or should."""
+        return domain.row.holder or domain.row.origin
 
     def _preparing(self, number: int) -> Callable[[DomainLease], Awaitable[None]]:
         async def prepare(lease: DomainLease) -> None:

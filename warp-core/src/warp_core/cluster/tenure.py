@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -38,8 +39,10 @@ from warp_core.interfaces.codecs import Codec
 from warp_core.interfaces.consistency import MetaStore
 from warp_core.interfaces.stores import BlobStore
 from warp_core.logs import get
-from warp_core.node.stack import Stack
 from warp_core.views import Blocks, Files, Objects
+
+if TYPE_CHECKING:
+    from warp_core.node.stack import Stack
 
 NO_COMMITS = Position(2**64 - 1, 0)  # the engine has a log of its own
 HEAL_BYTES = 64 * 1024 * 1024  # written at once; between such steps requests come first
@@ -60,7 +63,7 @@ class End(Enum):
 
 
 OpenStack = Callable[
-    [int, Journal, Containers, MetaStore, Sequence[BlobStore]], AbstractAsyncContextManager[Stack]
+    [int, Journal, Containers, MetaStore, Sequence[BlobStore]], "AbstractAsyncContextManager[Stack]"
 ]
 
 
