@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -16,9 +17,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import boto3
 import pytest
+from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from warp_integration.nbd import NbdDisk, PromisedBlocks, disk, environment, export, warp
+from warp_integration.nbd import BLOCK, NbdDisk, PromisedBlocks, disk, environment, export, warp
 from warp_integration.requirements import locate, require
 from warp_integration.server import ACCESS_KEY, SECRET_KEY, WarpServer, config_text
 
@@ -51,9 +53,9 @@ class Node:
         return self.uri(f"v/{name}")
 
 
-def started(folder: Path, listen: str) -> Iterator[Node]:
+def started(folder: Path, listen: str, tables: str = "") -> Iterator[Node]:
     config = folder / "warp.toml"
-    config.write_text(config_text(extra=f"[protocols.nbd]\n{listen}"))
+    config.write_text(config_text(extra=f"[protocols.nbd]\n{listen}\n{tables}"))
     with WarpServer(folder / "data", config=config, logs=folder / "logs") as server:
         node = Node(server, folder / "data")
         warp(node.data, "volume", "create", "v")
@@ -124,6 +126,35 @@ def test_an_image_goes_there_and_back(node: Node, tmp_path: Path) -> None:
     run("qemu-img", "compare", "-f", "raw", "-F", "raw", str(source), uri)
     run("qemu-img", "convert", "-f", "raw", "-O", "raw", uri, str(back))
     assert digest(back) == digest(source)
+    node.s3.download_file("v", "image", str(back))
+    assert digest(back) == digest(source)
+
+
+def test_an_image_uploaded_in_parts_is_a_disk(node: Node, tmp_path: Path) -> None:
+    require("qemu-img")
+    source = image(tmp_path / "source.raw", 24 * MIB, SEED + 3)
+    parts = TransferConfig(multipart_threshold=5 * MIB, multipart_chunksize=5 * MIB)
+    node.s3.upload_file(str(source), "v", "images/parts.raw", Config=parts)
+    disk(node.data, "create", "v/images/parts.raw")
+
+    uri = node.uri("v/images/parts.raw")
+    run("qemu-img", "compare", "-f", "raw", "-F", "raw", str(source), uri)
+    run(
+        "qemu-io",
+        "-f",
+        "raw",
+        "-c",
+        "write -P 7 9M 3M",
+        "-c",
+        "flush",
+        "-c",
+        "read -P 7 9M 3M",
+        uri,
+    )
+    with source.open("r+b") as file:
+        file.seek(9 * MIB)
+        file.write(b"\7" * (3 * MIB))
+    run("qemu-img", "compare", "-f", "raw", "-F", "raw", str(source), uri)
 
 
 def test_nbdcopy_goes_there_and_back_over_several_connections(node: Node, tmp_path: Path) -> None:
@@ -199,8 +230,12 @@ def test_an_uploaded_image_is_a_disk(node: Node) -> None:
             lambda: node.s3.put_object(Bucket="v", Key="images/up.raw", Body=b"x" * 512),
             lambda: node.s3.delete_object(Bucket="v", Key="images/up.raw"),
         ):
-            with pytest.raises(ClientError):  # it is in use
+            with pytest.raises(ClientError) as refused:  # it is in use
                 change()
+            answer = refused.value.response
+            assert answer["ResponseMetadata"]["HTTPStatusCode"] == 409
+            assert answer["Error"]["Code"] == "OperationAborted"
+            assert "attached as a disk" in answer["Error"]["Message"]
         connection.flush()
         assert connection.read(512, 7) == b"changed"
     got = node.s3.get_object(Bucket="v", Key="images/up.raw")["Body"].read()
@@ -240,6 +275,66 @@ def test_disks_are_thin_and_their_copies_cost_nothing(node: Node) -> None:
         assert copy.size == 2 << 40
     disk(node.data, "delete", "v/copy-of-thin")
     disk(node.data, "delete", "v/thin")
+
+
+def taken(folder: Path) -> int:
+    """Return the bytes of its file system that a folder takes."""
+    return sum(each.lstat().st_blocks for each in folder.rglob("*")) * 512
+
+
+def test_a_large_disk_costs_next_to_nothing_until_it_is_written(node: Node) -> None:
+    before = taken(node.data)
+    uri = node.make("empty", "1T")
+    with NbdDisk(uri) as connection:
+        assert connection.size == 1 << 40
+        assert connection.read((1 << 40) - MIB, MIB) == bytes(MIB)
+
+    assert taken(node.data) - before < MIB
+    assert disk(node.data, "show", "v/empty")["allocated"] == 0
+
+
+def test_a_resize_is_seen_by_clients_that_stay_and_by_new_ones(node: Node) -> None:
+    uri = node.make("growing", "1M")
+    with NbdDisk(uri) as stays:
+        stays.send(1, 5, MIB, 4, b"late")
+        assert stays.reply() == (5, errno.ENOSPC)
+        disk(node.data, "resize", "v/growing", "--size", "2M")
+        stays.write(2 * MIB - 4, b"late")
+        with NbdDisk(uri) as comes:
+            assert comes.size == 2 * MIB
+            assert comes.read(MIB, MIB) == bytes(MIB - 4) + b"late"
+
+
+def test_space_comes_back_after_a_trim(tmp_path: Path) -> None:
+    for node in started(tmp_path, "", '[services.gc]\ninterval = "1s"'):
+        uri = node.make("trimmed", "256M")
+        data = random.Random(SEED).randbytes(MIB)
+        with NbdDisk(uri) as connection:
+            connection.write(255 * MIB, data)
+            connection.flush()
+            before = taken(node.data)
+            for at in range(192):
+                connection.write(at * MIB, data)
+            connection.flush()
+            full = taken(node.data)
+            # All but 4 KiB of each MiB: what is left of a container has to be moved.
+            for at in range(192):
+                connection.send(4, at, at * MIB + BLOCK, MIB - BLOCK)
+                assert connection.reply() == (at, 0)
+            connection.flush()
+            deadline = time.monotonic() + 30
+            while taken(node.data) > before + 64 * MIB and time.monotonic() < deadline:
+                time.sleep(0.2)
+            left = taken(node.data)
+            for at in range(192):
+                assert connection.read(at * MIB, 2 * BLOCK) == data[:BLOCK] + bytes(BLOCK)
+            assert (
+                hashlib.sha256(connection.read(255 * MIB, MIB)).digest()
+                == hashlib.sha256(data).digest()
+            )
+        print(f"before {before >> 20} MiB, full {full >> 20} MiB, after the trim {left >> 20} MiB")
+        assert full >= before + 128 * MIB
+        assert left <= before + 64 * MIB  # a segment of the log more or less
 
 
 # What breaks --------------------------------------------------------------------------------------
@@ -286,16 +381,32 @@ def test_what_was_flushed_survives_a_kill(tmp_path: Path, rounds: int) -> None:
         assert promised.flushed >= rounds
 
 
-def test_fio_finds_what_it_wrote_after_a_kill(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "kills", [pytest.param(2, id="two"), pytest.param(20, id="many", marks=pytest.mark.slow)]
+)
+def test_fio_finds_what_it_wrote_after_kills(tmp_path: Path, kills: int) -> None:
+    """Each round: write one half to its end and flush, be killed while the other half is written, verify the first."""
     require("fio")
     for node in started(tmp_path, 'listen = "127.0.0.1:0"\nauth = "none"'):
         disk(node.data, "create", "v/kept", "--size", "32M")
-        words = [
-            "fio", "--name=kept", "--ioengine=nbd", "--rw=randwrite", "--bs=4k", "--iodepth=16",
-            "--size=32m", "--verify=crc32c", f"--randseed={SEED}", cwd_of(tmp_path),
-        ]  # fmt: skip
-
-        run(*words, f"--uri={node.uri('v/kept')}", "--do_verify=0", "--end_fsync=1")
-        node.server.kill()
-        node.server.start()
-        run(*words, f"--uri={node.uri('v/kept')}", "--verify_only", "--verify_fatal=1")
+        for turn in range(kills):
+            half, other = ("0", "16m") if turn % 2 else ("16m", "0")
+            words = [
+                "fio", "--ioengine=nbd", "--rw=randwrite", "--bsrange=4k-32k", "--iodepth=16", "--size=16m",
+                "--verify=crc32c", f"--randseed={SEED + turn}", cwd_of(tmp_path),
+            ]  # fmt: skip
+            kept = [*words, "--name=kept", f"--offset={half}"]
+            run(*kept, f"--uri={node.uri('v/kept')}", "--do_verify=0", "--end_fsync=1")
+            with subprocess.Popen(
+                [str(locate("fio")), *words[1:], "--name=cut", f"--offset={other}", "--time_based", "--runtime=60",
+                 "--do_verify=0", "--fsync=16", f"--uri={node.uri('v/kept')}"],
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(),
+            ) as cut:  # fmt: skip
+                time.sleep(random.Random(SEED + turn).uniform(0.3, 1.0))
+                node.server.kill()
+                try:
+                    cut.wait(10)  # with an error: its server is gone
+                except subprocess.TimeoutExpired:
+                    cut.kill()
+            node.server.start()
+            run(*kept, f"--uri={node.uri('v/kept')}", "--verify_only", "--verify_fatal=1")

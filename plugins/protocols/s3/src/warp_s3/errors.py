@@ -254,9 +254,9 @@ FROM_CORE: Final[Mapping[type[core.WarpError], str]] = MappingProxyType(
         core.Retained: "AccessDenied",
         core.ReadOnly: "AccessDenied",
         core.WritesStopped: "ServiceUnavailable",
-        # Who else is there. SDKs retry SlowDown with backoff, and 409 they do not.
+        # Who else is there. SDKs retry SlowDown with backoff, and 409 they do not: a disk may stay attached for days.
         core.Conflict: "SlowDown",
-        core.Locked: "SlowDown",
+        core.Locked: "OperationAborted",
         core.Deadlock: "SlowDown",
         core.Busy: "SlowDown",
         core.InGrace: "SlowDown",
@@ -294,6 +294,8 @@ def from_core(error: core.WarpError) -> S3Error:
     message = str(error) if code in _TELLING else None
     if isinstance(error, core.WritesStopped):
         message = "This node stopped accepting changes after an error of its disk; reads go on."
+    elif isinstance(error, core.Locked):
+        message = "The object is open as a file or attached as a disk, and may not be replaced or removed now."
     elif isinstance(error, core.ReadOnly):
         message = "Access Denied: the bucket is read-only"
     if isinstance(error, core.PreconditionFailed) and error.condition:
