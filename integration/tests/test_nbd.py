@@ -372,11 +372,16 @@ def test_what_was_flushed_survives_a_kill(tmp_path: Path, rounds: int) -> None:
         for turn in range(rounds):
             writer = threading.Thread(target=promised.run, args=(uri,))
             writer.start()
-            time.sleep(random.Random(SEED + turn).uniform(0.3, 1.2))
+            deadline = time.monotonic() + 30  # a busy machine takes long to its first flush
+            while promised.flushed <= turn and writer.is_alive():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            time.sleep(random.Random(SEED + turn).uniform(0, 1))
             node.server.kill()
             writer.join(30)
             node.server.start()
 
+            assert promised.refused == []
             assert promised.judge(uri) == []
         assert promised.flushed >= rounds
 

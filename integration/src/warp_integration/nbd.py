@@ -119,6 +119,7 @@ class PromisedBlocks:
         self._durable: dict[int, int] = {}
         self._count = 0
         self.flushed = 0
+        self.refused: list[str] = []
 
     def run(self, uri: str, *, depth: int = 16) -> None:
         """Write until the server is gone."""
@@ -142,7 +143,9 @@ class PromisedBlocks:
         answered: list[tuple[int, int]] = []
         for _ in range(depth):
             cookie, error = connection.reply()
-            assert not error
+            if error:
+                self.refused.append(f"a write was refused with {error}")
+                raise ConnectionError("nothing more is written")
             block, count, fua = sent.pop(cookie)
             answered.append((block, count))
             if fua:
