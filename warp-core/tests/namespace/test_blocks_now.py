@@ -170,3 +170,78 @@ async def test_a_disk_in_use_keeps_its_name(stage, disk):
     assert bytes(await disk.read(0, 5)) == b"first"
     await disk.close()
     await put()
+
+
+async def test_a_snapshot_made_beside_writes_never_changes(stage, disk):
+    """What is written while it is made is in it or not, from then on."""
+    rand = random.Random(11)
+    done = False
+
+    async def write_on():
+        number = 0
+        while not done:
+            number += 1
+            data = number.to_bytes(8, "big") * 512
+            at = rand.randrange(2048) * 4096
+            if not disk.write_now(at, data):
+                await disk.write(at, data)
+            if number % 50 == 0:
+                await asyncio.sleep(0)
+
+    writer = asyncio.create_task(write_on())
+    seen = {}
+    try:
+        for turn in range(8):
+            await asyncio.sleep(0.01)
+            await stage.blocks.snapshot("v", b"a", f"s{turn}")
+            then = await stage.blocks.open("v", b"a", snapshot=f"s{turn}", initiator="two")
+            seen[turn] = [bytes(await then.read(at * MIB, MIB)) for at in range(8)]
+            await then.close()
+    finally:
+        done = True
+        await writer
+    await stage.inodes.checkpoint()
+
+    for turn, contents in seen.items():
+        then = await stage.blocks.open("v", b"a", snapshot=f"s{turn}", initiator="two")
+        for at in range(8):
+            assert bytes(await then.read(at * MIB, MIB)) == contents[at], (turn, at)
+        await then.close()
+
+
+async def test_writes_beside_a_fold_that_writes_a_window_anew_are_kept(stage, disk, monkeypatch):
+    """A window in too many pieces is read and written whole: what comes between must not be covered."""
+    rand = random.Random(12)
+    read = stage.inodes.log.read
+
+    async def from_a_device(chunk, *, offset, length):
+        await asyncio.sleep(0)
+        return await read(chunk, offset=offset, length=length)
+
+    monkeypatch.setattr(stage.inodes.log, "read_now", lambda chunk, *, offset, length: None)
+    monkeypatch.setattr(stage.inodes.log, "read", from_a_device)
+    volume = await stage.files.number("v")
+    model = bytearray(MIB)
+    model[:5] = b"first"
+    done = False
+
+    async def fold_on():
+        while not done:
+            await stage.inodes.settle(volume, disk.info.ref.inode)
+            await asyncio.sleep(0)
+
+    folder = asyncio.create_task(fold_on())
+    try:
+        for number in range(6000):
+            data = bytes([number % 251 + 1]) * 700
+            at = rand.randrange(MIB - 700)
+            if not disk.write_now(at, data):
+                await disk.write(at, data)
+            model[at : at + 700] = data
+            if number % 40 == 0:
+                await asyncio.sleep(0)
+    finally:
+        done = True
+        await folder
+
+    assert bytes(await disk.read(0, MIB)) == bytes(model)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
@@ -23,6 +23,7 @@ from warp_core.errors import (
     StaleHandle,
     TooLarge,
     VolumeNotFound,
+    WarpError,
 )
 from warp_core.interfaces.consistency import SCAN_MAX
 from warp_core.metadata import Transaction, transact
@@ -371,6 +372,8 @@ class Inodes:
                 await found.content.fold()
             except (StaleHandle, NotFound, VolumeNotFound):
                 found.dropped = True  # its volume is gone
+            if found.users == 1:
+                found.content.leave()
         found.users -= 1
         if found.users == 0 and (found.dropped or not found.content.dirty):
             del self._contents[node]
@@ -405,6 +408,15 @@ class Inodes:
 
         await transact(self.namespace.store, body)
         self._done = end
+
+    async def rest(self) -> None:
+        """Bring the rows of files up to date that nobody has changed since the last call: what they dropped comes back."""
+        for live in list(self._contents.values()):
+            content = live.content
+            if content.dirty and not live.dropped and live.seen_ns == content.modified_ns:
+                with suppress(WarpError):  # whoever needs the rows hears why
+                    await content.fold()
+            live.seen_ns = content.modified_ns
 
     def abandon(self) -> None:
         """Write nothing any more, whoever closes what: this node is no longer the volume's home."""
@@ -543,12 +555,13 @@ class Inodes:
 
 
 class _Live:
-    __slots__ = ("content", "dropped", "users")
+    __slots__ = ("content", "dropped", "seen_ns", "users")
 
     def __init__(self, content: Content) -> None:
         self.content = content
         self.users = 0
         self.dropped = False  # its rows are gone: nothing is folded any more
+        self.seen_ns = 0  # its last change, as `rest` saw it
 
 
 def _summary(name: Name, inode: Inode) -> Name:

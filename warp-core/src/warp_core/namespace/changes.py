@@ -69,6 +69,9 @@ class Apart(Protocol):
     async def settle(self, volume: int, inode: int) -> None:
         """Bring a file's rows up to date with what was written to it."""
 
+    async def rest(self) -> None:
+        """Bring the rows of files up to date that nobody has changed since the last call."""
+
     async def checkpoint(self) -> None:
         """Bring all rows up to date, and note from where a restart replays the journal."""
 

@@ -31,11 +31,10 @@ from warp_core.namespace.extents import (
     WINDOW,
     WRITE,
     Piece,
-    Pieces,
     pack_change,
     split,
 )
-from warp_core.namespace.folding import Fold, Gathered, put_revision_above
+from warp_core.namespace.folding import Fold, Gathered, Untidy, put_revision_above
 from warp_core.namespace.inodes import Inode, Position
 from warp_core.namespace.layers import END, Layers, Ledger, Log
 from warp_core.namespace.tables import Overlay
@@ -45,6 +44,10 @@ FRESH_LIMIT: Final = 2 * FRESH_MAX  # before a write waits for the fold
 FEW: Final = (
     PIECES_MAX // 4
 )  # fresh pieces of a window that are folded without a look at how many it has; each cuts one in two at most
+
+TIDIED_MAX: Final = (
+    64  # windows that one fold writes anew because they keep more than they show: 64 MiB at most
+)
 
 
 class Content:
@@ -65,7 +68,8 @@ class Content:
         self._folding = Overlay()
         self._background: asyncio.Task[None] | None = None  # a fold that nobody waits for
         self._cut_at = END  # lowest size that the file had since the last fold
-        self._crowded: set[int] = set()  # windows whose rows list more than PIECES_MAX pieces
+        self._windows = Untidy()
+        self._thawed: asyncio.Event | None = None  # set when changes, which wait now, may go on
         self._alive: dict[Chunk, int] = {}  # bytes of each fresh chunk that nothing newer covers
         self._dead: list[
             tuple[Chunk, int]
@@ -248,7 +252,7 @@ class Content:
     @property
     def dirty(self) -> bool:
         """Say whether the rows do not tell all yet: a fold that is under way has told a part."""
-        return self._dirty or self._in_fold
+        return self._dirty or self._in_fold or bool(self._windows.wasteful)
 
     async def ready(self, length: int = 0) -> None:
         """Make sure that the current revision may be changed and the log has room: called before each change, waits if it must.
@@ -256,11 +260,16 @@ class Content:
         Raises:
             NoSpace, ReadOnly: Nothing more can be written.
         """
-        await self._log.room(length + CHANGE_HEAD)
-        if len(self._fresh) >= FRESH_MAX:
-            self._fold_beside()
-        if self.inode.shared or len(self._fresh) >= FRESH_LIMIT or not self._inline_checked:
-            await self._make_ready()
+        while True:
+            await self._log.room(length + CHANGE_HEAD)
+            if len(self._fresh) >= FRESH_MAX:
+                self._fold_beside()
+            if self._thawed is not None:
+                await self._thawed.wait()
+            elif self.inode.shared or len(self._fresh) >= FRESH_LIMIT or not self._inline_checked:
+                await self._make_ready()
+            else:
+                return  # nothing was waited for since these were looked at
 
     def ready_now(self, length: int) -> bool:
         """Say whether `ready` would not wait."""
@@ -271,6 +280,7 @@ class Content:
         return (
             self._inline_checked
             and not self.inode.shared
+            and self._thawed is None
             and self._log.has_room(length + CHANGE_HEAD)
         )
 
@@ -295,8 +305,9 @@ class Content:
                 await self.fold()
         async with self._share_lock:
             if self.inode.shared:
-                await self.fold()
-                self.inode = await put_revision_above(self._ledger, self.number, self._layers)
+                async with self.settled():
+                    self.inode = await put_revision_above(self._ledger, self.number, self._layers)
+                    self._windows.wasteful.clear()  # they are the other revision's
             if not self._inline_checked:
                 for piece in await self.resolve(0, min(WINDOW, self.size)):
                     if isinstance(piece.chunk, bytes):  # only chunks can be in windows
@@ -394,33 +405,38 @@ class Content:
     async def fold(self) -> None:
         """Bring the rows up to date; returns when what was written before the call is in them, durably."""
         async with self._fold_lock:
-            if not self._dirty:
-                return
+            await self._give_back()
             await self._unfragment()
-            pieces, self._folding, self._fresh = self._fresh, self._fresh, Overlay()
-            gathered = Gathered(
-                pieces,
-                self.size,
-                self._cut_at,
-                self.modified_ns,
-                self.last,
-                self._dead,
-                self._alive,
-            )
-            self._dead, self._alive, self._dirty, self._cut_at = [], {}, False, END
-            self._in_fold = True
-            try:
-                await self._log.flush()
-                fold = Fold(self._ledger, self.number, self._layers, gathered, self._crowded)
-                self.inode = await fold.run(again=self._partial)
-            except BaseException:
-                self._unfold(gathered)
-                raise
-            finally:
-                self._in_fold = False
-            self._partial = False
-            self.changes = 0
-            self._folding = Overlay()
+            await self._fold()
+
+    async def _fold(self) -> None:
+        """Fold; the lock is held."""
+        if not self._dirty:
+            return
+        pieces, self._folding, self._fresh = self._fresh, self._fresh, Overlay()
+        gathered = Gathered(
+            pieces,
+            self.size,
+            self._cut_at,
+            self.modified_ns,
+            self.last,
+            self._dead,
+            self._alive,
+        )
+        self._dead, self._alive, self._dirty, self._cut_at = [], {}, False, END
+        self._in_fold = True
+        try:
+            await self._log.flush()
+            fold = Fold(self._ledger, self.number, self._layers, gathered, self._windows)
+            self.inode = await fold.run(again=self._partial)
+        except BaseException:
+            self._unfold(gathered)
+            raise
+        finally:
+            self._in_fold = False
+        self._partial = False
+        self.changes = 0
+        self._folding = Overlay()
 
     def _unfold(self, gathered: Gathered) -> None:
         """After a failure: put what could not be folded back below what was written meanwhile."""
@@ -434,17 +450,52 @@ class Content:
 
     async def _unfragment(self) -> None:
         """Write windows anew that are in too many pieces for a row."""
+        windows = self._windows
         for window, fresh in list(self._fresh.windows.items()):
-            if len(fresh) <= FEW and window not in self._crowded:
-                continue
-            start = window * WINDOW
-            found = await self.resolve(start, start + WINDOW)
-            if len(found) > PIECES_MAX:
-                data = await self.read(start, WINDOW)
-                holes = Pieces(found).gaps(start, start + len(data))
-                self.write(start, data)
-                for low, high in holes if len(holes) < PIECES_MAX // 4 else ():
-                    self.punch(low, high - low)
+            if len(fresh) > FEW or window in windows.crowded:
+                found = await self.resolve(window * WINDOW, (window + 1) * WINDOW)
+                if len(found) > PIECES_MAX:
+                    await self._write_anew(window)
+
+    async def _give_back(self) -> None:
+        """Write windows anew that keep more than they show, some of them."""
+        windows = self._windows
+        wasteful = sorted(windows.wasteful)[:TIDIED_MAX]
+        windows.wasteful.difference_update(wasteful)
+        for window in wasteful:
+            if self._log.has_room(WINDOW + 2 * CHANGE_HEAD) and not self.inode.shared:
+                await self._write_anew(window)
+
+    async def _write_anew(self, window: int) -> None:
+        start, end = window * WINDOW, (window + 1) * WINDOW
+        async with self._still():  # what is read must not be overwritten before it is written
+            found = await self.resolve(start, end)
+            runs: list[tuple[int, int]] = []
+            for piece in found:
+                if runs and runs[-1][1] == piece.offset:
+                    runs[-1] = (runs[-1][0], piece.end)
+                else:
+                    runs.append((piece.offset, piece.end))
+            if len(runs) >= PIECES_MAX // 4:  # its holes become zeros
+                runs = [(start, min(end, self.size))]
+            for low, high, data in [
+                (*run, await self.read(run[0], run[1] - run[0])) for run in runs
+            ]:
+                assert len(data) == high - low
+                self.write(low, data)
+
+    @asynccontextmanager
+    async def _still(self) -> AsyncIterator[None]:
+        """Have changes wait inside the block; the fold lock is held, so that nobody else does so."""
+        if self._thawed is not None:
+            yield
+            return
+        self._thawed = thawed = asyncio.Event()
+        try:
+            yield
+        finally:
+            self._thawed = None
+            thawed.set()
 
     @asynccontextmanager
     async def settled(self) -> AsyncIterator[None]:
@@ -452,6 +503,19 @@ class Content:
         await self.fold()
         async with self._fold_lock:
             yield
+
+    @asynccontextmanager
+    async def standing(self) -> AsyncIterator[None]:
+        """Fold, and have changes wait inside the block: the rows are the content. What is shared there never changes."""
+        await self.fold()  # most of it, beside further writes
+        async with self._fold_lock, self._still():
+            await self._unfragment()
+            await self._fold()
+            yield
+
+    def leave(self) -> None:
+        """Let the windows that are still to be written anew be: nobody uses the file any more."""
+        self._windows.wasteful.clear()
 
     async def sync(self) -> None:
         """Make what was written durable: one sync of the journal."""

@@ -413,7 +413,7 @@ class NamespaceFiles(Namer):
             raise StaleHandle(f"inode {file.inode} is gone")
         async with (
             self.inodes.content(file.volume, volume.number, file.inode, inode) as content,
-            content.settled(),
+            content.standing(),
         ):
 
             async def body(change: Change) -> Found:

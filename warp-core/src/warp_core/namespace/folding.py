@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -28,6 +28,7 @@ from warp_core.namespace.tables import (
 )
 
 BATCH: Final = 12  # windows of one transaction: with archived rows and dead lists within WRITES_MAX and COMMIT_MAX
+CHUNK_WASTE: Final = 64 * 1024  # bytes of a chunk that nothing shows and that nobody minds
 TOGETHER: Final = 8  # transactions of a fold side by side
 
 
@@ -44,11 +45,18 @@ class Gathered:
     alive: dict[Chunk, int]  # bytes of each chunk that nothing newer covers
 
 
+@dataclass(slots=True)
+class Untidy:
+    """Windows of a file that had better be written anew, as folds find them."""
+
+    crowded: set[int] = field(default_factory=set)  # their rows list more than PIECES_MAX pieces
+    wasteful: set[int] = field(default_factory=set)  # most of what their chunks hold is not shown
+
+
 class Fold:
     """One fold of one file. What it gathered is durable, and the file's folds follow one another.
 
-    `crowded`, the windows whose rows list more than PIECES_MAX pieces, is kept true, and so is what the layers remember
-    of rows, as far as a fold came that breaks off.
+    `windows` is kept true, and so is what the layers remember of rows, as far as a fold came that breaks off.
     """
 
     def __init__(
@@ -57,14 +65,14 @@ class Fold:
         number: int,
         layers: Layers,
         gathered: Gathered,
-        crowded: set[int],
+        windows: Untidy,
     ) -> None:
         self._ledger = ledger
         self._number = number
         self._layers = layers
         self._layer = layers.top
         self._gathered = gathered
-        self._crowded = crowded
+        self._windows = windows
         self._cut = min(gathered.cut, self._layer.cut)
 
     async def run(self, *, again: bool) -> Inode:
@@ -102,7 +110,7 @@ class Fold:
         return allocated
 
     async def _fold_batch(self, batch: list[int]) -> int:
-        async def body(change: Change) -> list[tuple[int, Table | None]]:
+        async def body(change: Change) -> list[tuple[int, Table | None, bool]]:
             if not self._layer.windowed:
                 await self._declare_windows(change)
             return [await self._fold_window(change, window) for window in batch]
@@ -110,13 +118,15 @@ class Fold:
         done = await self._ledger.transact(body)
         self._layer.windowed = True
         self._layer.folded += 1
-        for window, (_, table) in zip(batch, done, strict=True):
+        for window, (_, table, wasteful) in zip(batch, done, strict=True):
             self._layer.remember(window, table)
             if table is not None and len(table) > PIECES_MAX:
-                self._crowded.add(window)
+                self._windows.crowded.add(window)
             else:
-                self._crowded.discard(window)
-        return sum(taken for taken, _ in done)
+                self._windows.crowded.discard(window)
+            if wasteful:
+                self._windows.wasteful.add(window)
+        return sum(taken for taken, _, _ in done)
 
     async def _in_no_row(self, dead: list[tuple[Chunk, int]]) -> list[tuple[Chunk, int]]:
         """Leave out what a fold that broke off has linked: its windows' rows throw it away."""
@@ -151,10 +161,10 @@ class Fold:
         revision: Revision = rows.checked(rows.decode_revision, key, stored)
         return revision
 
-    async def _fold_window(self, change: Change, window: int) -> tuple[int, Table | None]:
-        """Change one window's row; returns by how much more it takes, and what the row lists now."""
+    async def _fold_window(self, change: Change, window: int) -> tuple[int, Table | None, bool]:
+        """Change one window's row; returns by how much more it takes, what the row lists now, and whether that is wasteful."""
         tx = change.rows
-        fresh, cut = self._gathered.pieces, self._cut
+        fresh, limit = self._gathered.pieces, self._cut
         start, end = window * WINDOW, (window + 1) * WINDOW
         key = keys.window_key(self._layer.revision, window)
         inline = 0
@@ -164,7 +174,7 @@ class Fold:
             if await tx.get_present(key) is None:  # a clone's base wrote it, and frees it
                 old = old.owned_by(tx.volume.bases[0][0])
         else:
-            below = await self._layers.below(start, min(end, cut))
+            below = await self._layers.below(start, min(end, limit))
             # What lay inline was written anew, as chunks, before the first change.
             old = table_of((each for each in below if isinstance(each.chunk, Chunk)), start)
             inline = sum(each.length for each in below if isinstance(each.chunk, bytes))
@@ -178,13 +188,13 @@ class Fold:
                 covered += data.lay_row(*row)
         data = data.without_holes()
         table: Table | None = data
-        if len(data) or await self._layers.below(start, min(end, cut)):
+        if len(data) or await self._layers.below(start, min(end, limit)):
             kept = await tx.put(key, pack_window(tx.epoch, data))
         elif value is not None:
             kept = await tx.delete(key)
             table = None
         else:
-            return 0, None
+            return 0, None, False
         gone = _no_longer(covered, data)
         if gone and newer is not None:  # after a fold that broke off the row lists them already
             gone -= newer.own_chunks()
@@ -195,7 +205,8 @@ class Fold:
                 change.free(self._layer.revision, gone)
         taken = (newer.data_bytes() if newer is not None else 0) - inline
         taken -= sum(each.length for each in covered if each.container)
-        return taken, table
+        cut = any(_own(each) and each.length + CHUNK_WASTE < each.whole for each in covered)
+        return taken, table, cut and _is_wasteful(data)
 
     async def _fold_inode(self, change: Change, allocated: int) -> Inode:
         tx = change.rows
@@ -283,12 +294,24 @@ async def put_revision_above(ledger: Ledger, number: int, layers: Layers) -> Ino
     return inode
 
 
+def _own(entry: Entry) -> bool:
+    """Say whether an entry is data that the row's own revision wrote."""
+    return bool(entry.container and not entry.volume and not entry.revision)
+
+
+def _is_wasteful(table: Table) -> bool:
+    """Say whether more of a window's own chunks is hidden than shown: written anew, they are given back whole."""
+    kept = sum(chunk.length - CHANGE_HEAD for chunk in table.own_chunks())
+    shown = sum(each.length for each in table if _own(each))
+    return kept - shown > max(shown, CHUNK_WASTE)
+
+
 def _no_longer(covered: list[Entry], now: Table) -> set[Chunk]:
     """Return which of the chunks that the revision wrote into a window, and that something covers, it does not list any more."""
     gone: set[Chunk] = set()
     perhaps: set[Chunk] = set()
     for each in covered:
-        if each.container and not each.volume and not each.revision:
+        if _own(each):
             chunk = each.chunk
             assert chunk is not None
             # A chunk that is covered in one piece, all of it, is in no other.

@@ -131,8 +131,10 @@ class Garbage:
         """Let go of the journal's segments that no restart would replay for files."""
         namespace = self._namespace
         containers = namespace.containers
-        if await self._files_done() < containers.journal_end() and namespace.apart is not None:
-            await namespace.apart.checkpoint()
+        if namespace.apart is not None:
+            await namespace.apart.rest()
+            if await self._files_done() < containers.journal_end():
+                await namespace.apart.checkpoint()
         containers.release_journal(await self._files_done())
 
     async def _files_done(self) -> int:

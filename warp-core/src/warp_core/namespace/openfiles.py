@@ -177,6 +177,7 @@ class NamespaceFile(OpenFile):
         self._check_end(offset + length)
         await self._room(length)
         if not keep_size and offset + length > self.content.size:
+            await self._prepare(0)  # the room was waited for
             self.content.truncate(offset + length)
 
     async def punch(self, offset: int, length: int) -> None:
