@@ -205,7 +205,7 @@ class Fold:
                 change.free(self._layer.revision, gone)
         taken = (newer.data_bytes() if newer is not None else 0) - inline
         taken -= sum(each.length for each in covered if each.container)
-        cut = any(_own(each) and each.length + CHUNK_WASTE < each.whole for each in covered)
+        cut = any(_own(each) and each.length + CHANGE_HEAD < each.whole for each in covered)
         return taken, table, cut and _is_wasteful(data)
 
     async def _fold_inode(self, change: Change, allocated: int) -> Inode:
