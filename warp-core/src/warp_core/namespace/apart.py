@@ -49,6 +49,10 @@ DRAIN_BATCH: Final = (
     24  # windows removed in one transaction: with archived rows and dead lists within WRITES_MAX
 )
 
+RESTLESS: Final = (
+    6  # passes, a minute by default, after which a file that is always written is folded as well
+)
+
 
 class Log(ContentLog, Protocol):
     """The containers, as files use them: `filelog.FileLog`."""
@@ -410,10 +414,17 @@ class Inodes:
         self._done = end
 
     async def rest(self) -> None:
-        """Bring the rows of files up to date that nobody has changed since the last call: what they dropped comes back."""
+        """Bring the rows of files up to date that nobody has changed since the last call, and of others now and then.
+
+        What a file dropped comes back only then, and a snapshot finds less to do.
+        """
         for live in list(self._contents.values()):
             content = live.content
-            if content.dirty and not live.dropped and live.seen_ns == content.modified_ns:
+            if not content.dirty or live.dropped:
+                continue
+            live.passed += 1
+            if live.seen_ns == content.modified_ns or live.passed >= RESTLESS:
+                live.passed = 0
                 with suppress(WarpError):  # whoever needs the rows hears why
                     await content.fold()
             live.seen_ns = content.modified_ns
@@ -555,13 +566,14 @@ class Inodes:
 
 
 class _Live:
-    __slots__ = ("content", "dropped", "seen_ns", "users")
+    __slots__ = ("content", "dropped", "passed", "seen_ns", "users")
 
     def __init__(self, content: Content) -> None:
         self.content = content
         self.users = 0
         self.dropped = False  # its rows are gone: nothing is folded any more
         self.seen_ns = 0  # its last change, as `rest` saw it
+        self.passed = 0  # calls of `rest` since its last fold
 
 
 def _summary(name: Name, inode: Inode) -> Name:
