@@ -13,7 +13,7 @@ from warp_core.interfaces.stores import Buffer
 from warp_core.namespace.blocks import NamespaceBlocks
 from warp_core.namespace.disks import NamespaceDisk
 from warp_core.namespace.filelog import FileLog
-from warp_core.views.blocks import Disk, DiskInfo, Reservation, ReservationInfo, Status
+from warp_core.views.blocks import Disk, DiskInfo, Reservation, ReservationInfo, Run, Status
 
 from warp_conformance.kits.blocks import BlocksKit
 from warp_conformance.mutation import Faults
@@ -122,6 +122,116 @@ class WritesReadOnly(Stage):
             return await super().open(volume, path, initiator=initiator)
 
     blocks_view = View
+
+
+@faults(OnBlocks, "Disk.read_runs", "leaves-out-holes")
+class TellsOnlyData(Stage):
+    class Connection(NamespaceDisk):
+        async def read_runs(self, offset: int, length: int) -> Sequence[Run]:
+            return [run for run in await super().read_runs(offset, length) if run[2] is not None]
+
+    blocks_view = with_disk(Connection)
+
+
+@faults(OnBlocks, "Disk.read_runs", "ignores-reservations")
+class ReadsRunsOfOthers(Stage):
+    class Connection(NamespaceDisk):
+        async def read_runs(self, offset: int, length: int) -> Sequence[Run]:
+            self._range(offset, length)
+            return await self._file.read_runs(offset, length)
+
+    blocks_view = with_disk(Connection)
+
+
+@faults(OnBlocks, "Disk.read_now", "stale-read")
+class ReadsAtOnceOnce(Stage):
+    class Connection(NamespaceDisk):
+        def read_now(self, offset: int, length: int) -> Sequence[Run] | None:
+            known = self.__dict__.setdefault("known", {})
+            if (offset, length) not in known:
+                known[offset, length] = super().read_now(offset, length)
+            found: Sequence[Run] | None = known[offset, length]
+            return found
+
+        def write_now(self, offset: int, data: Buffer) -> bool:
+            self.read_now(offset, len(data))
+            return super().write_now(offset, data)
+
+    blocks_view = with_disk(Connection)
+
+
+@faults(OnBlocks, "Disk.read_now", "past-the-end")
+class ReadsAtOncePastTheEnd(Stage):
+    class Connection(NamespaceDisk):
+        def read_now(self, offset: int, length: int) -> Sequence[Run] | None:
+            if offset < 0 or offset + length > self.size:
+                return [(offset, length, None)]
+            return super().read_now(offset, length)
+
+    blocks_view = with_disk(Connection)
+
+
+@faults(OnBlocks, "Disk.read_now", "ignores-reservations")
+class ReadsAtOnceWhatIsReserved(Stage):
+    class Connection(NamespaceDisk):
+        def read_now(self, offset: int, length: int) -> Sequence[Run] | None:
+            self._range(offset, length)
+            return self._file.read_runs_now(offset, length)
+
+    blocks_view = with_disk(Connection)
+
+
+@faults(OnBlocks, "Disk.write_now", "lost-write")
+class LosesWritesAtOnce(Stage):
+    class Connection(NamespaceDisk):
+        def write_now(self, offset: int, data: Buffer) -> bool:
+            self._range(offset, len(data))
+            self._may_write()
+            return True
+
+    blocks_view = with_disk(Connection)
+
+
+@faults(OnBlocks, "Disk.write_now", "early-acknowledgement")
+class WritesAtOnceLater(Stage):
+    class Connection(NamespaceDisk):
+        def write_now(self, offset: int, data: Buffer) -> bool:
+            self._range(offset, len(data))
+            self._may_write()
+            asyncio.get_running_loop().call_soon(self._file.write_now, offset, data)
+            return True
+
+    blocks_view = with_disk(Connection)
+
+
+@faults(OnBlocks, "Disk.write_now", "ignores-reservations")
+class WritesAtOnceWhatIsReserved(Stage):
+    class Connection(NamespaceDisk):
+        def write_now(self, offset: int, data: Buffer) -> bool:
+            self._range(offset, len(data))
+            return self._file.write_now(offset, data)
+
+    blocks_view = with_disk(Connection)
+
+
+@faults(OnBlocks, "Disk.write_now", "between-compare-and-write")
+class WritesBetween(Stage):
+    class Connection(NamespaceDisk):
+        def write_now(self, offset: int, data: Buffer) -> bool:
+            self._range(offset, len(data))
+            self._may_write()
+            return self._file.write_now(offset, data)
+
+        async def compare_and_write(
+            self, offset: int, expected: Buffer, data: Buffer, *, fua: bool = False
+        ) -> None:
+            async with self._shared.exclusive:
+                if bytes(await self._file.read(offset, len(expected))) != bytes(expected):
+                    raise PreconditionFailed("it differs", condition="0")
+                await asyncio.sleep(0)
+                await self._file.write(offset, data)
+
+    blocks_view = with_disk(Connection)
 
 
 @faults(OnBlocks, "Disk.flush", "early-acknowledgement")

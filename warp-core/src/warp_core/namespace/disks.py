@@ -104,7 +104,7 @@ class NamespaceDisk(Disk):
 
     def read_now(self, offset: int, length: int) -> Sequence[Run] | None:
         """See `Disk.read_now`."""
-        if self._closed or offset + length > self._file.content.size or length > IO_MAX:
+        if not 0 <= offset <= self._file.content.size - length or length > IO_MAX or self._closed:
             self._range(offset, length)
         if self._shared.row.kind:
             self._may_read()
@@ -112,7 +112,7 @@ class NamespaceDisk(Disk):
 
     def write_now(self, offset: int, data: Buffer) -> bool:
         """See `Disk.write_now`."""
-        if self._closed or offset + len(data) > self._file.content.size:
+        if not 0 <= offset <= self._file.content.size - len(data) or self._closed:
             self._range(offset, len(data))
         if self._shared.row.kind or self.info.read_only:
             self._may_write()
