@@ -283,14 +283,30 @@ class Containers:
             OutOfRange: The range is not inside the chunk.
             Corrupt: No good copy is left; the message names container, offset and range.
             Unavailable: The stores that have it are not here.
+            WritesStopped: It was queued when the journal failed, and never written.
         """
         if length is None:
             length = chunk.length - offset
-        return await self._reader.read(chunk, offset, length)
+        try:
+            return await self._reader.read(chunk, offset, length)
+        except Corrupt:
+            self._refuse_lost(chunk)
+            raise
 
     async def read_into(self, chunk: Chunk, *, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` with verified payload bytes; raises as `read`."""
-        await self._reader.read_into(chunk, offset, buffer)
+        try:
+            await self._reader.read_into(chunk, offset, buffer)
+        except Corrupt:
+            self._refuse_lost(chunk)
+            raise
+
+    def _refuse_lost(self, chunk: Chunk) -> None:
+        """Say of a chunk that the journal queued and could not write why it could not, in the place of calling it damaged."""
+        if self._journal is not None and lane_of(chunk.container) == Lane.JOURNAL:
+            lost = self._journal.lost(chunk)
+            if lost is not None:
+                raise lost
 
     def pin(self) -> Pin:
         """Claim everything that is alive now: what is reclaimed from now on stays readable until the pin is released."""

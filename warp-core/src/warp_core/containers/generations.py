@@ -133,6 +133,21 @@ class Copies:
             raise StoreFailed(f"no copy of the journal can be read: {self.reasons}")
         self.generation = max((copy.state.generation for copy in self.all if copy.state), default=0)
 
+    def require_whole(self) -> None:
+        """Refuse to go on with stale copies alone: a new generation of them would give up what the others acknowledged.
+
+        Raises:
+            StoreFailed: No whole copy is alive.
+        """
+        if any(copy.state for copy in self.all) and not any(
+            copy.whole and copy.alive for copy in self.all
+        ):
+            stale = ", ".join(copy.name for copy in self.living)
+            raise StoreFailed(
+                f"no whole copy of the journal could be recovered ({self.reasons}), and what is left misses what was"
+                f" acknowledged without it ({stale}): mend the store, then start again"
+            )
+
     @property
     def living(self) -> list[Copy]:
         """The copies that are written to."""

@@ -138,6 +138,7 @@ class Journal:
 
         Raises:
             Corrupt: No copy can be read.
+            StoreFailed: Only copies that miss what was acknowledged could be read and completed.
             NewerFormat: Written by a later release.
         """
         copies = self._copies
@@ -146,7 +147,11 @@ class Journal:
         states = [copy.state for copy in copies.all if copy.state]
         sealed_below = min((state.sealed_below for state in states), default=0)
         self._past = Past(copies.all)
-        empty = await self._past.recover(sealed_below=sealed_below, created_ns=self._wall_ns())
+        empty = await self._past.recover(
+            sealed_below=sealed_below,
+            created_ns=self._wall_ns(),
+            require_whole=copies.require_whole,
+        )
         self._segments.update(self._past.opened)
         # Old segments may be deleted by now: the state remembers the epoch of the last run too.
         used = [self._past.greatest, *(state.sealed_below for state in states)]
@@ -509,6 +514,12 @@ class Journal:
                 data = b"".join(batch.buffers)
                 return data[skip : skip + chunk.stored]
         return None
+
+    def lost(self, chunk: fmt.Chunk) -> WarpError | None:
+        """Return why a record of this run was never written, None for those that were: it is not damaged, it never was there."""
+        place = Position(chunk.container, chunk.offset)
+        mine = fmt.epoch_of(chunk.container) == self._epoch
+        return self.failed if mine and place >= self._durable_at else None
 
     async def reaches(self, since: Position) -> bool:
         """Tell whether everything appended by earlier runs after `since` is still here."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -32,11 +32,15 @@ class Past:
     def _living(self) -> list[BlobStore]:
         return [copy.store for copy in self._copies if copy.alive]
 
-    async def recover(self, *, sealed_below: int, created_ns: int) -> list[Segment]:
+    async def recover(
+        self, *, sealed_below: int, created_ns: int, require_whole: Callable[[], None]
+    ) -> list[Segment]:
         """Find all segments; complete and seal those that were left open. Return these, and the empty ones to delete.
 
-        A copy that fails on the way is marked dead.
+        A copy that fails on the way is marked dead. `require_whole` raises as soon as no whole one is left: a stale copy alone
+        would show segments as empty that it never got, and what is sealed so stays so.
         """
+        require_whole()
         self.ids = await self._list()
         candidates = [container for container in self.ids if container >= sealed_below]
         empty = []
@@ -59,6 +63,7 @@ class Past:
             for copy, failure in zip(living, failures, strict=True):
                 if failure is not None and not isinstance(failure, NoSpace):
                     copy.alive, copy.reason = False, str(failure)
+            require_whole()
             if segment.size <= fmt.PAGE:
                 empty.append(segment)
                 self.ids.remove(container)
