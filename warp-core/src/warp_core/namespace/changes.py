@@ -424,11 +424,13 @@ class Change:
         if revision.lent_manifest:
             manifest = None
         if chunks or manifest:
-            self.free(number, sorted(chunks, key=_place), manifest)
+            self.free(number, chunks, manifest)
 
     def free(self, revision: int, chunks: Iterable[Chunk], manifest: Chunk | None = None) -> None:
         """Write that nothing refers to these chunks any more once this transaction is committed."""
-        every = list(chunks)
+        every = sorted(
+            chunks, key=_place
+        )  # many come as a set, whose order is another in each process
         number = self.rows.volume.number
         for start in range(0, max(len(every), 1), GARBAGE_CHUNKS):
             part = tuple(every[start : start + GARBAGE_CHUNKS])

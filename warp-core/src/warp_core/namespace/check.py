@@ -171,7 +171,8 @@ class Check:
             return ""
         try:
             if family == b"E":
-                return await self._chunks(chunks_of_window(row.value))
+                chunks = sorted(chunks_of_window(row.value), key=_place)
+                return await self._chunks(chunks)
             value = _DECODE[family](row.value)
         except (msgspec.MsgspecError, WarpError) as error:
             return f"row {row.key!r} cannot be read: {error}"
@@ -233,3 +234,7 @@ class Check:
 def _revision_of(key: bytes) -> int:
     """Return the revision that a row of a volume belongs to, 0 where it is none's."""
     return int.from_bytes(key[1:9], "big") if key[:1] in b"RE" else 0
+
+
+def _place(chunk: Chunk) -> tuple[int, int]:
+    return chunk.container, chunk.offset
