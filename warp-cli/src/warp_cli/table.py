@@ -29,6 +29,7 @@ COMMANDS = {
     "fsck": Command("Look after", "check that every name leads to content that is there"),
     "bench": Command("Measure", "put load on an S3 endpoint, and print a table"),
     "conformance": Command("Measure", "run the kits that fit a plugin, and report"),
+    "simulate": Command("Measure", "run nodes in virtual time, with faults drawn from a seed"),
 }
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
@@ -85,6 +86,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "warp bench",
         "warp bench --size 4KiB --size 8MiB --seconds 10 --operations put,get",
     ),
+    "simulate": ("warp simulate --seed 7", "warp simulate one-node --seeds 3"),
     "conformance": ("warp conformance zstd", "warp conformance stores/memory --junit kits.xml"),
 }
 """Examples of each command, which its help shows and a test runs."""

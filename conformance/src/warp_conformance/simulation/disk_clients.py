@@ -1,0 +1,271 @@
+"""Clients of a disk, and what it may hold: the last write of each block, or after a crash one of those since the last flush.
+
+A block is 512 bytes. Each client writes ranges of blocks that no other one uses at that moment, so what a block holds is known but
+for crashes and for writes that failed: `Blocks` keeps the changes that it may show now, and those that it may show after a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TypeVar
+
+from warp_core.errors import AlreadyExists, Corrupt, WarpError
+from warp_core.views.blocks import BLOCK, Disk
+
+from warp_conformance.simulation.machine import Away, Died, Machine, Running
+from warp_conformance.simulation.objects import CLIENTS
+from warp_conformance.simulation.world import World
+
+T = TypeVar("T")
+
+BLOCKS = 64  # that clients write
+BASE = 1024 * 1024 - BLOCKS // 2 * BLOCK  # across the border of two windows of extents
+SIZE = 2 * 1024 * 1024
+LENGTH_MAX = 12  # blocks of one request
+VERBS = ("write", "write", "write", "fua", "flush", "read", "read", "trim", "zero")
+PAUSE_S = (0.0, 0.03)
+RETRY_S = 0.1
+PATH = b"disks/one"
+
+
+def block(stamp: int) -> bytes:
+    """Return a block that names its write; 0 is zeros."""
+    return stamp.to_bytes(8, "big") * (BLOCK // 8)
+
+
+def stamp_of(data: bytes) -> int | None:
+    """Return the write that a block names, None if it is not of one write."""
+    first = data[:8]
+    return int.from_bytes(first, "big") if data == first * (BLOCK // 8) else None
+
+
+Change = tuple[int, int]  # (when it was asked for, counting; its stamp)
+
+
+class Blocks:
+    """What each block may hold: `now`, and (`kept`) after a crash."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.now: list[frozenset[Change]] = [frozenset({(0, 0)})] * BLOCKS
+        self.kept: list[frozenset[Change]] = [frozenset({(0, 0)})] * BLOCKS
+
+    def ask(self, blocks: range, stamp: int) -> Change:
+        """Note a change that is asked for: from now on it may have happened, in any of its blocks."""
+        self.asked += 1
+        change = (self.asked, stamp)
+        for each in blocks:
+            self.now[each] |= {change}
+            self.kept[each] |= {change}
+        return change
+
+    def done(self, blocks: range, change: Change, *, durable: bool) -> None:
+        """Note that it returned."""
+        for each in blocks:
+            self.now[each] = frozenset({change})
+            if durable:
+                self.kept[each] = frozenset({change})
+
+    def flushed(self, moment: list[frozenset[Change]], asked: int) -> None:
+        """Note that a flush returned that began when the disk held `moment`, after `asked` changes."""
+        for each, held in enumerate(moment):
+            since = {change for change in self.kept[each] if change[0] > asked}
+            self.kept[each] = (held & self.kept[each]) | since
+
+    def crashed(self) -> None:
+        """Note a crash: what was not flushed may be lost."""
+        self.now = list(self.kept)
+
+    def read(self, at: int, stamp: int | None) -> bool:
+        """Note what a block read as; say whether that may be."""
+        found = frozenset(change for change in self.now[at] if change[1] == stamp)
+        if found:
+            self.now[at] = found
+        return bool(found)
+
+
+class DiskClients:
+    """Clients of one disk on one machine."""
+
+    def __init__(self, world: World, machine: Machine, *, volume: str, clients: int) -> None:
+        self.world = world
+        self.machine = machine
+        self.volume = volume
+        self.clients = clients
+        self.blocks = Blocks()
+        self.violations: list[str] = []
+        self.counts: dict[str, int] = {"answered": 0, "failed": 0, "unanswered": 0, "away": 0}
+        self._busy = [False] * BLOCKS
+        self._stamp = 0
+        self._life = 0  # counts crashes
+
+    async def prepare(self) -> None:
+        """Create volume and disk, however often that takes."""
+
+        async def create(node: Running) -> None:
+            with suppress(AlreadyExists):  # an earlier attempt did it
+                await node.objects.create_volume(self.volume, owner=CLIENTS)
+            with suppress(AlreadyExists):
+                await node.blocks.create(self.volume, PATH, size=SIZE)
+
+        while True:
+            await self.machine.ready()
+            try:
+                await self.machine.ask(create)
+            except (Away, Died, WarpError) as error:
+                self.world.note("clients", f"disk: {error!r}")
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+    def crashed(self) -> None:
+        """Take note that the machine's process was killed."""
+        self._life += 1
+        self.blocks.crashed()
+        self._busy = [False] * BLOCKS
+
+    async def run(self, until: float) -> None:
+        """Work until then."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(self.clients):
+                name = f"{self.volume}.{number}"
+                group.create_task(self._client(name, self.world.chance(name), until))
+
+    async def _client(self, name: str, chance: random.Random, until: float) -> None:
+        while self.world.now < until:
+            await self.machine.ready()
+            try:
+                disk = await self.machine.ask(
+                    lambda node: node.blocks.open(self.volume, PATH, initiator=name)
+                )
+                while self.world.now < until:
+                    await asyncio.sleep(chance.uniform(*PAUSE_S))
+                    await self._step(name, disk, chance)
+            except (Away, Died):
+                self.counts["away"] += 1
+                await asyncio.sleep(RETRY_S)
+            except WarpError as error:
+                self.counts["failed"] += 1
+                self.world.note(name, f"{type(error).__name__}: {error}")
+                await asyncio.sleep(RETRY_S)
+
+    async def _step(self, name: str, disk: Disk, chance: random.Random) -> None:
+        verb = chance.choice(VERBS)
+        if verb == "flush":
+            await self._flush(name, disk)
+            return
+        blocks = self._free(chance)
+        if not blocks:
+            return
+        with self._taken(blocks):
+            if verb == "read":
+                await self._read(name, disk, blocks)
+            else:
+                await self._change(name, disk, verb, blocks)
+
+    def _free(self, chance: random.Random) -> range:
+        first = chance.randrange(BLOCKS)
+        last = min(first + chance.randint(1, LENGTH_MAX), BLOCKS)
+        end = first
+        while end < last and not self._busy[end]:
+            end += 1
+        return range(first, end)
+
+    @contextmanager
+    def _taken(self, blocks: range) -> Iterator[None]:
+        life = self._life
+        for each in blocks:
+            self._busy[each] = True
+        try:
+            yield
+        finally:
+            if life == self._life:
+                for each in blocks:
+                    self._busy[each] = False
+
+    async def _change(self, name: str, disk: Disk, verb: str, blocks: range) -> None:
+        offset, length = BASE + blocks[0] * BLOCK, len(blocks) * BLOCK
+        stamp = 0
+        if verb in ("write", "fua"):
+            self._stamp += 1
+            stamp = self._stamp
+        self.world.note(name, f"{verb} {blocks[0]}+{len(blocks)} {stamp}")
+        asked = self.blocks.ask(blocks, stamp)
+        life = self._life
+
+        async def change(node: Running) -> None:
+            if verb == "trim":
+                await disk.trim(offset, length)
+            elif verb == "zero":
+                await disk.zero(offset, length)
+            else:
+                await disk.write(offset, block(stamp) * len(blocks), fua=verb == "fua")
+
+        await self._ask(verb, change)
+        if life == self._life:
+            self.blocks.done(blocks, asked, durable=verb == "fua")
+
+    async def _flush(self, name: str, disk: Disk) -> None:
+        self.world.note(name, "flush")
+        moment, asked, life = list(self.blocks.now), self.blocks.asked, self._life
+
+        async def flush(node: Running) -> None:
+            await disk.flush()
+
+        await self._ask("flush", flush)
+        if life == self._life:
+            self.blocks.flushed(moment, asked)
+
+    async def _read(self, name: str, disk: Disk, blocks: range) -> None:
+        offset, length = BASE + blocks[0] * BLOCK, len(blocks) * BLOCK
+        self.world.note(name, f"read {blocks[0]}+{len(blocks)}")
+        life = self._life
+
+        async def read(node: Running) -> bytes:
+            return bytes(await disk.read(offset, length))
+
+        data = await self._ask("read", read)
+        if life == self._life:
+            self._compare(blocks, data)
+
+    def _compare(self, blocks: Sequence[int], data: bytes) -> None:
+        for number, at in enumerate(blocks):
+            found = stamp_of(data[number * BLOCK : (number + 1) * BLOCK])
+            allowed = sorted({stamp for _, stamp in self.blocks.now[at]})
+            if not self.blocks.read(at, found):
+                what = "a mix of writes" if found is None else f"write {found}"
+                self.violations.append(
+                    f"at {self.world.now:.3f} s: block {at} of {self.volume} is {what}, may be {allowed}"
+                )
+
+    async def _ask(self, verb: str, what: Callable[[Running], Awaitable[T]]) -> T:
+        self.counts["unanswered"] += 1
+        try:
+            answer = await self.machine.ask(what)
+        except WarpError as error:
+            self.counts["unanswered"] -= 1
+            if isinstance(error, Corrupt):
+                self.violations.append(f"at {self.world.now:.3f} s: {verb}: {error}")
+            raise
+        self.counts["unanswered"] -= 1
+        self.counts["answered"] += 1
+        return answer
+
+    def judge(self) -> list[str]:
+        """Return what is wrong, in sentences."""
+        return self.violations
+
+    async def last_look(self) -> None:
+        """Read the whole range once more."""
+        while True:
+            await self.machine.ready()
+            with suppress(Away, Died):
+                disk = await self.machine.ask(
+                    lambda node: node.blocks.open(self.volume, PATH, initiator="last")
+                )
+                await self._read("last", disk, range(BLOCKS))
+                return
+            await asyncio.sleep(RETRY_S)

@@ -1,0 +1,371 @@
+"""A simulated machine: disks and a wall clock that last, and the process of a node that comes and goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TypeVar
+
+from warp_core.containers import Containers, DataPolicy, StoreSlot
+from warp_core.containers.journal import Journal
+from warp_core.containers.segments import Position
+from warp_core.errors import InvalidArgument, NotFound, Unsupported, WarpError
+from warp_core.interfaces.codecs import Chunker, Codec
+from warp_core.interfaces.consistency import MetaStore
+from warp_core.interfaces.stores import BlobStore
+from warp_core.interfaces.transports import Link
+from warp_core.namespace.apart import Inodes
+from warp_core.namespace.blocks import NamespaceBlocks
+from warp_core.namespace.filelog import FileLog
+from warp_core.namespace.files import NamespaceFiles
+from warp_core.namespace.garbage import Garbage
+from warp_core.namespace.namespace import Namespace
+from warp_core.namespace.objects import NamespaceObjects
+from warp_core.namespace.opens import Opens
+from warp_core.namespace.snapshots import Snapshots
+from warp_core.namespace.upkeep import Upkeep
+from warp_core.peers import Exporter, Offer, PeerStore
+from warp_core.views import Blocks, Files, Objects
+
+from warp_conformance.simulation.consensus import Client, Consensus
+from warp_conformance.simulation.disks import Medium, SimDisk
+from warp_conformance.simulation.loop import Process
+from warp_conformance.simulation.network import Network, SimTransport
+from warp_conformance.simulation.world import World, wall_ns
+
+T = TypeVar("T")
+
+PORT = 7000  # of what a machine exports
+SEGMENT = 256 * 1024  # of the journal: small, so that segments end, are sealed and deleted in a run
+CONTAINER = 256 * 1024
+CHECKPOINT_S = 2.0
+UPKEEP_S = 1.0
+BUDGET = 4 * 1024 * 1024  # bytes that one pass of upkeep may read or move
+START_RETRY_S = 0.3  # between attempts of a supervisor to start a node that could not start
+PEER_DEADLINE_S = 3.0
+NO_COMMITS = Position(2**64 - 1, 0)
+
+
+class Died(Exception):
+    """The process that was asked is gone: what it was asked may have happened or not."""
+
+
+class Away(Exception):
+    """Nobody was asked: no process serves there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a machine has and runs.
+
+    Attributes:
+        name: Of the machine, and of its node.
+        disks: How many.
+        copies: Copies of the journal.
+        uses: Machines of which it uses a disk that they export, as a store like its own.
+        exports: Machines that may use a disk of this one each; these disks come behind its own.
+        serves: Whether it has volumes; without, it only exports.
+    """
+
+    name: str
+    disks: int
+    copies: int = 1
+    uses: tuple[str, ...] = ()
+    exports: tuple[str, ...] = ()
+    serves: bool = True
+
+
+@dataclass(slots=True)
+class Running:
+    """The open parts of a node."""
+
+    namespace: Namespace
+    containers: Containers
+    journal: Journal
+    inodes: Inodes
+    objects: Objects
+    files: Files
+    blocks: Blocks
+    snapshots: Snapshots
+
+
+class Fixed(Chunker):
+    """Cuts at one size."""
+
+    def __init__(self, size: int) -> None:
+        self.min_size = self.max_size = size
+
+    def cut(self, window: memoryview, *, final: bool) -> int:
+        """See `Chunker.cut`."""
+        length = len(window)
+        return self.max_size if length >= self.max_size else length if final else 0
+
+
+def codec(name: str) -> Codec:
+    """Offer `fixed:N`, and no other codec."""
+    kind, _, size = name.partition(":")
+    if kind != "fixed" or not size.isdecimal():
+        raise Unsupported(f"codec {name!r}")
+    return Fixed(int(size))
+
+
+class Machine:
+    """See the module. A supervisor starts the node again whenever it ended, as long as the power is on."""
+
+    def __init__(self, world: World, network: Network, consensus: Consensus, shape: Shape) -> None:
+        self.world = world
+        self.network = network
+        self.shape = shape
+        self.name = shape.name
+        self.media = [Medium(world, f"{shape.name}{number}") for number in range(shape.disks)]
+        self.exported = {user: Medium(world, f"{shape.name}-for-{user}") for user in shape.exports}
+        self.process: Process | None = None
+        self.running: Running | None = None
+        self.starts = 0
+        self.kills = 0
+        self.powered = True
+        self._consensus = consensus
+        self._asked: list[asyncio.Future[object]] = []
+        self._offset_ns = 0
+        self._changed: list[asyncio.Future[None]] = []
+
+    # Of the machine -------------------------------------------------------------------------------
+
+    def jump(self, seconds: float) -> None:
+        """Move the wall clock."""
+        self._offset_ns += int(seconds * 1e9)
+        if self.process is not None:
+            self.process.wall_offset_ns = self._offset_ns
+        self.world.note(self.name, f"the wall clock jumps by {seconds:.1f} s")
+
+    def wall_ns(self) -> int:
+        """Return the wall clock's time."""
+        return wall_ns(self.world.loop)
+
+    def start(self) -> None:
+        """Start the node; nothing happens if it runs."""
+        if self.process is not None or not self.powered:
+            return
+        self.starts += 1
+        process = self.process = Process(self.name)
+        process.wall_offset_ns = self._offset_ns
+        self.world.note(self.name, f"start {self.starts}")
+        loop = self.world.loop
+        loop.create_task(self._main(process), context=process.context.copy())
+
+    def kill(self, *, why: str = "killed", silent: bool = False) -> None:
+        """End the process without a word; what was asked of it stays unanswered."""
+        process = self.process
+        if process is None:
+            return
+        self.world.note(self.name, why)
+        self.kills += 1
+        process.dead, process.unplugged = True, silent
+        self.process = self.running = None
+        self.network.died(process, silent=silent)
+        asked, self._asked = self._asked, []
+        for future in asked:
+            if not future.done():
+                future.set_exception(Died(why))
+        self._tell()
+
+    def cut_power(self) -> None:
+        """Lose power: process, page caches, network."""
+        self.kill(why="power cut", silent=True)
+        for medium in [*self.media, *self.exported.values()]:
+            medium.cut()
+        self.powered = False
+        self.network.power(self.name, on=False)
+
+    def power_on(self) -> None:
+        """Give it power again, and start the node."""
+        if not self.powered:
+            self.powered = True
+            self.network.power(self.name, on=True)
+        self.start()
+
+    def pause(self) -> None:
+        """Stop the process as SIGSTOP does."""
+        if self.process is not None:
+            self.world.note(self.name, "paused")
+            self.process.paused = True
+
+    def resume(self) -> None:
+        """Let it go on."""
+        if self.process is not None and self.process.paused:
+            self.world.note(self.name, "goes on")
+            self.world.loop.resume(self.process)
+
+    async def ready(self) -> None:
+        """Wait until the node serves."""
+        while self.running is None:
+            future: asyncio.Future[None] = self.world.loop.create_future()
+            self._changed.append(future)
+            await future
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, []
+        for future in changed:
+            if not future.done():
+                future.set_result(None)
+
+    # Clients' way in ------------------------------------------------------------------------------
+
+    async def ask(self, verb: Callable[[Running], Awaitable[T]]) -> T:
+        """Have the node do something, in its own process.
+
+        Raises:
+            Away: No node serves here.
+            Died: It was killed before it answered.
+            WarpError: What it answered.
+        """
+        process, running = self.process, self.running
+        if process is None or running is None:
+            raise Away(self.name)
+        loop = self.world.loop
+        answer: asyncio.Future[object] = loop.create_future()
+        self._asked.append(answer)
+
+        async def serve() -> None:
+            try:
+                result = await verb(running)
+            except WarpError as error:
+                answer.set_exception(error)
+            except Exception as error:
+                answer.set_exception(error)  # a mistake, or what its caller raises
+            else:
+                answer.set_result(result)
+
+        loop.create_task(serve(), context=process.context.copy())
+        try:
+            return await answer  # type: ignore[return-value]
+        finally:
+            if answer in self._asked:
+                self._asked.remove(answer)
+
+    # The process ----------------------------------------------------------------------------------
+
+    async def _main(self, process: Process) -> None:
+        """Start, serve, and if it cannot start try again: a supervisor's loop."""
+        while True:
+            try:
+                async with AsyncExitStack() as stack:
+                    await self._serve(stack)
+            except WarpError as error:
+                self.world.note(self.name, f"cannot start: {type(error).__name__}: {error}")
+            except Exception as error:
+                self.world.defect(f"{self.name}: the node failed: {error!r}")
+            if self.world.over:
+                return
+            self.running = None
+            await asyncio.sleep(START_RETRY_S)
+
+    async def _serve(self, stack: AsyncExitStack) -> None:
+        shape = self.shape
+        transport = await stack.enter_async_context(SimTransport(self.network, self.name))
+        if self.exported:
+            offers = {
+                f"for-{user}": Offer(SimDisk(medium), frozenset({user}))
+                for user, medium in self.exported.items()
+            }
+            exporter = Exporter(offers)
+            listener = await transport.listen(f"{self.name}:{PORT}", exporter.serve)
+            stack.push_async_callback(listener.close)
+        if not shape.serves:
+            self.world.note(self.name, "exports")
+            await asyncio.Event().wait()
+        stores: list[BlobStore] = [SimDisk(medium) for medium in self.media]
+        peers = [self._peer(transport, user) for user in shape.uses]
+        stores += [await stack.enter_async_context(peer) for peer in peers]
+        metastore = Client(self._consensus, self.name)
+        self.running = await self._open(stack, stores, metastore)
+        self.world.note(self.name, "serves")
+        self._tell()
+        await asyncio.Event().wait()
+
+    def _peer(self, transport: SimTransport, machine: str) -> PeerStore:
+        async def dial() -> Link:
+            return await transport.dial(f"{machine}:{PORT}", peer=machine, timeout_s=1.0)
+
+        return PeerStore(dial, export=f"for-{self.name}", peer=machine, deadline_s=PEER_DEADLINE_S)
+
+    async def _open(
+        self, stack: AsyncExitStack, stores: Sequence[BlobStore], metastore: MetaStore
+    ) -> Running:
+        """Open what a node opens, in the same order (`warp_core.node.assembly`), with the machine's clocks."""
+        loop = self.world.loop
+        journal = await stack.enter_async_context(
+            Journal(stores[: self.shape.copies], segment_size=SEGMENT, wall_ns=self.wall_ns)
+        )
+        slots = [
+            StoreSlot(f"{self.name}/{number}", store, str(number))
+            for number, store in enumerate(stores)
+        ]
+        containers = await stack.enter_async_context(
+            Containers(
+                slots,
+                codec=codec,
+                journal=journal,
+                now_ns=self.wall_ns,
+                monotonic=loop.time,
+                container_size=CONTAINER,
+            )
+        )
+        await stack.enter_async_context(metastore)
+        if not metastore.capabilities.journaled:
+            journal.release(NO_COMMITS)
+        namespace = Namespace(
+            metastore,
+            containers,
+            opens=Opens(loop.time),
+            policy=DataPolicy(chunker="fixed:65536"),
+            clock_ns=self.wall_ns,
+        )
+        inodes = Inodes(namespace, FileLog(journal, containers, stores))
+        files = NamespaceFiles(namespace, inodes)
+        await inodes.recover()
+        running = Running(
+            namespace,
+            containers,
+            journal,
+            inodes,
+            NamespaceObjects(namespace),
+            files,
+            NamespaceBlocks(files),
+            Snapshots(namespace, inodes),
+        )
+        for work in (self._checkpoints(inodes), self._upkeep(running)):
+            task = loop.create_task(work)
+            stack.callback(task.cancel)
+        return running
+
+    async def _checkpoints(self, inodes: Inodes) -> None:
+        while True:
+            await asyncio.sleep(CHECKPOINT_S)
+            try:
+                if await inodes.dirty():
+                    await inodes.checkpoint()
+            except WarpError as error:
+                self.world.note(self.name, f"checkpoint failed: {error}")
+
+    async def _upkeep(self, running: Running) -> None:
+        """Do what the services `gc` and `heal` do, in their order."""
+        garbage, upkeep = Garbage(running.namespace), Upkeep(running.namespace)
+        containers = running.containers
+        while True:
+            await asyncio.sleep(UPKEEP_S)
+            try:
+                await garbage.drain()
+                await upkeep.work()
+                await garbage.advance()
+                await containers.recover(garbage.refers, budget=BUDGET)
+                await garbage.reclaim()
+                await containers.collect(budget=BUDGET)
+                await containers.repair(budget=BUDGET)
+                await containers.heal(budget=BUDGET)
+            except (WarpError, NotFound, InvalidArgument) as error:
+                self.world.note(self.name, f"upkeep failed: {type(error).__name__}: {error}")
+            except Exception as error:
+                self.world.defect(f"{self.name}: upkeep failed: {error!r}")

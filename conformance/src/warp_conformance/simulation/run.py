@@ -1,0 +1,211 @@
+"""One run: machines are started, clients work while things go wrong, everything is mended, and what clients saw is judged."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import msgspec
+from warp_core.errors import WarpError
+from warp_core.namespace.check import Check
+
+from warp_conformance.simulation.consensus import Consensus
+from warp_conformance.simulation.disk_clients import DiskClients
+from warp_conformance.simulation.loop import Stuck
+from warp_conformance.simulation.machine import Away, Died, Machine, Running, Shape
+from warp_conformance.simulation.network import Network
+from warp_conformance.simulation.objects import ObjectClients
+from warp_conformance.simulation.scenario import Scenario
+from warp_conformance.simulation.troubles import Troubles
+from warp_conformance.simulation.world import World
+
+BACK_S = 60.0  # virtual: within this long after the last fault every node serves again
+QUIET_S = 12.0  # virtual: what was on its way has arrived or been given up
+SHOWN = 60  # lines of the trace that a failure shows
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What one run found. Two runs with the same digest were the same run, event by event."""
+
+    scenario: str
+    seed: int
+    digest: str
+    problems: list[str]
+    virtual_s: float
+    events: int
+    counts: dict[str, int]
+    took_s: float
+    tail: list[str] = msgspec.field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing was found."""
+        return not self.problems
+
+
+def simulate(
+    name: str,
+    scenario: Scenario,
+    seed: int,
+    *,
+    plant: Callable[[ExitStack], None] | None = None,
+    watch: Callable[[str], None] | None = None,
+) -> Report:
+    """Run a scenario with a seed, and report.
+
+    Args:
+        plant: Puts a bug into the code for as long as the stack that it gets is open.
+        watch: Told each line of the trace.
+    """
+    began_s = time.process_time()
+    world = World(seed)
+    world.trace.watch = watch
+    run = _Run(world, scenario)
+    try:
+        with ExitStack() as stack:
+            if plant is not None:
+                plant(stack)
+            world.run(run.main)
+    except Stuck as error:
+        run.problems.append(f"stuck: {error}")
+    except Exception as error:
+        run.problems.append("broke: " + "".join(traceback.format_exception(error)))
+    run.problems += [f"defect: {each}" for each in world.defects]
+    run.problems += [f"not caught: {each}" for each in world.loop.errors]
+    return Report(
+        name,
+        seed,
+        world.trace.digest,
+        run.problems,
+        round(world.now, 6),
+        world.trace.lines,
+        run.counts(),
+        round(time.process_time() - began_s, 3),
+        list(world.trace.tail)[-SHOWN:] if run.problems else [],
+    )
+
+
+class _Run:
+    def __init__(self, world: World, scenario: Scenario) -> None:
+        self.world = world
+        self.scenario = scenario
+        self.problems: list[str] = []
+        self.network = Network(world)
+        self.consensus = Consensus(world, self.network)
+        self.machines = {
+            name: Machine(
+                world,
+                self.network,
+                self.consensus,
+                Shape(name, node.disks, node.copies, node.uses, node.exports, node.serves),
+            )
+            for name, node in scenario.nodes.items()
+        }
+        self.objects: list[ObjectClients] = []
+        self.disks: list[DiskClients] = []
+        for each in scenario.workload:
+            machine = self.machines[each.node]
+            if each.kind == "disk":
+                self.disks.append(
+                    DiskClients(world, machine, volume=each.volume, clients=each.clients)
+                )
+                continue
+            self.objects.append(
+                ObjectClients(
+                    world,
+                    [machine],
+                    volume=each.volume,
+                    redundancy=each.redundancy,
+                    clients=each.clients,
+                    keys=each.keys,
+                    sizes=each.sizes,
+                    versioning=each.versioning,
+                )
+            )
+        self.troubles = Troubles(world, self.network, self.machines, self._crashed)
+
+    def _crashed(self, machine: str) -> None:
+        for disk in self.disks:
+            if disk.machine.name == machine:
+                disk.crashed()
+
+    @property
+    def clients(self) -> list[ObjectClients | DiskClients]:
+        """Everybody who works."""
+        return [*self.objects, *self.disks]
+
+    async def main(self) -> None:
+        for machine in self.machines.values():
+            machine.start()
+        clients = self.clients
+        async with asyncio.timeout(BACK_S):
+            for each in clients:
+                await each.prepare()
+        until = self.world.now + self.scenario.load_s
+        async with asyncio.TaskGroup() as group:
+            for each in clients:
+                group.create_task(each.run(until))
+            for number, fault in enumerate(self.scenario.fault):
+                group.create_task(self.troubles.run(number, fault, until))
+        try:
+            async with asyncio.timeout(BACK_S):
+                await self._settle()
+        except TimeoutError:
+            waiting = [name for name, each in self.machines.items() if each.running is None]
+            self.problems.append(
+                f"{BACK_S} s after the last fault: not back, or not clean: {waiting}"
+            )
+        for each in clients:
+            self.problems += each.judge()
+
+    async def _settle(self) -> None:
+        """Start everything anew, look at everything once more."""
+        await asyncio.sleep(QUIET_S)
+        for machine in self.machines.values():  # what only page caches have is lost here
+            self.troubles.cut_power(machine)
+        for objects in self.objects:
+            objects.ended()
+        for machine in self.machines.values():
+            machine.power_on()
+        for each in self.clients:
+            await each.last_look()
+        for machine in self.machines.values():
+            if machine.shape.serves:
+                await self._check(machine)
+
+    async def _check(self, machine: Machine) -> None:
+        async def check(node: Running) -> list[str]:
+            report = await Check(node.namespace, deep=True, progress=_nothing).run()
+            return report.problems
+
+        try:
+            found = await machine.ask(check)
+        except (Away, Died, WarpError) as error:
+            found = [f"cannot be checked: {error!r}"]
+        self.problems += [f"fsck of {machine.name}: {each}" for each in found]
+
+    def counts(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for each in self.clients:
+            for name, count in each.counts.items():
+                found[name] = found.get(name, 0) + count
+        found |= {f"fault {name}": count for name, count in sorted(self.troubles.counts.items())}
+        found["starts"] = sum(machine.starts for machine in self.machines.values())
+        media = [
+            medium
+            for machine in self.machines.values()
+            for medium in (*machine.media, *machine.exported.values())
+        ]
+        found["syncs"] = sum(medium.syncs for medium in media)
+        found["sectors lost"] = sum(medium.lost_writes for medium in media)
+        found["messages"] = self.network.delivered
+        found["commits"] = self.consensus.rows.latest
+        return found
+
+
+def _nothing(report: Any) -> None:
+    return
