@@ -78,11 +78,10 @@ class Filler:
         return [str(finding) for finding in self.ledger.judge(seen)]
 
 
-def test_a_full_disk_refuses_writes_and_serves_reads_and_deletes(small_disk: WarpServer) -> None:
-    asyncio.run(_fill_and_empty(small_disk))
-
-
-async def _fill_and_empty(server: WarpServer) -> None:
+async def test_a_full_disk_refuses_writes_and_serves_reads_and_deletes(
+    small_disk: WarpServer,
+) -> None:
+    server = small_disk
     async with S3Connection(server.s3) as s3:
         filler = Filler(s3)
         await s3.request("PUT", "/full")

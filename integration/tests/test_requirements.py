@@ -19,7 +19,10 @@ def test_a_program_without_a_line_in_the_list_is_an_error(monkeypatch: pytest.Mo
 
 
 def test_what_is_installed_is_required_in_silence() -> None:
-    requirements.require("python")
+    try:
+        requirements.require("python")
+    except pytest.skip.Exception as skipped:  # would pass for a test that needs something
+        pytest.fail(str(skipped))
 
 
 def test_without_root_the_reason_is_root(monkeypatch: pytest.MonkeyPatch) -> None:

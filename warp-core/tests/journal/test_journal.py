@@ -95,8 +95,10 @@ async def test_a_cancelled_flush_does_not_disturb_another(sim):
         two = asyncio.create_task(journal.flush())
         await asyncio.sleep(0)
         one.cancel()
+        await asyncio.wait([one, two])
 
-        await two
+        assert one.cancelled()
+        assert two.exception() is None
 
 
 async def test_segments_follow_one_another(sim):

@@ -191,6 +191,9 @@ async def test_unchecked_reads_do_not_conflict(engine):
 
     await tx.commit()
 
+    found = await Transaction(engine).scan(b"k1", b"y", checked=False)
+    assert (found[0].value, found[-1].value) == (b"other", b"v")
+
 
 async def test_reading_alone_sends_no_commit(engine):
     async def body(tx):

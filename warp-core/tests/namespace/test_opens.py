@@ -127,6 +127,8 @@ async def test_a_lease_waits_for_no_other_inode(table):
         await table.recall(V, I + 1, ALL)
         await table.recall(V + 1, I, ALL)
 
+    assert table.leased(V, I, holder.owner) == ALL
+
 
 async def test_opening_for_reading_recalls_write_and_for_writing_also_read(table):
     holder = Holder(table).gives_back_at_once()
@@ -338,6 +340,8 @@ async def test_a_waiter_outlives_the_silent_client_it_waits_for(table):
 
     async with asyncio.timeout(1):
         await table.lock(V, I, Owner(HERE, 1), 0, 10, exclusive=True, wait=True)
+
+    assert [each.owner for each in table.locks(V, I)] == [Owner(HERE, 1)]
 
 
 async def test_a_client_that_renews_keeps_what_it_has(table):

@@ -84,6 +84,8 @@ async def test_a_data_folder_with_a_long_path_is_reached_too(tmp_path: Path) -> 
     async with Etcd(Config(), folder) as store:
         await commit(store, b"k")
 
+        assert [row.key for row in await store.view().scan(b"k", b"l")] == [b"k"]
+
 
 @NEEDED
 def test_a_member_does_not_outlive_a_node_that_is_killed(tmp_path: Path) -> None:

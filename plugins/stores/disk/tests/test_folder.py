@@ -46,7 +46,10 @@ async def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 async def test_a_fresh_file_system_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "s" / "lost+found").mkdir(parents=True)
 
-    await opened(tmp_path)
+    store = await opened(tmp_path)
+
+    assert json.loads((tmp_path / "s" / "store.json").read_text())["id"] == store
+    assert (tmp_path / "s" / "lost+found").is_dir()
 
 
 async def test_a_second_server_is_refused(tmp_path: Path) -> None:
@@ -97,7 +100,9 @@ async def test_a_cut_off_first_start_is_taken_up_again(tmp_path: Path) -> None:
     (tmp_path / "s" / "blobs").mkdir(parents=True)
     (tmp_path / "s" / "lock").write_text("")
 
-    await opened(tmp_path)
+    store = await opened(tmp_path)
+
+    assert await opened(tmp_path) == store
 
 
 async def test_what_was_on_its_way_is_dropped_at_the_next_start(tmp_path: Path) -> None:

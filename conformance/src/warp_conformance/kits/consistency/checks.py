@@ -128,6 +128,8 @@ class Checks(MetaStoreStage, kit=True):
         await subject.commit(
             Commit(checks=[RangeCheck(b"b", b"c", view.version)], writes=[Write(b"x", b"v")])
         )
+
+        assert await get(subject, b"x") == b"v"
         view.close()
 
     async def test_a_range_check_covers_its_start_and_not_its_end(self, subject: MetaStore) -> None:

@@ -72,6 +72,8 @@ class Volumes(ObjectsStage, kit=True):
 
         await subject.delete_volume(volume)
 
+        assert volume not in [each.name for each in await subject.volumes()]
+
     async def test_a_volume_made_again_is_empty(self, subject: Objects, volume: str) -> None:
         await subject.set_versioning(volume, "on")
         await subject.set_document(volume, "s3.cors", b"<x/>")
