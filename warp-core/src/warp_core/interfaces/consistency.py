@@ -98,6 +98,14 @@ class Change(NamedTuple):
     version: int
 
 
+class EngineMember(NamedTuple):
+    """One member of an engine that nodes run."""
+
+    name: str  # "" before it was started for the first time
+    address: str  # where the other members reach it
+    state: str  # "voting", or "learning": it counts for no majority yet
+
+
 class Lease(NamedTuple):
     """A grant that ends unless renewed. `token` grows with every grant of the name and fences older holders."""
 
@@ -238,6 +246,32 @@ class MetaStore(ABC):
     async def release(self, lease: Lease) -> None:
         """End a lease early; harmless when it ended already."""
         raise Unsupported("this engine cannot lease")
+
+    async def members(self) -> Sequence[EngineMember]:
+        """Return the engine's own members, where nodes run them.
+
+        Raises:
+            Unsupported: They do not, or this node's is alone.
+        """
+        raise Unsupported("the nodes run no members of this engine")
+
+    async def invite(self, name: str, address: str) -> Mapping[str, object]:
+        """Make room for a member that the node `name` will run, reached by others at `address`; return the options it starts with.
+
+        Raises:
+            Unsupported: As `members`.
+            Conflict: It is a member already.
+            Unavailable: Not now.
+        """
+        raise Unsupported("the nodes run no members of this engine")
+
+    async def expel(self, name: str) -> None:
+        """Remove a member for good.
+
+        Raises:
+            Unsupported, NotFound
+        """
+        raise Unsupported("the nodes run no members of this engine")
 
     async def examine(self, progress: Progress) -> list[str]:
         """Verify what the engine keeps, of an engine that is not entered: every row against what was logged.

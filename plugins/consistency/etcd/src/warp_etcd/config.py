@@ -32,6 +32,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     user: str = ""
     password: Secret = Secret("")
     program: str = "etcd"  # that a member of WARP's own is run with
+    listen: str = (
+        ""  # HOST:PORT where members of other nodes reach this node's own one; empty: it is alone
+    )
+    name: str = ""  # of this node's own member, as it joined
+    members: dict[str, str] = {}  # name → HOST:PORT of all members when this one joined
 
     def __post_init__(self) -> None:
         """Check what the types do not tell."""
@@ -45,9 +50,22 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ValueError("endpoints: all with https:// or none")
         if bool(self.certificate) != bool(self.key):
             raise ValueError("certificate: it comes with a key, and a key with it")
-        if (self.authority or self.certificate) and secure != {True}:
+        if (self.authority or self.certificate) and secure != {True} and not self.listen:
             raise ValueError("certificate: certificates are for endpoints with https://")
+        if self.listen and self.endpoints:
+            raise ValueError("listen: it is for a member of the node's own, not beside endpoints")
+        if self.listen and not _is_address(self.listen):
+            raise ValueError(f'listen: "{self.listen}" is not HOST:PORT')
+        if bool(self.members) != bool(self.name) or (self.members and not self.listen):
+            raise ValueError("members: they come with a name and listen")
+        if self.members and self.members.get(self.name) != self.listen:
+            raise ValueError(f'members: "{self.name}" is not at {self.listen} there')
         if bool(self.user) != bool(self.password):
             raise ValueError("user: it comes with a password, and a password with it")
         if not self.prefix or len(self.prefix.encode()) > 256:
             raise ValueError("prefix: 1 to 256 bytes are needed")
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isascii() and port.isdigit() and 0 < int(port) < 65536

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from warp_core.errors import ConfigError
+from warp_core.errors import ConfigError, Unsupported
 from warp_core.interfaces.consistency import (
     Change,
     Commit,
+    EngineMember,
     Lease,
     MetaCapabilities,
     MetaStore,
@@ -27,6 +28,7 @@ from warp_etcd.config import Config
 from warp_etcd.layout import Layout
 from warp_etcd.leases import Leases
 from warp_etcd.member import Member
+from warp_etcd.membership import Membership
 from warp_etcd.space import Space
 from warp_etcd.views import Reader
 from warp_etcd.watching import watch
@@ -49,7 +51,7 @@ class Etcd(MetaStore):
             durable=True,
             watch=True,
             lease=True,
-            shared=bool(config.endpoints),
+            shared=bool(config.endpoints or config.listen),
             promise=config.reads,
         )
         self._config = config
@@ -57,6 +59,7 @@ class Etcd(MetaStore):
         self._monotonic = monotonic
         self._metrics = metrics or Metrics()
         self._stack = AsyncExitStack()
+        self._membership: Membership | None = None
 
     async def __aenter__(self) -> Self:
         config, clock = self._config, self._monotonic
@@ -71,6 +74,10 @@ class Etcd(MetaStore):
             self._client = await stack.enter_async_context(client)
             self._layout = Layout(config.prefix)
             room = await cluster.check(client, self._layout, until=clock() + START_S)
+            if config.listen:
+                self._membership = await stack.enter_async_context(
+                    Membership(client, config.listen, clock)
+                )
             self._committer = Committer(
                 client,
                 self._layout,
@@ -141,6 +148,25 @@ class Etcd(MetaStore):
     async def release(self, lease: Lease) -> None:
         """See `MetaStore.release`."""
         await self._leases.release(lease)
+
+    async def members(self) -> Sequence[EngineMember]:
+        """See `MetaStore.members`."""
+        return await self._demand_members().all()
+
+    async def invite(self, name: str, address: str) -> Mapping[str, object]:
+        """See `MetaStore.invite`."""
+        return await self._demand_members().invite(name, address)
+
+    async def expel(self, name: str) -> None:
+        """See `MetaStore.expel`."""
+        await self._demand_members().expel(name)
+
+    def _demand_members(self) -> Membership:
+        if self._membership is None:
+            raise Unsupported(
+                "this node's etcd is alone, or not WARP's own: give [metadata] a `listen`, where other nodes reach it"
+            )
+        return self._membership
 
 
 def _access(config: Config, data: Path) -> Access:

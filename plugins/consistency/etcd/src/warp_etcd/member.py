@@ -36,6 +36,15 @@ LEASH = (
     "os.getppid()==int(sys.argv[1]) or sys.exit(1);os.execv(sys.argv[2],sys.argv[2:])"
 )
 
+_ALONE = (  # a lone member talks to nobody; etcd wants a name for it
+    f"--name={NAME}",
+    f"--listen-peer-urls=unix://{PEER_SOCKET}",
+    "--initial-advertise-peer-urls=http://localhost:1",
+    f"--initial-cluster={NAME}=http://localhost:1",
+    "--heartbeat-interval=20",  # nobody is asked, so it leads a moment after it started
+    "--election-timeout=200",
+)
+
 log = get_log("warp_etcd")
 
 
@@ -118,18 +127,12 @@ class Member:
             )
 
     def _arguments(self) -> list[str]:
-        peer = "http://localhost:1"  # a lone member talks to nobody; etcd wants a name for it
         return [
-            f"--name={NAME}",
             "--data-dir=data",
             f"--listen-client-urls=unix://{SOCKET}",
             f"--advertise-client-urls=unix://{SOCKET}",
-            f"--listen-peer-urls=unix://{PEER_SOCKET}",
-            f"--initial-advertise-peer-urls={peer}",
-            f"--initial-cluster={NAME}={peer}",
+            *(self._among_others() if self._config.listen else _ALONE),
             "--pre-vote",
-            "--heartbeat-interval=20",  # nobody is asked, so it leads a moment after it started
-            "--election-timeout=200",
             f"--max-txn-ops={OPERATIONS_MAX}",
             f"--quota-backend-bytes={int(self._config.quota)}",
             "--auto-compaction-mode=periodic",
@@ -139,10 +142,34 @@ class Member:
             "--log-outputs=stderr",
         ]
 
+    def _among_others(self) -> list[str]:
+        """Return what a member of a cluster is told. A node's certificate names the addresses that it listens at."""
+        config = self._config
+        url = f"https://{config.listen}"
+        name = config.name or NAME
+        members = {each: f"https://{address}" for each, address in config.members.items()}
+        data = self._folder.parent.absolute()
+        return [
+            f"--name={name}",
+            f"--listen-peer-urls={url}",
+            f"--initial-advertise-peer-urls={url}",
+            f"--initial-cluster={','.join(f'{a}={b}' for a, b in (members or {name: url}).items())}",
+            f"--initial-cluster-state={'existing' if members else 'new'}",
+            "--peer-client-cert-auth",
+            f"--peer-trusted-ca-file={data / (config.authority or 'tls/ca.pem')}",
+            f"--peer-cert-file={data / (config.certificate or 'tls/node.pem')}",
+            f"--peer-key-file={data / (config.key or 'tls/node.key')}",
+            # Nodes reach others from any of their addresses; the certificate proves the cluster, and that is enough.
+            "--experimental-peer-skip-client-san-verification",
+            "--heartbeat-interval=100",
+            "--election-timeout=1000",
+        ]
+
     async def _answers(self) -> None:
         """Wait until it answers, or ends."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + STARTED_WITHIN_S
+        alone = not self._config.listen
         async with Client(Access((self.target,)), timeout_s=1.0) as client:
             while True:
                 process = self._process
@@ -156,7 +183,7 @@ class Member:
                             f"etcd does not answer within {STARTED_WITHIN_S:.0f} s: {self._last_words()}"
                         ) from error
                 else:
-                    if status.leader:
+                    if status.leader or not alone:  # the others may come later
                         return
                 await asyncio.sleep(0.02)
 

@@ -1,0 +1,151 @@
+"""Members that nodes run: a cluster grows from one to three, and goes on with two of them."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from warp_core.errors import Ambiguous, Conflict, NotFound, Unavailable, Unsupported
+from warp_core.interfaces.consistency import Commit, Write
+from warp_etcd.config import Config
+from warp_etcd.engine import Etcd
+
+pytestmark = [
+    pytest.mark.skipif(
+        shutil.which("etcd") is None,
+        reason="the program etcd is missing: install the package etcd-server",
+    ),
+    pytest.mark.timeout(90),
+]
+
+
+def free_ports(count: int) -> list[int]:
+    import socket
+
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def certify(folder: Path) -> None:
+    """Make an authority, and certificates of three nodes, with the tool that everybody has."""
+    from datetime import UTC, datetime, timedelta
+    from ipaddress import ip_address
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    def name(text: str) -> x509.Name:
+        return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
+
+    def built(subject: str, key: Any) -> x509.CertificateBuilder:
+        now = datetime.now(UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(name(subject))
+            .issuer_name(name("authority"))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(hours=1))
+        )
+
+    pem = serialization.Encoding.PEM
+    root = ec.generate_private_key(ec.SECP256R1())
+    ca = (
+        built("authority", root)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(root, hashes.SHA256())
+    )
+    for node in "abc":
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+        signed = built(node, key).add_extension(names, critical=False).sign(root, hashes.SHA256())
+        (folder / node / "tls").mkdir(parents=True)
+        (folder / node / "tls/ca.pem").write_bytes(ca.public_bytes(pem))
+        (folder / node / "tls/node.pem").write_bytes(signed.public_bytes(pem))
+        (folder / node / "tls/node.key").write_bytes(
+            key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        )
+
+
+async def commit(store: Etcd, key: bytes) -> None:
+    for _ in range(100):
+        try:
+            await store.commit(Commit(writes=[Write(key, b"v")], request_id=key.ljust(16)))
+            return
+        except (Unavailable, Ambiguous):
+            await asyncio.sleep(0.1)
+    raise AssertionError("it does not come back")
+
+
+async def test_a_cluster_grows_to_three_and_goes_on_with_two(tmp_path: Path) -> None:
+    certify(tmp_path)
+    places = dict(zip("abc", (f"127.0.0.1:{port}" for port in free_ports(3)), strict=True))
+    quick = {"timeout": 2.0}
+    async with AsyncExitStack() as stack:
+        a = await stack.enter_async_context(
+            Etcd(Config(listen=places["a"], **quick), tmp_path / "a")
+        )
+        assert a.capabilities.shared
+        await commit(a, b"one")
+
+        others: dict[str, AsyncExitStack] = {}
+        stores = {"a": a}
+        for node in "bc":
+            options = await a.invite(node, places[node])
+            await commit(a, b"before " + node.encode())  # who is invited is not waited for
+            others[node] = AsyncExitStack()
+            stack.push_async_callback(others[node].aclose)
+            store = Etcd(Config(**options, **quick), tmp_path / node)
+            stores[node] = await others[node].enter_async_context(store)
+            assert await store.view().get(b"one") is not None
+
+        assert [each.state for each in await a.members()] == ["voting"] * 3
+        assert {each.address for each in await a.members()} == set(places.values())
+        with pytest.raises(Conflict, match="already"):
+            await a.invite("b", places["b"])
+        await others["c"].aclose()
+        await commit(stores["b"], b"two of three")
+        await others["b"].aclose()
+        with pytest.raises((Unavailable, Ambiguous)):
+            await a.commit(Commit(writes=[Write(b"k", b"v")]))
+        with pytest.raises(Unavailable):
+            await a.view().get(b"one")
+
+
+async def test_an_invitation_that_nobody_follows_is_taken_back(tmp_path: Path) -> None:
+    certify(tmp_path)
+    places = [f"127.0.0.1:{port}" for port in free_ports(3)]
+    async with Etcd(Config(listen=places[0]), tmp_path / "a") as a:
+        await a.invite("b", places[1])
+
+        with pytest.raises(Unavailable, match="start that node first"):
+            await a.invite("c", places[2])
+        again = await a.invite("b", places[1])
+
+        assert again["members"] == {"warp": places[0], "b": places[1]}
+        assert [each.state for each in await a.members()].count("learning") == 1
+        with pytest.raises(NotFound):
+            await a.expel("b")  # it has no name before its first start
+        await commit(a, b"goes on")
+
+
+async def test_a_lone_member_becomes_one_of_several(tmp_path: Path) -> None:
+    certify(tmp_path)
+    place = f"127.0.0.1:{free_ports(1)[0]}"
+    async with Etcd(Config(), tmp_path / "a") as alone:
+        await commit(alone, b"k")
+        with pytest.raises(Unsupported, match="listen"):
+            await alone.invite("b", place)
+
+    async with Etcd(Config(listen=place), tmp_path / "a") as a:
+        assert await a.view().get(b"k") is not None
+        assert [tuple(each) for each in await a.members()] == [("warp", place, "voting")]
