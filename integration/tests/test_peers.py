@@ -24,7 +24,7 @@ class Pair:
     """Node "a" serves S3; node "b" only has a disk for it."""
 
     def __init__(self, folder: Path) -> None:
-        from warp_tcp.certificates import issue, make_authority
+        from warp_core.certificates import issue, make_authority
 
         make_authority(folder / "authority")
         for name in "ab":

@@ -17,6 +17,7 @@ from warp_conformance.kits.files import FilesKit
 from warp_conformance.kits.objects import ObjectsKit, Reopen, Usage, digests, get, noise, put
 from warp_conformance.reference.consistency import Plain
 from warp_conformance.reference.node import Stage
+from warp_core.certificates import issue, make_authority
 from warp_core.cluster import directory, rows
 from warp_core.cluster.home import Holder, Homes
 from warp_core.cluster.lines import Lines
@@ -47,7 +48,6 @@ from warp_core.node.stack import Stack
 from warp_core.views.claims import Recalled
 from warp_core.views.commands import Commands
 from warp_core.views.objects import Attributes, Objects
-from warp_tcp.certificates import issue, make_authority
 from warp_tcp.config import Config
 from warp_tcp.transport import Tcp
 

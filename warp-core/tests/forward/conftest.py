@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 from warp_conformance.reference.node import Stage
+from warp_core.certificates import issue, make_authority
 from warp_core.contexts import TransportContext
 from warp_core.errors import PermissionDenied
 from warp_core.forward import Forwarder, Line, RemoteBlocks, RemoteFiles, RemoteObjects, Views
 from warp_core.interfaces.transports import Link
 from warp_core.metrics import Metrics
 from warp_core.namespace.objects import NamespaceObjects
-from warp_tcp.certificates import issue, make_authority
 from warp_tcp.config import Config
 from warp_tcp.transport import Tcp
 

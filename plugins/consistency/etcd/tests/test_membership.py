@@ -6,9 +6,9 @@ import asyncio
 import shutil
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
+from warp_core.certificates import issue, make_authority
 from warp_core.errors import Ambiguous, Conflict, NotFound, Unavailable, Unsupported
 from warp_core.interfaces.consistency import Commit, Write
 from warp_etcd.config import Config
@@ -34,46 +34,9 @@ def free_ports(count: int) -> list[int]:
 
 
 def certify(folder: Path) -> None:
-    """Make an authority, and certificates of three nodes, with the tool that everybody has."""
-    from datetime import UTC, datetime, timedelta
-    from ipaddress import ip_address
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    def name(text: str) -> x509.Name:
-        return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
-
-    def built(subject: str, key: Any) -> x509.CertificateBuilder:
-        now = datetime.now(UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(name(subject))
-            .issuer_name(name("authority"))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(hours=1))
-        )
-
-    pem = serialization.Encoding.PEM
-    root = ec.generate_private_key(ec.SECP256R1())
-    ca = (
-        built("authority", root)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(root, hashes.SHA256())
-    )
+    make_authority(folder / "authority")
     for node in "abc":
-        key = ec.generate_private_key(ec.SECP256R1())
-        names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-        signed = built(node, key).add_extension(names, critical=False).sign(root, hashes.SHA256())
-        (folder / node / "tls").mkdir(parents=True)
-        (folder / node / "tls/ca.pem").write_bytes(ca.public_bytes(pem))
-        (folder / node / "tls/node.pem").write_bytes(signed.public_bytes(pem))
-        (folder / node / "tls/node.key").write_bytes(
-            key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        )
+        issue(folder / "authority", node, folder / node / "tls", hosts=["127.0.0.1"])
 
 
 async def commit(store: Etcd, key: bytes) -> None:

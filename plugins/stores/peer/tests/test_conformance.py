@@ -31,7 +31,7 @@ class Nodes:
         self._serving = AsyncExitStack()
 
     async def open(self) -> None:
-        from warp_tcp.certificates import issue, make_authority
+        from warp_core.certificates import issue, make_authority
 
         make_authority(self.folder / "authority")
         for name in "ab":

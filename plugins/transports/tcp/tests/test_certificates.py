@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from warp_core.certificates import issue, make_authority
 from warp_core.contexts import TransportContext
 from warp_core.errors import AlreadyExists, ConfigError, InvalidArgument, Unauthenticated
 from warp_core.metrics import Metrics
-from warp_tcp.certificates import issue, make_authority
 from warp_tcp.config import Config
 from warp_tcp.tls import own_name
 from warp_tcp.transport import Tcp

@@ -73,7 +73,7 @@ class Membership:
             (
                 EngineMember(
                     member.name,
-                    (member.peerURLs or [""])[0].removeprefix(SCHEME),
+                    _address(member),
                     "learning" if member.isLearner else "voting",
                 )
                 for member in found.members
@@ -144,4 +144,5 @@ class Membership:
 
 
 def _address(member: pb.Member) -> str:
-    return (member.peerURLs or [""])[0].removeprefix(SCHEME)
+    url: str = member.peerURLs[0] if member.peerURLs else ""
+    return url.removeprefix(SCHEME)

@@ -28,7 +28,7 @@ def build(config: Config, context: TransportContext) -> Transport:
 
 def sample(folder: Path) -> Config:
     """Make an authority and a certificate for the node `sample` inside a folder."""
-    from warp_tcp.certificates import issue, make_authority
+    from warp_core.certificates import issue, make_authority
 
     make_authority(folder / "authority")
     identity = issue(folder / "authority", SAMPLE_NODE, folder / "tls")

@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     node.add_argument("node", help="the node's name, as [node] name says it")
     node.add_argument("folder", type=Path, help="where it goes: tls/ in the node's data folder")
     options = parser.parse_args(arguments)
-    from warp_tcp.certificates import issue, make_authority
+    from warp_core.certificates import issue, make_authority
 
     try:
         if options.command == "authority":

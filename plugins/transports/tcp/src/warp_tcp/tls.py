@@ -5,25 +5,15 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from warp_core.certificates import NAME_PREFIX, Identity
 from warp_core.errors import ConfigError, Unauthenticated
 from warp_core.interfaces.stores import Buffer
 
-NAME_PREFIX = "warp:node:"
 ALPN = "warp-link/1"
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Where a node's certificate, its key and the authority's certificates lie."""
-
-    authority: Path
-    certificate: Path
-    key: Path
 
 
 class Cipher:

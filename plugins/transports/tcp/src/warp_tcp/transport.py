@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 import structlog
+from warp_core.certificates import Identity
 from warp_core.contexts import TransportContext
 from warp_core.errors import (
     AlreadyRunning,
@@ -26,7 +27,7 @@ from warp_core.interfaces.transports import Link, Listener, Transport, Transport
 
 from warp_tcp.config import Config
 from warp_tcp.link import TLS_STEP, TcpLink
-from warp_tcp.tls import Cipher, Identity, contexts, peer_name
+from warp_tcp.tls import Cipher, contexts, peer_name
 
 HANDSHAKE_S = 10.0  # for an accepted connection to prove who it is
 HANDSHAKES_MAX = (
