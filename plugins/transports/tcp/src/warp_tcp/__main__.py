@@ -23,6 +23,12 @@ def main(arguments: list[str] | None = None) -> int:
     node.add_argument("authority", type=Path, help="the authority's folder")
     node.add_argument("node", help="the node's name, as [node] name says it")
     node.add_argument("folder", type=Path, help="where it goes: tls/ in the node's data folder")
+    node.add_argument(
+        "--host",
+        action="append",
+        default=[],
+        help="an address that it is reached at, for etcd; may be repeated",
+    )
     options = parser.parse_args(arguments)
     from warp_core.certificates import issue, make_authority
 
@@ -31,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
             make_authority(options.folder, cluster=options.cluster)
             print(f"made the authority {options.folder}: its key signs nodes, keep it secret")
         else:
-            issue(options.authority, options.node, options.folder)
+            issue(options.authority, options.node, options.folder, hosts=options.host)
             print(f"made the certificate of node {options.node} in {options.folder}")
     except (OSError, WarpError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
