@@ -1,13 +1,13 @@
 """The protocol's shell: the listening socket, connections and their limits, start and drain."""
 
 import asyncio
-import contextlib
 import ssl
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import quote
 
 from warp_core import logs
+from warp_core.connections import Connections
 from warp_core.contexts import ProtocolContext
 from warp_core.interfaces.protocols import Protocol, ProtocolCapabilities
 from warp_core.listening import Listening, listen, server_tls
@@ -53,10 +53,9 @@ class Server(Protocol):
         """Prepare a server; nothing is opened yet."""
         self._config = config
         self._context = context
-        self._connections: set[Connection] = set()
+        self._connections = Connections[Connection](config.connections_max)
         self._listening: Listening | None = None
         self._sweeper: asyncio.TimerHandle | None = None
-        self._emptied: asyncio.Event
         self.loop: asyncio.AbstractEventLoop
         self.scratch = memoryview(bytearray(SCRATCH))
         self.exports = Exports(config, context.blocks)
@@ -87,7 +86,6 @@ class Server(Protocol):
     async def __aenter__(self) -> Self:
         """Bind and accept connections."""
         self.loop = asyncio.get_running_loop()
-        self._emptied = asyncio.Event()
         config, data = self._config, self._context.data
         self.tls = server_tls(
             config.tls_certificate,
@@ -122,48 +120,32 @@ class Server(Protocol):
         self.draining = True
         assert self._listening is not None
         self._listening.stop()
-        for connection in list(self._connections):
-            connection.leave()
-        if not await self._empty(self._context.drain_s):
+        if not await self._connections.end(Connection.leave, self._context.drain_s):
             _log.warning("connections cut off", count=len(self._connections))
-            for connection in list(self._connections):
-                connection.abort()
-            await self._empty(ABORT_S)
+            await self._connections.end(Connection.abort, ABORT_S)
         if self._sweeper is not None:
             self._sweeper.cancel()
         await self._listening.closed()
-
-    async def _empty(self, seconds: float) -> bool:
-        """Wait until no connection is left; False if that takes too long."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while self._connections:
-                    self._emptied.clear()
-                    await self._emptied.wait()
-        return not self._connections
 
     # What connections call ------------------------------------------------------------------------
 
     def connected(self, connection: Connection) -> bool:
         """Remember a connection; False if there are too many."""
-        if self.draining or len(self._connections) >= self._config.connections_max:
+        taken = self._connections.enter(connection)
+        if not taken:
             _log.warning("connection refused", peer=connection.peer, open=len(self._connections))
-            return False
-        self._connections.add(connection)
-        return True
+        return taken
 
     def disconnected(self, connection: Connection) -> None:
         """Forget a connection."""
-        self._connections.discard(connection)
-        if not self._connections:
-            self._emptied.set()
+        self._connections.leave(connection)
 
     # ----------------------------------------------------------------------------------------------
 
     def _sweep(self) -> None:
         """Cut off clients that hold something up and say nothing."""
         limits = {"negotiate": self.handshake_s, "go on": self.stall_s}
-        for connection in list(self._connections):
+        for connection in self._connections:
             waits = connection.waits_for_client
             if connection.active or not waits:
                 connection.active = False

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from warp_core import logs
+from warp_core.connections import Connections
 from warp_core.contexts import ProtocolContext
 from warp_core.interfaces.protocols import Protocol, ProtocolCapabilities
 from warp_core.listening import Listening, listen, server_tls
@@ -57,12 +58,11 @@ class Server(Protocol):
         """Prepare a server; nothing is opened yet."""
         self._config = config
         self._context = context
-        self._connections: set[Connection] = set()
+        self._connections = Connections[Connection](config.connections_max)
         self._listening: Listening | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._warmer: asyncio.TimerHandle | None = None
         self._request_ids = count(time.time_ns() & 0xFFFF_FFFF_FFFF_FFFF)
-        self._emptied: asyncio.Event
         self.loop: asyncio.AbstractEventLoop
         self.service: Service
         self.scratch = memoryview(bytearray(SCRATCH))
@@ -81,7 +81,6 @@ class Server(Protocol):
     async def __aenter__(self) -> Self:
         """Bind and accept connections."""
         self.loop = asyncio.get_running_loop()
-        self._emptied = asyncio.Event()
         self._pool = ThreadPoolExecutor((cpu_count() or 1) + 2, thread_name_prefix="warp-s3")
         self.service = Service(
             self._config, self._context.objects, self._context.authenticator, self._pool
@@ -102,16 +101,9 @@ class Server(Protocol):
         self.draining = True
         assert self._listening is not None
         self._listening.stop()
-        for connection in list(self._connections):
-            connection.close_idle()
-        try:
-            async with asyncio.timeout(self._context.drain_s):
-                while self._connections:
-                    self._emptied.clear()
-                    await self._emptied.wait()
-        except TimeoutError:
+        if not await self._connections.end(Connection.close_idle, self._context.drain_s):
             _log.warning("requests cut off at the end of the drain", count=len(self._connections))
-            for connection in list(self._connections):
+            for connection in self._connections:
                 connection.cancel()
         for timer in (self._sweeper, self._warmer):
             if timer is not None:
@@ -123,16 +115,11 @@ class Server(Protocol):
 
     def connected(self, connection: Connection) -> bool:
         """Remember a connection; False if there are too many."""
-        if len(self._connections) >= self._config.connections_max or self.draining:
-            return False
-        self._connections.add(connection)
-        return True
+        return self._connections.enter(connection)
 
     def disconnected(self, connection: Connection) -> None:
         """Forget a connection."""
-        self._connections.discard(connection)
-        if not self._connections:
-            self._emptied.set()
+        self._connections.leave(connection)
 
     def next_request_id(self) -> str:
         """Name a request: 16 hexadecimal digits, never the same while the node runs."""
