@@ -9,6 +9,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+import msgspec
+
 from warp_core.cluster import domains, rows
 from warp_core.cluster.domains import Domain, Map
 from warp_core.cluster.home import Holder, Homes
@@ -85,7 +87,7 @@ class Keeper(Homes):
             WarpError: The own domain cannot be opened.
         """
         self._began_s = self._parts.monotonic()
-        await domains.describe(self.shared, self._member)
+        await self.describe()
         if self._own:
             self.own = await domains.found(
                 self.shared,
@@ -93,6 +95,31 @@ class Keeper(Homes):
                 identity=self._member.identity,
                 first=self._before,
             )
+        await self.fence()
+        self._refreshing = asyncio.create_task(self._keep_refreshing(), name="rows of the cluster")
+        self._begin_domains()
+        if self._own:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(START_S + self._patience_s):
+                    await self._settled.wait()
+        return self
+
+    def reachable(self, address: str) -> None:
+        """Note where other nodes reach this one, before it is entered."""
+        self._member = msgspec.structs.replace(self._member, address=address)
+
+    async def describe(self, endpoints: Mapping[str, str] | None = None) -> None:
+        """See `Homes.describe`."""
+        if endpoints is not None:
+            self._member = msgspec.structs.replace(self._member, endpoints=dict(endpoints))
+        await domains.describe(self.shared, self._member)
+
+    async def fence(self) -> None:
+        """Close the stores that lie here to those who were homes before: before anybody can ask for them.
+
+        Raises:
+            StoreFailed: A store of a domain that should lie here is another one now.
+        """
         await self._refresh()
         for domain in self.map.domains.values():
             for kept in domain.row.stores:
@@ -104,13 +131,6 @@ class Keeper(Homes):
                         f"{kept.export} of this node is another store than that of domain {domain.number}"
                         f" ({kept.store}): mount its disk"
                     )
-        self._refreshing = asyncio.create_task(self._keep_refreshing(), name="rows of the cluster")
-        self._begin_domains()
-        if self._own:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(START_S + self._patience_s):
-                    await self._settled.wait()
-        return self
 
     async def __aexit__(
         self,

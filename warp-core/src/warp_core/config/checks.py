@@ -91,13 +91,19 @@ def _stores(settings: Settings, source: Source) -> None:
 
 
 def _exports(settings: Settings, source: Source) -> None:
-    if settings.exports and not settings.peers.listen:
+    if settings.exports and not settings.peers.listen and settings.cluster is None:
         source.problem(
             ("peers", "listen"),
             "is not said, but [[export]] names a store for other nodes",
             allowed='an address, such as "10.0.0.1:7400"',
         )
-    if settings.peers.listen and not settings.exports:
+    if settings.cluster is not None and not settings.peers.listen:
+        source.problem(
+            ("peers", "listen"),
+            "is not said, but [cluster] makes this node one of several",
+            allowed='an address, such as "10.0.0.1:7400"',
+        )
+    if settings.peers.listen and not settings.exports and settings.cluster is None:
         source.problem(
             ("peers", "listen"),
             "no store is exported",

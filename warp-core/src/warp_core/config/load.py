@@ -13,6 +13,7 @@ from warp_core.config.decode import decode, meant
 from warp_core.config.model import (
     ACCOUNTS_MAX,
     STORES_MAX,
+    Cluster,
     DescribedAccount,
     Export,
     Exported,
@@ -40,6 +41,7 @@ TABLES = (
     "transports",
     "peers",
     "export",
+    "cluster",
     "protocols",
     "services",
     "auth",
@@ -111,6 +113,9 @@ class _Loading:
         transports = self._transports(document.get("transports", {}))
         peers = decode(source, ("peers",), document.get("peers", {}), Peers)
         exports = self._exports(document.get("export", []))
+        cluster = None
+        if "cluster" in document:
+            cluster = decode(source, ("cluster",), document["cluster"], Cluster)
         auth = self._auth(document.get("auth", {}))
         accounts = self._accounts(document.get("account", []))
         root = self._root(environ)
@@ -136,6 +141,7 @@ class _Loading:
             transports=tuple(transports),
             peers=peers or Peers(),
             exports=tuple(exports),
+            cluster=cluster,
             accounts=tuple(accounts),
             origins=said,
         )

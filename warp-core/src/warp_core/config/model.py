@@ -64,6 +64,17 @@ class Peers(msgspec.Struct, frozen=True):
     transport: str = "tcp"
 
 
+class Cluster(msgspec.Struct, frozen=True):
+    """`[cluster]`: this node is one of several that share a metadata engine."""
+
+    # A home that was not heard of for so long is taken over from.
+    lease: Annotated[Duration, Between("1s", "1min")] = Duration(4)
+    # Whether this node asks for its own volumes as soon as it has everything again.
+    failback: bool = False
+    # How long a start waits for stores of other nodes before it goes on without them.
+    wait: Annotated[Duration, Between("0s", "10min")] = Duration(10)
+
+
 class Exported(msgspec.Struct, frozen=True):
     """`[[export]]`: its other keys are those of a `[[store]]`."""
 
@@ -163,6 +174,7 @@ class Settings:
     transports: tuple[Part, ...] = ()
     peers: Peers = field(default_factory=Peers)
     exports: tuple[Export, ...] = ()
+    cluster: Cluster | None = None  # without it, a node alone
     accounts: tuple[DescribedAccount, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)  # key → where its value comes from
 

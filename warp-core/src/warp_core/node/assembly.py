@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from warp_core.config import Settings
+from warp_core.containers import Containers
+from warp_core.containers.journal import Journal
 from warp_core.contexts import AuthContext, ProtocolContext
 from warp_core.errors import ConfigError
 from warp_core.interfaces.accounts import DeclaredAccount
 from warp_core.interfaces.auth import Authenticator
+from warp_core.interfaces.consistency import MetaStore
 from warp_core.interfaces.protocols import Protocol
 from warp_core.logs import get
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.snapshots import Snapshots
 from warp_core.node.control import ControlServer, Verb
-from warp_core.node.data import Data, open_data
+from warp_core.node.data import Ground, open_data
 from warp_core.node.data_directory import CONTROL
 from warp_core.node.root_key import root_key
-from warp_core.node.stack import open_stack
+from warp_core.node.stack import Stack, open_stack
 from warp_core.plugins import Plugins
 from warp_core.views import Blocks, Files, Objects
+
+if TYPE_CHECKING:
+    from warp_core.cluster.home import Homes
 
 log = get("warp_core.node")
 
@@ -32,17 +39,37 @@ log = get("warp_core.node")
 class Node:
     """Everything of a node that others ask for."""
 
-    data: Data
-    namespace: Namespace
+    data: Ground
+    own: Callable[[], Stack]  # of its own volumes; Unavailable if another node is their home
     objects: Objects
     files: Files
     blocks: Blocks
-    snapshots: Snapshots
     authenticator: Authenticator
     root_access_key: str
+    homes: Homes | None = None  # in a cluster
     endpoints: dict[str, str] = field(default_factory=dict)  # protocol → URL, while it serves
     protocols: dict[str, Protocol] = field(default_factory=dict)
     started_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def journal(self) -> Journal:
+        """Of its own volumes, as all below."""
+        return self.own().journal
+
+    @property
+    def containers(self) -> Containers:
+        """Where content is."""
+        return self.own().containers
+
+    @property
+    def namespace(self) -> Namespace:
+        """What the views are views of."""
+        return self.own().namespace
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """Snapshots and clones."""
+        return self.own().snapshots
 
 
 @asynccontextmanager
@@ -54,6 +81,28 @@ async def open_node(
     Raises:
         WarpError: It cannot start; the message says what to do.
     """
+    async with AsyncExitStack() as exits:
+        if settings.cluster is not None:
+            node = await exits.enter_async_context(_clustered(settings, plugins, serve=serve))
+        else:
+            node = await exits.enter_async_context(
+                _alone(settings, plugins, serve=serve, replace_stores=replace_stores)
+            )
+        if node.data.peers:
+            node.endpoints["peers"] = node.data.peers
+        if serve:
+            await exits.enter_async_context(_protocols(node))
+            if node.homes is not None:
+                await node.homes.describe(node.endpoints)
+            control = ControlServer(settings.data / CONTROL, _verbs, node)
+            await exits.enter_async_context(control)
+        yield node
+
+
+@asynccontextmanager
+async def _alone(
+    settings: Settings, plugins: Plugins, *, serve: bool, replace_stores: bool
+) -> AsyncIterator[Node]:
     async with AsyncExitStack() as exits:
         data = await exits.enter_async_context(
             open_data(settings, plugins, replace_stores=replace_stores, serve=serve)
@@ -71,31 +120,68 @@ async def open_node(
             )
         )
         root = root_key(settings.data, settings.root)
-        entry = plugins.registries["auth"].get(settings.auth.name)
-        context = AuthContext(settings.data, data.metastore, root, declared(settings))
-        authenticator = entry.build(settings.auth.config, context)
-        if settings.accounts and not authenticator.capabilities.manages_accounts:
-            raise ConfigError(
-                f'[[account]] tables need an authenticator that manages accounts; "{settings.auth.name}" does not'
-            )
-        await exits.enter_async_context(authenticator)
-        node = Node(
+        authenticator = await exits.enter_async_context(
+            _authenticator(settings, plugins, data.metastore, root)
+        )
+        yield Node(
             data,
-            stack.namespace,
+            lambda: stack,
             stack.objects,
             stack.files,
             stack.blocks,
-            stack.snapshots,
             authenticator,
             root[0],
         )
-        if data.peers:
-            node.endpoints["peers"] = data.peers
-        if serve:
-            await exits.enter_async_context(_protocols(node))
-            control = ControlServer(settings.data / CONTROL, _verbs, node)
-            await exits.enter_async_context(control)
-        yield node
+
+
+@asynccontextmanager
+async def _clustered(settings: Settings, plugins: Plugins, *, serve: bool) -> AsyncIterator[Node]:
+    from warp_core.node.clustered import (  # what a node alone does without
+        VerbCommands,
+        open_clustered,
+    )
+
+    root = root_key(settings.data, settings.root)
+    async with open_clustered(settings, plugins, serve=serve) as clustered:
+        auth = _authenticator(settings, plugins, clustered.ground.metastore, root)
+        async with auth as authenticator:
+            node = Node(
+                clustered.ground,
+                clustered.own,
+                clustered.objects,
+                clustered.files,
+                clustered.blocks,
+                authenticator,
+                root[0],
+                clustered.homes,
+            )
+
+            def of_stack(stack: Stack) -> Node:
+                return replace(
+                    node,
+                    own=lambda: stack,
+                    objects=stack.objects,
+                    files=stack.files,
+                    blocks=stack.blocks,
+                )
+
+            clustered.commanded(lambda stack: VerbCommands(_verbs, of_stack(stack)))
+            yield node
+
+
+@asynccontextmanager
+async def _authenticator(
+    settings: Settings, plugins: Plugins, metastore: MetaStore, root: tuple[str, str]
+) -> AsyncIterator[Authenticator]:
+    entry = plugins.registries["auth"].get(settings.auth.name)
+    context = AuthContext(settings.data, metastore, root, declared(settings))
+    authenticator: Authenticator = entry.build(settings.auth.config, context)
+    if settings.accounts and not authenticator.capabilities.manages_accounts:
+        raise ConfigError(
+            f'[[account]] tables need an authenticator that manages accounts; "{settings.auth.name}" does not'
+        )
+    async with authenticator:
+        yield authenticator
 
 
 def declared(settings: Settings) -> tuple[DeclaredAccount, ...]:

@@ -28,18 +28,24 @@ NO_COMMITS = Position(2**64 - 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Data:
-    """What a node keeps, open."""
+class Ground:
+    """What a node stands on, open."""
 
     settings: Settings
     plugins: Plugins
     metrics: Metrics
     directory: DataDirectory
     stores: Sequence[tuple[Part, StoreSlot]]
+    metastore: MetaStore
+    peers: str  # where other nodes find what is exported, or ""
+
+
+@dataclass(frozen=True, slots=True)
+class Data(Ground):
+    """What a node alone keeps, open."""
+
     journal: Journal
     containers: Containers
-    metastore: MetaStore
-    peers: str = ""  # where other nodes find what is exported
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +145,10 @@ async def open_data(
             below.metrics,
             below.directory,
             below.stores,
-            below.journal,
-            containers,
             metastore,
             below.peers,
+            below.journal,
+            containers,
         )
 
 

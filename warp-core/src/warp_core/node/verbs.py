@@ -163,9 +163,9 @@ async def status(node: Node, arguments: Nothing, progress: Progress) -> object:
             row["error"] = str(error)
             problems.append(f"store {slot.name} cannot be read: {error}")
         stores.append(row)
-    if data.journal.failed is not None:
-        problems.append(f"the node has stopped writing: {data.journal.failed}")
-    lost = [copy for copy in data.journal.copies if not copy.alive]
+    if node.journal.failed is not None:
+        problems.append(f"the node has stopped writing: {node.journal.failed}")
+    lost = [copy for copy in node.journal.copies if not copy.alive]
     problems += [f"a copy of the metadata is lost: {copy.id}" for copy in lost]
     failed = [each for each in data.plugins.status() if each.state is State.FAILED]
     problems += [f"plugin {each.found.entry} failed: {each.reason}" for each in failed]
@@ -183,8 +183,8 @@ async def status(node: Node, arguments: Nothing, progress: Progress) -> object:
         "stores": stores,
         "metadata": {
             "engine": settings.engine.name,
-            "copies": len(data.journal.copies),
-            "alive": len(data.journal.copies) - len(lost),
+            "copies": len(node.journal.copies),
+            "alive": len(node.journal.copies) - len(lost),
         },
         "services": [part.name for part in settings.services],
         "volumes": len(await node.namespace.volumes.all()),
@@ -550,7 +550,7 @@ async def scrub(node: Node, arguments: Scrub, progress: Progress) -> dict[str, o
     lost: list[str] = []
     lost_count = cursor = 0
     while True:
-        report = await node.data.containers.scrub(
+        report = await node.containers.scrub(
             deep=arguments.deep, after=cursor, budget=SLICE, rate=arguments.rate or None
         )
         for name in totals:
@@ -567,7 +567,7 @@ async def heal(node: Node, arguments: Nothing, progress: Progress) -> object:
     """Write missing and damaged copies anew, until nothing more can be done."""
     totals = {"written_copies": 0, "written_bytes": 0, "removed_copies": 0}
     while True:
-        report = await node.data.containers.heal(budget=HEAL_SLICE)
+        report = await node.containers.heal(budget=HEAL_SLICE)
         for name in totals:
             totals[name] += getattr(report, name)
         progress({**totals, "waiting": report.waiting})
@@ -591,7 +591,7 @@ async def fsck(node: Node, arguments: Fsck, progress: Progress) -> object:
 
     named = SalvageReport()
     if arguments.salvage:
-        named = await salvage(node.namespace, node.data.containers.records())
+        named = await salvage(node.namespace, node.containers.records())
     corrected = await _corrected(node) if arguments.repair else 0
     checked = await Check(node.namespace, deep=arguments.deep, progress=tell).run()
     scrubbed = await scrub(node, Scrub(deep=arguments.deep), progress)

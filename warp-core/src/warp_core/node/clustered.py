@@ -1,0 +1,305 @@
+"""A node of a cluster: engine → its stores behind gates → links of other nodes → its domains → views of all domains."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import msgspec
+
+from warp_core.cluster import directory as names
+from warp_core.cluster.home import Homes
+from warp_core.cluster.keeper import Keeper
+from warp_core.cluster.lines import Lines
+from warp_core.cluster.receiving import Receiver, divided
+from warp_core.cluster.routed import RoutedBlocks, RoutedFiles, RoutedObjects
+from warp_core.cluster.router import Router
+from warp_core.cluster.rows import FORMAT, MemberRow
+from warp_core.cluster.stores import LocalStore, Peers, Place
+from warp_core.cluster.tenure import OpenStack, Parts
+from warp_core.config import Part, Settings
+from warp_core.config.codecs import build_codec
+from warp_core.containers import Containers, StoreSlot
+from warp_core.containers.journal import Journal
+from warp_core.contexts import MetaContext, StoreContext
+from warp_core.errors import ConfigError, StoreFailed, Unavailable, Unsupported
+from warp_core.interfaces.consistency import MetaStore
+from warp_core.interfaces.stores import BlobStore
+from warp_core.interfaces.transports import Link
+from warp_core.layers.metered import MeteredStore
+from warp_core.logs import get
+from warp_core.metrics import Metrics
+from warp_core.node.control import Verb, perform
+from warp_core.node.data import Ground
+from warp_core.node.data_directory import DataDirectory
+from warp_core.node.peers import Transports
+from warp_core.node.stack import Stack, open_stack
+from warp_core.node.superblocks import place
+from warp_core.peers import Exporter, Gate, Offer, PeerPlace
+from warp_core.plugins import Plugins
+from warp_core.views import Blocks, Files, Objects
+from warp_core.views.commands import Commands
+
+log = get("warp_core.cluster")
+
+
+@dataclass(slots=True)
+class Clustered:
+    """A node of a cluster, open: what it stands on, and the views of all volumes."""
+
+    ground: Ground
+    homes: Keeper
+    objects: Objects
+    files: Files
+    blocks: Blocks
+    _commands: list[Callable[[Stack], Commands]] = field(default_factory=list)
+
+    def own(self) -> Stack:
+        """Return the stack of this node's own volumes.
+
+        Raises:
+            Unavailable: Another node is their home.
+        """
+        return own_stack(self.homes)
+
+    def commanded(self, commands: Callable[[Stack], Commands]) -> None:
+        """Say how commands that other nodes pass on are done."""
+        self._commands[:] = [commands]
+
+    def commands(self, stack: Stack) -> Commands:
+        """Return what does the commands of a stack."""
+        return self._commands[0](stack) if self._commands else Commands()
+
+
+def own_stack(homes: Homes) -> Stack:
+    """Return the stack of a node's own volumes.
+
+    Raises:
+        Unavailable: Another node is their home.
+    """
+    stack = homes.local.get(homes.own)
+    if stack is None:
+        raise Unavailable(
+            f'the volumes of node "{homes.node}" have their home elsewhere now: ask there, or see `warp node list`'
+        )
+    return stack
+
+
+@asynccontextmanager
+async def open_clustered(
+    settings: Settings, plugins: Plugins, *, serve: bool
+) -> AsyncIterator[Clustered]:
+    """Open a node of a cluster, and close it in reverse.
+
+    Raises:
+        Unsupported: Without `serve`; or the engine cannot be shared, or has no leases.
+        WarpError: It cannot start; the message says what to do.
+    """
+    if not serve:
+        raise Unsupported(
+            "a node of a cluster is asked while it runs: start it with `warp serve` first"
+        )
+    cluster = settings.cluster
+    assert cluster is not None, "the configuration says so"
+    metrics = Metrics()
+    async with AsyncExitStack() as exits:
+        directory = exits.enter_context(DataDirectory(settings.data))
+        directory.check_engine(settings.engine.name)
+        before = bool(directory.marker.metadata)
+        transports = await exits.enter_async_context(Transports(settings, plugins, metrics))
+        local, own = await _stores(exits, settings, plugins, metrics, transports)
+        engine = await _engine(exits, settings, plugins, metrics, directory)
+        ttl_s = float(cluster.lease)
+        parts = Parts(
+            node=settings.name,
+            shared=engine,
+            peers=Peers(transports.get, metrics, deadline_s=ttl_s),
+            open_stack=_opener(settings, plugins, metrics, engine),
+            codec=lambda spec: build_codec(settings, plugins.registries, spec),
+            place=lambda kept: None,
+            local=dict,
+            ttl_s=ttl_s,
+            monotonic=time.monotonic,
+        )
+        member = MemberRow(
+            FORMAT, settings.name, "", settings.peers.transport, {}, identity=directory.node
+        )
+        keeper = Keeper(
+            parts,
+            member,
+            local=local,
+            own=own,
+            failback=cluster.failback,
+            patience_s=float(cluster.wait),
+            before=before,
+        )
+        lines = Lines(transports.get)
+        exits.push_async_callback(lines.close)
+        router = Router(keeper, lines)
+        slots = [
+            (each.part, StoreSlot(place(each.part), each.store))
+            for each in local
+            if each.part is not None
+        ]
+        clustered = Clustered(
+            Ground(settings, plugins, metrics, directory, slots, engine, ""),
+            keeper,
+            RoutedObjects(router),
+            RoutedFiles(router),
+            RoutedBlocks(router),
+        )
+        await keeper.fence()
+        receiver = await exits.enter_async_context(Receiver(keeper, clustered.commands))
+        exporter = Exporter(_offers(settings, local, own))
+
+        async def linked(link: Link) -> None:
+            await divided(link, exporter.serve, receiver.serve)
+
+        transport = await transports.get(settings.peers.transport)
+        listener = await transport.listen(settings.peers.listen, linked)
+        exits.push_async_callback(listener.close)
+        keeper.reachable(listener.address)
+        clustered.ground = Ground(
+            settings, plugins, metrics, directory, slots, engine, listener.address
+        )
+        await exits.enter_async_context(keeper)
+        yield clustered
+
+
+async def _engine(
+    exits: AsyncExitStack,
+    settings: Settings,
+    plugins: Plugins,
+    metrics: Metrics,
+    directory: DataDirectory,
+) -> MetaStore:
+    """Open the metadata engine that the nodes share.
+
+    Raises:
+        Unsupported: It cannot be shared, or has no leases.
+    """
+    entry = plugins.registries["consistency"].get(settings.engine.name)
+    context = MetaContext(
+        node=directory.node,
+        data=settings.data,
+        stores=[],
+        journal=None,
+        metrics=metrics,
+        monotonic=time.monotonic,
+    )
+    engine: MetaStore = entry.build(settings.engine.config, context)
+    if not (engine.capabilities.lease and engine.capabilities.shared):
+        raise Unsupported(
+            f'[cluster] needs a metadata engine that nodes share and that grants leases; "{settings.engine.name}" as it is'
+            ' configured is none: say engine = "etcd" and endpoints = [...] in [metadata]'
+        )
+    await exits.enter_async_context(engine)
+    directory.keep_metadata_in(settings.engine.name, engine.identity)
+    return engine
+
+
+async def _stores(
+    exits: AsyncExitStack,
+    settings: Settings,
+    plugins: Plugins,
+    metrics: Metrics,
+    transports: Transports,
+) -> tuple[list[LocalStore], list[LocalStore | Place]]:
+    """Open every store that lies here; return them, and those of the own domain in order."""
+    local: list[LocalStore] = []
+    own: list[LocalStore | Place] = []
+
+    async def opened(part: Part, export: str) -> LocalStore:
+        entry = plugins.registries["stores"].get(part.name)
+        bare = entry.build(part.config, StoreContext(settings.data, metrics, transports.get))
+        try:
+            store = await exits.enter_async_context(MeteredStore(bare, metrics, export))
+        except OSError as error:
+            raise StoreFailed(
+                f"{part.key} ({place(part)}) cannot be opened ({error}): mend it, or name another"
+            ) from error
+        found = LocalStore(export, store, Gate(), part)
+        local.append(found)
+        return found
+
+    for index, part in enumerate(settings.stores):
+        config = part.config
+        if isinstance(config, PeerPlace):
+            own.append(
+                Place(
+                    config.node,
+                    config.address,
+                    config.transport,
+                    config.export,
+                    float(config.deadline),
+                )
+            )
+        else:
+            own.append(await opened(part, f"@{index}"))
+    for export in settings.exports:
+        if isinstance(export.part.config, PeerPlace):
+            raise ConfigError(
+                f"{export.part.key}: a store of another node cannot be exported again"
+            )
+        await opened(export.part, export.name)
+    return local, own
+
+
+def _offers(
+    settings: Settings, local: Sequence[LocalStore], own: Sequence[LocalStore | Place]
+) -> dict[str, Offer]:
+    """Return what other nodes may use: exports as configured, and the own stores by those that may become their home."""
+    partners = frozenset(each.node for each in own if isinstance(each, Place))
+    to = {export.name: frozenset(export.to) for export in settings.exports}
+    return {
+        each.export: Offer(each.store, to.get(each.export, partners), each.gate) for each in local
+    }
+
+
+def _opener(settings: Settings, plugins: Plugins, metrics: Metrics, shared: MetaStore) -> OpenStack:
+    @asynccontextmanager
+    async def opened(
+        number: int,
+        journal: Journal,
+        containers: Containers,
+        metastore: MetaStore,
+        stores: Sequence[BlobStore],
+    ) -> AsyncIterator[Stack]:
+        async with open_stack(
+            settings,
+            plugins,
+            metrics,
+            journal=journal,
+            containers=containers,
+            metastore=metastore,
+            stores=stores,
+            number=number,
+        ) as stack:
+            volumes = await stack.namespace.volumes.all()
+            taken = await names.adopt(shared, number, [volume.row.name for volume in volumes])
+            if taken:
+                log.warning("names that another domain has", domain=number, volumes=taken)
+            yield stack
+
+    return opened
+
+
+N = TypeVar("N")
+
+
+class VerbCommands(Commands, Generic[N]):
+    """Commands done here, by the table of the control socket."""
+
+    def __init__(self, verbs: Callable[[], Mapping[str, Verb[N]]], node: N) -> None:
+        """Take the table, and what its verbs are done with."""
+        self._verbs = verbs
+        self._node = node
+
+    async def run(self, verb: str, arguments: bytes) -> bytes:
+        """As `Commands.run`."""
+        given = msgspec.json.decode(arguments or b"{}", type=dict[str, object])
+        result = await perform(self._verbs(), self._node, verb, given, lambda progress: None)
+        return msgspec.json.encode(result, enc_hook=repr)
