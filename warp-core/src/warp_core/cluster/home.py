@@ -67,14 +67,6 @@ class Homes(ABC):
         """Look a volume up anew next time: it was created or deleted."""
 
     @abstractmethod
-    async def describe(self, endpoints: Mapping[str, str] | None = None) -> None:
-        """Tell the others what this node serves.
-
-        Raises:
-            Unavailable: Nobody can be told.
-        """
-
-    @abstractmethod
     async def wish(self, domain: int, node: str) -> None:
         """Ask that a node becomes the home of a domain: its present one gives it away once that node's stores are whole.
 

@@ -109,7 +109,7 @@ class Keeper(Homes):
         self._member = msgspec.structs.replace(self._member, address=address)
 
     async def describe(self, endpoints: Mapping[str, str] | None = None) -> None:
-        """See `Homes.describe`."""
+        """Say in the node's row what it is, and what it serves by now; the others learn from it where it is."""
         if endpoints is not None:
             self._member = msgspec.structs.replace(self._member, endpoints=dict(endpoints))
         await domains.describe(self.shared, self._member)

@@ -30,7 +30,7 @@ from warp_core.plugins import Plugins
 from warp_core.views import Blocks, Files, Objects
 
 if TYPE_CHECKING:
-    from warp_core.cluster.home import Homes
+    from warp_core.cluster.keeper import Keeper
 
 log = get("warp_core.node")
 
@@ -46,7 +46,7 @@ class Node:
     blocks: Blocks
     authenticator: Authenticator
     root_access_key: str
-    homes: Homes | None = None  # in a cluster
+    homes: Keeper | None = None  # in a cluster
     endpoints: dict[str, str] = field(default_factory=dict)  # protocol → URL, while it serves
     protocols: dict[str, Protocol] = field(default_factory=dict)
     started_s: float = field(default_factory=time.monotonic)
