@@ -1,0 +1,216 @@
+"""Two nodes and etcd: a node that dies or is stopped loses its volumes to the other, and nothing that was acknowledged is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+from warp_integration.clients import s3_client
+from warp_integration.ports import free_ports
+from warp_integration.powercut import Ledger
+from warp_integration.s3load import S3Load, settle
+from warp_integration.server import WarpServer
+
+SEED = int(os.environ.get("WARP_TEST_SEED", "1"))
+LEASE_S = 2
+BACK_S = 10.0  # within which service is back, whatever happened
+
+pytestmark = [
+    pytest.mark.workspace,
+    pytest.mark.usefixtures("warp_serve"),
+    pytest.mark.skipif(
+        shutil.which("etcd") is None,
+        reason="the program etcd is missing: install the package etcd-server",
+    ),
+]
+
+
+class Pair:
+    """Nodes "a" and "b" that keep copies of each other's volumes, and a member of etcd."""
+
+    def __init__(self, folder: Path) -> None:
+        from warp_tcp.certificates import issue, make_authority
+
+        self.folder = folder
+        make_authority(folder / "authority")
+        client, peer, *ports = free_ports(6)
+        self.address = f"http://127.0.0.1:{client}"
+        command = [
+            *("etcd", "--name=one", f"--data-dir={folder / 'etcd'}", "--unsafe-no-fsync"),
+            *(f"--listen-client-urls={self.address}", f"--advertise-client-urls={self.address}"),
+            f"--listen-peer-urls=http://127.0.0.1:{peer}",
+            f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
+            f"--initial-cluster=one=http://127.0.0.1:{peer}",
+        ]
+        with (folder / "etcd.log").open("wb") as output:
+            self.etcd = subprocess.Popen(command, stdout=output, stderr=output)
+        self.nodes = {}
+        for name, other, listen, reached, s3 in (
+            ("a", "b", ports[0], ports[1], ports[2]),
+            ("b", "a", ports[1], ports[0], ports[3]),
+        ):
+            issue(folder / "authority", name, folder / name / "data" / "tls")
+            (folder / f"{name}.toml").write_text(f"""
+[node]
+name = "{name}"
+[log]
+level = "info"
+[metadata]
+engine = "etcd"
+endpoints = ["{self.address}"]
+[cluster]
+lease = "{LEASE_S}s"
+wait = "20s"
+[peers]
+listen = "127.0.0.1:{listen}"
+[[store]]
+path = "{folder}/{name}/disk"
+[[store]]
+kind = "peer"
+node = "{other}"
+address = "127.0.0.1:{reached}"
+export = "for-{name}"
+[[export]]
+name = "for-{other}"
+path = "{folder}/{name}/for-{other}"
+to = ["{other}"]
+[services.gc]
+interval = "1s"
+[protocols.s3]
+listen = "127.0.0.1:{s3}"
+""")
+            self.nodes[name] = WarpServer(
+                folder / name / "data", config=folder / f"{name}.toml", logs=folder / name / "logs"
+            )
+
+    @property
+    def a(self) -> WarpServer:
+        return self.nodes["a"]
+
+    @property
+    def b(self) -> WarpServer:
+        return self.nodes["b"]
+
+    def start(self) -> None:
+        for node in self.nodes.values():
+            node.launch()
+        for node in self.nodes.values():
+            node.wait_ready()
+
+    def close(self) -> None:
+        for node in self.nodes.values():
+            if node.running:
+                os.kill(node.pid, signal.SIGCONT)
+            node.close()
+        self.etcd.kill()
+        self.etcd.wait()
+
+
+@pytest.fixture
+def pair(warp_serve: None, tmp_path: Path) -> Iterator[Pair]:
+    with ExitStack() as stack:
+        pair = Pair(tmp_path)
+        stack.callback(pair.close)
+        pair.start()
+        yield pair
+
+
+def until(condition: Any, within_s: float, what: str) -> float:
+    """Wait for a condition whose errors mean not yet; return how long that took."""
+    began = time.monotonic()
+    problem: object = None
+    while True:
+        try:
+            if condition():
+                return time.monotonic() - began
+        except (BotoCoreError, ClientError) as error:
+            problem = error
+        assert time.monotonic() - began < within_s, f"{what}: not within {within_s} s: {problem}"
+        time.sleep(0.05)
+
+
+def put(s3: Any, key: str, body: bytes) -> bool:
+    s3.put_object(Bucket="one", Key=key, Body=body)
+    return True
+
+
+def get(s3: Any, key: str) -> bytes:
+    body: bytes = s3.get_object(Bucket="one", Key=key)["Body"].read()
+    return body
+
+
+def test_the_volumes_of_a_killed_node_are_served_by_the_other_and_it_is_healed(pair: Pair) -> None:
+    load = S3Load(Ledger(), seed=SEED, workers=3)
+    asyncio.run(load.prepare(pair.a.s3))
+    s3 = s3_client(pair.a.s3)
+    s3.create_bucket(Bucket="one")
+    put(s3, "large", b"large" * 2_000_000)
+    working = threading.Thread(target=lambda: asyncio.run(load.run(pair.a.s3, seconds=30)))
+    working.start()
+    time.sleep(2.0)
+    pair.a.kill()
+    working.join()
+
+    s3 = s3_client(pair.b.s3)
+    took_s = until(lambda: put(s3, "after", b"after"), BACK_S, "takeover")
+    print(f"taken over after {took_s:.1f} s, {dict(load.answers)}")
+    findings = asyncio.run(settle(load, pair.b.s3))
+    assert not findings, pair.b.log_tail()
+    assert load.answers["PUT 200"] > 50
+    assert get(s3, "large") == b"large" * 2_000_000
+    put(s3, "large alone", b"alone" * 2_000_000)
+
+    # It comes back, is healed, and can then serve all of it alone.
+    pair.a.start()
+    until(lambda: "a store is whole" in pair.b.log(), 20, "healing")
+    pair.b.kill()
+    s3 = s3_client(pair.a.s3)
+    until(lambda: put(s3, "back", b"back"), BACK_S, "takeover by the healed node")
+    assert not asyncio.run(settle(load, pair.a.s3)), pair.a.log_tail()
+    assert get(s3, "after") == b"after"
+    assert get(s3, "large alone") == b"alone" * 2_000_000
+
+
+def test_a_node_that_was_stopped_past_its_lease_acknowledges_nothing_more(pair: Pair) -> None:
+    old, new = s3_client(pair.a.s3), s3_client(pair.b.s3)
+    old.create_bucket(Bucket="one")
+    put(old, "k", b"first")
+    answers: dict[str, object] = {}
+
+    def late(key: str, body: bytes) -> None:
+        try:
+            put(old, key, body)
+            answers[key] = "acknowledged"
+        except (BotoCoreError, ClientError) as error:
+            answers[key] = error
+
+    os.kill(pair.a.pid, signal.SIGSTOP)
+    # These reach its sockets while it is stopped: it reads them when it goes on.
+    writers = [
+        threading.Thread(target=late, args=("k", b"late")),
+        threading.Thread(target=late, args=("late", b"late" * 1_000_000)),
+    ]
+    for writer in writers:
+        writer.start()
+    took_s = until(lambda: put(new, "k", b"second"), BACK_S, "takeover")
+    print(f"taken over after {took_s:.1f} s")
+    os.kill(pair.a.pid, signal.SIGCONT)
+    for writer in writers:
+        writer.join()
+
+    # Either it was refused, or it went to the new home in order: what is read is what was acknowledged last.
+    assert get(new, "k") == (b"late" if answers["k"] == "acknowledged" else b"second")
+    until(lambda: get(old, "k") == get(new, "k"), BACK_S, "the old home passes on what it is asked")
+    assert "home of a domain" in pair.b.log()
+    until(lambda: "a store is whole" in pair.b.log(), 20, "healing")
