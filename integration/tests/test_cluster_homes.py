@@ -40,7 +40,7 @@ class Pair:
     """Nodes "a" and "b" that keep copies of each other's volumes, and a member of etcd."""
 
     def __init__(self, folder: Path) -> None:
-        from warp_tcp.certificates import issue, make_authority
+        from warp_core.certificates import issue, make_authority
 
         self.folder = folder
         make_authority(folder / "authority")
