@@ -285,6 +285,15 @@ class SharesAttributes(PlainObjects):
         return await super().set_tags(volume, key, tags, version=version)
 
 
+@faults(OnObjects, "Objects.set_acl", "of-all-versions")
+class SharesAcl(PlainObjects):
+    async def set_acl(self, volume: str, key: bytes, acl: bytes, *, version: str = "") -> str:
+        for each in self.at(volume).names.get(key, ()):
+            if each.file is not None:
+                each.file.attributes = replace(each.file.attributes, acl=acl)
+        return await super().set_acl(volume, key, acl, version=version)
+
+
 @faults(OnObjects, "Objects.copy", "dies-with-its-source")
 class DiesWithItsSource(PlainObjects):
     async def copy(

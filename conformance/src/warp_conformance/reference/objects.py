@@ -367,6 +367,13 @@ class PlainObjects(Objects):
         found.file.attributes = replace(found.file.attributes, tags=dict(tags))
         return found.version
 
+    async def set_acl(self, volume: str, key: bytes, acl: bytes, *, version: str = "") -> str:
+        """See `Objects`."""
+        found = self.find(volume, key, version)
+        assert found.file is not None
+        found.file.attributes = replace(found.file.attributes, acl=acl)
+        return found.version
+
     async def list(
         self,
         volume: str,

@@ -352,6 +352,13 @@ class MemoryObjects(Objects):
         versions[versions.index((info, data))] = (changed, data)
         return info.version
 
+    async def set_acl(self, volume: str, key: bytes, acl: bytes, *, version: str = "") -> str:
+        info, data = self._find(volume, key, version)
+        versions = self._volume(volume).keys[key]
+        changed = replace(info, attributes=replace(info.attributes, acl=acl))
+        versions[versions.index((info, data))] = (changed, data)
+        return info.version
+
     async def list(
         self,
         volume: str,

@@ -30,6 +30,7 @@ from warp_core.views.objects import (
 ATTRIBUTES_MAX: Final = (
     32 * 1024
 )  # bytes of an object's headers, metadata and tags: its row has 64 KiB
+ACL_MAX: Final = 4096  # bytes: 100 grants of S3, each of a name and a right
 STANDARD: Final = "STANDARD"
 
 
@@ -57,7 +58,18 @@ def check_attributes(attributes: Attributes) -> None:
     Raises:
         TooLarge
     """
+    check_acl(attributes.acl)
     check_size(attributes.headers, attributes.metadata, attributes.tags)
+
+
+def check_acl(acl: bytes) -> None:
+    """Refuse an ACL that does not fit a row.
+
+    Raises:
+        TooLarge
+    """
+    if len(acl) > ACL_MAX:
+        raise TooLarge(f"an ACL of {len(acl)} bytes > {ACL_MAX}")
 
 
 def check_size(*maps: Mapping[str, str]) -> None:
@@ -96,7 +108,7 @@ def make_revision(
     Raises:
         TooLarge: The attributes do not fit.
     """
-    if attributes.headers or attributes.metadata or attributes.tags:
+    if attributes.headers or attributes.metadata or attributes.tags or attributes.acl:
         check_attributes(attributes)
     storage_class = attributes.storage_class
     return Revision(
@@ -117,6 +129,7 @@ def make_revision(
         digests.checksum_type,
         parts,
         part_count,
+        acl=attributes.acl,
     )
 
 
@@ -147,6 +160,7 @@ def describe(
             tags=revision.tags,
             storage_class=storage_class,
             owner=name.owner,
+            acl=revision.acl,
         ),
         checksums=revision.checksums,
         parts=tuple(part_info(part, name.modified_ns) for part in parts),
@@ -273,6 +287,7 @@ def with_attributes(
             tags=attributes.tags,
             storage_class="" if attributes.storage_class == STANDARD else attributes.storage_class,
             owner=attributes.owner or revision.owner,
+            acl=attributes.acl,
         )
     if digests is not None:
         revision = msgspec.structs.replace(

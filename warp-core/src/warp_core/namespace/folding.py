@@ -279,6 +279,7 @@ async def put_revision_above(ledger: Ledger, number: int, layers: Layers) -> Ino
             tags=under.tags,
             storage_class=under.storage_class,
             owner=under.owner,
+            acl=under.acl,
             windowed=True,
             base=base.revision,
         )

@@ -27,6 +27,7 @@ from warp_core.namespace.content import (
 )
 from warp_core.namespace.described import (
     borrowed,
+    check_acl,
     check_attributes,
     check_key,
     check_size,
@@ -365,16 +366,25 @@ class NamespaceObjects(Objects):
         self, volume: str, key: bytes, tags: Mapping[str, str], *, version: str = ""
     ) -> str:
         """See `Objects.set_tags`."""
+        check_size({}, {}, tags)
+        return await self._set(volume, key, version, "tags", tags=dict(tags))
+
+    async def set_acl(self, volume: str, key: bytes, acl: bytes, *, version: str = "") -> str:
+        """See `Objects.set_acl`."""
+        check_acl(acl)
+        return await self._set(volume, key, version, "acl", acl=acl)
+
+    async def _set(self, volume: str, key: bytes, version: str, verb: str, **fields: object) -> str:
+        """Change what a revision says besides its content; returns the version's id."""
 
         async def body(change: Change) -> str:
             name = await find_object(change.apart, change.rows, key, version)
             revision = await change.revision(name.revision)
-            tagged = msgspec.structs.replace(revision, tags=dict(tags), born=change.epoch)
-            await change.put_revision(name.revision, tagged)
-            change.tell(event_of("tags", change, key, name))
+            changed = msgspec.structs.replace(revision, born=change.epoch, **fields)
+            await change.put_revision(name.revision, changed)
+            change.tell(event_of(verb, change, key, name))
             return version_id(name)
 
-        check_size({}, {}, tags)
         return await self._namespace.change(volume, body)
 
     # Listing --------------------------------------------------------------------------------------

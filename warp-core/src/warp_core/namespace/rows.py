@@ -126,6 +126,7 @@ class Revision(msgspec.Struct, frozen=True, array_like=True, gc=False):
     # (volume, revision) of chunks in the manifest that others wrote
     lenders: tuple[tuple[int, int], ...] = ()
     lent_manifest: bool = False  # the manifest is one of the lenders' as well
+    acl: bytes = b""  # a protocol's, which alone reads it; empty: the owner's alone
 
 
 class Manifest(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -167,6 +168,7 @@ class Upload(msgspec.Struct, frozen=True, array_like=True, gc=False):
     size: int = 0  # of the object made
     version: str = ""  # id of the version made
     ended_ns: int = 0
+    acl: bytes = b""  # of the object made
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True, gc=False):

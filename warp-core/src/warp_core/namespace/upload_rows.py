@@ -141,6 +141,7 @@ def upload_info(number: int, row: Upload) -> UploadInfo:
             tags=row.tags,
             storage_class=row.storage_class or STANDARD,
             owner=row.owner,
+            acl=row.acl,
         ),
         checksum_algorithm=row.checksum_algorithm,
         checksum_type=row.checksum_type,

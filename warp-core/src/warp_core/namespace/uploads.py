@@ -97,6 +97,7 @@ class Uploads:
                 attributes.owner,
                 algorithm,
                 kind,
+                acl=attributes.acl,
             )
             change.rows.put_present(keys.upload_key(key, number), encode(upload))
             change.count(uploads=1)
@@ -368,6 +369,7 @@ class Uploads:
             tags=row.tags,
             storage_class=row.storage_class or STANDARD,
             owner=row.owner,
+            acl=row.acl,
         )
         revision = make_revision(
             size,

@@ -32,6 +32,7 @@ class Attributes(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str] = {}
     storage_class: str = "STANDARD"
     owner: str = ""  # principal name
+    acl: bytes = b""  # of the protocol, at most 4 KiB; empty: the owner's alone
 
 
 class Digests(msgspec.Struct, frozen=True, kw_only=True):
@@ -392,6 +393,10 @@ class Objects:
         self, volume: str, key: bytes, tags: Mapping[str, str], *, version: str = ""
     ) -> str:
         """Replace the tags of a version; returns its version id."""
+        raise NotImplementedError
+
+    async def set_acl(self, volume: str, key: bytes, acl: bytes, *, version: str = "") -> str:
+        """Replace the ACL of a version, which only the protocol can read; returns its version id."""
         raise NotImplementedError
 
     async def list(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 from warp_core.errors import (
     IsDeleteMarker,
     NotFound,
@@ -185,6 +186,18 @@ class Versions(ObjectsStage, kit=True):
 
         assert (await subject.head(volume, b"k", version=one.version)).attributes.tags == {"t": "1"}
         assert (await subject.head(volume, b"k", version=two.version)).attributes.tags == RICH.tags
+
+    async def test_an_acl_belongs_to_a_version(self, subject: Objects, volume: str) -> None:
+        await subject.set_versioning(volume, "on")
+        one = await put(subject, volume, b"k", b"1", replace(RICH, acl=b"said"))
+        two = await put(subject, volume, b"k", b"2")
+        assert await subject.set_acl(volume, b"k", b"new", version=two.version) == two.version
+
+        for version, acl in ((one.version, b"said"), (two.version, b"new"), ("", b"new")):
+            found = (await subject.head(volume, b"k", version=version)).attributes
+            assert found.acl == acl
+        tags = (await subject.head(volume, b"k", version=one.version)).attributes.tags
+        assert tags == RICH.tags
 
     # Copies ---------------------------------------------------------------------------------------
 
