@@ -216,6 +216,7 @@ OF: Mapping[str, tuple[type, tuple[str, ...]]] = {
             "copy",
             "delete",
             "set_tags",
+            "set_acl",
             "list",
             "list_versions",
             "create_upload",
