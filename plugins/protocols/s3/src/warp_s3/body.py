@@ -2,7 +2,7 @@
 
 import asyncio
 from concurrent.futures import Executor
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from warp_s3.aws_chunked import AwsChunkedDecoder
 from warp_s3.errors import S3Error
@@ -18,8 +18,19 @@ DISCARD_MAX: Final = 256 * 1024
 """Bytes of an unwanted body that are read and dropped to keep the connection; else it closes."""
 
 
+class Client(NamedTuple):
+    """Where a request comes from."""
+
+    address: str | None  # None: a socket of this machine
+    tls_version: str | None  # such as "1.3"; None: no TLS
+
+
 class Source(Protocol):
     """The connection, as its body sees it."""
+
+    @property
+    def client(self) -> Client:
+        """Where its requests come from."""
 
     def take(self, length_max: int) -> bytes:
         """Give bytes that have already arrived, perhaps none."""
@@ -61,6 +72,11 @@ class Body:
         self._pool: Executor | None = None
         self._pieces: list[memoryview] = []  # decoded, not yet given out; first comes last
         self.length = length if not chunked else None
+
+    @property
+    def client(self) -> Client:
+        """Where the request comes from."""
+        return self._source.client
 
     def decode_aws_chunked(self, decoder: AwsChunkedDecoder, length: int, pool: Executor) -> None:
         """Take the aws-chunked coding off as well; `length` is the payload's."""

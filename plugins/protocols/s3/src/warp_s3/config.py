@@ -1,6 +1,6 @@
 """Options of `[protocols.s3]`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 from warp_core.config import Address, Between, Duration, Listening
@@ -16,6 +16,12 @@ class Config(Listening, frozen=True, kw_only=True):
     ] = ("localhost",)
     # What GetBucketLocation says; requests signed for any region are accepted.
     region: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,63}$")] = "us-east-1"
+    # Whose the objects are in a bucket that does not say so itself; with "BucketOwnerEnforced" ACLs are off.
+    object_ownership: Literal["BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter"] = (
+        "BucketOwnerEnforced"
+    )
+    # Whether a bucket that does not say so itself keeps everybody out whom neither ACL nor policy names.
+    block_public_access: bool = True
     # Open connections; one that is idle costs about 4 KiB.
     connections_max: Annotated[int, Meta(ge=1, le=100_000)] = 4096
     # Bodies above 64 KiB on their way in at once, each a few MiB of buffers; others wait their turn.

@@ -25,7 +25,7 @@ from warp_core.errors import WarpError
 from warp_core.interfaces.stores import Buffer
 
 from warp_s3.answers import error_answer
-from warp_s3.body import Body
+from warp_s3.body import Body, Client
 from warp_s3.call import Answer, Outcome
 from warp_s3.errors import S3Error, from_core
 from warp_s3.http import CONTINUE, Request, check_partial_head, head_end, parse_head, response_head
@@ -216,6 +216,17 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.abort()
 
     # What a body calls (warp_s3.body.Source) ------------------------------------------------------
+
+    @property
+    def client(self) -> Client:
+        """Where the requests come from."""
+        peer = self._transport.get_extra_info("peername")
+        tls = self._transport.get_extra_info("ssl_object")
+        version = tls.version() if tls is not None else None
+        return Client(
+            peer[0] if isinstance(peer, tuple) else None,
+            version.removeprefix("TLSv") if version is not None else None,
+        )
 
     def take(self, length_max: int) -> bytes:
         """Give bytes that have already arrived, perhaps none."""

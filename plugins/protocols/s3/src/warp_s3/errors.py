@@ -55,6 +55,10 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
             "The AWS Access Key Id you provided does not exist in our records.",
         ),
         "InvalidArgument": (400, "Invalid Argument"),
+        "InvalidBucketAclWithObjectOwnership": (
+            400,
+            "Bucket cannot have ACLs set with ObjectOwnership's BucketOwnerEnforced setting",
+        ),
         "InvalidBucketName": (400, "The specified bucket is not valid."),
         "InvalidBucketState": (
             409,
@@ -87,6 +91,11 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
             "The XML you provided was not well-formed or did not validate against our published "
             "schema",
         ),
+        "MalformedPOSTRequest": (
+            400,
+            "The body of your POST request is not well-formed multipart/form-data.",
+        ),
+        "MalformedPolicy": (400, "The policy is not valid."),
         "MalformedTrailerError": (
             400,
             "The request contained trailing data that was not well-formed or did not conform to "
@@ -184,6 +193,11 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         "TooManyBuckets": (
             400,
             "You have attempted to create more buckets than allowed",
+        ),
+        "UnexpectedContent": (400, "This request does not support content"),
+        "UnresolvableGrantByEmailAddress": (
+            400,
+            "The email address you provided does not match any account on record.",
         ),
         "UnsupportedHttpVersion": (505, "Only HTTP/1.0 and HTTP/1.1 are supported."),
         "UserKeyMustBeSpecified": (400, "The key must not be empty."),

@@ -57,16 +57,10 @@ _UNKNOWN: Final = frozenset(
         "x-amz-write-offset-bytes",
     }
 )
-_GRANTS: Final = frozenset(
-    f"x-amz-grant-{right}" for right in ("full-control", "read", "read-acp", "write", "write-acp")
-)
-_REFUSED: Final = _LOCKS | _UNKNOWN | _GRANTS | {"x-amz-acl"}
-
-# ACLs that give nobody more than the owner, who has everything anyway.
-_ACLS: Final = frozenset({"private", "bucket-owner-full-control", "bucket-owner-read"})
+_REFUSED: Final = _LOCKS | _UNKNOWN
 
 
-def attributes_of(headers: Mapping[str, str], *, owner: str) -> Attributes:
+def attributes_of(headers: Mapping[str, str], *, owner: str, acl: bytes = b"") -> Attributes:
     """Read an object's attributes from the headers of a PUT, a copy or a new upload.
 
     Raises:
@@ -102,6 +96,7 @@ def attributes_of(headers: Mapping[str, str], *, owner: str) -> Attributes:
         tags=tags_of(tagging) if tagging else {},
         storage_class=storage_class(headers),
         owner=owner,
+        acl=acl,
     )
 
 
@@ -109,15 +104,12 @@ def check_refused(headers: Mapping[str, str]) -> None:
     """Refuse what would be ignored at the client's peril.
 
     Raises:
-        S3Error: `NotImplemented`, `InvalidRequest` or `AccessControlListNotSupported`.
+        S3Error: `NotImplemented` or `InvalidRequest`.
     """
     for name in _REFUSED & headers.keys():
         if name in _LOCKS:
             raise S3Error("InvalidRequest", "Bucket is missing Object Lock Configuration")
-        if name in _UNKNOWN:
-            raise S3Error("NotImplemented", details={"Header": name})
-        if name in _GRANTS or headers[name] not in _ACLS:
-            raise S3Error("AccessControlListNotSupported")
+        raise S3Error("NotImplemented", details={"Header": name})
 
 
 def storage_class(headers: Mapping[str, str]) -> str:

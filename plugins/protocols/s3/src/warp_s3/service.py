@@ -5,33 +5,36 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from warp_core.errors import Unauthenticated
+from warp_core.errors import NotFound, Unauthenticated
 from warp_core.interfaces.accounts import Accounts
-from warp_core.interfaces.auth import ANONYMOUS, Authenticator, Credential, Principal
+from warp_core.interfaces.auth import ANONYMOUS, Authenticator, Credential
 from warp_core.views import Objects
 from warp_core.views.objects import ObjectInfo
 
+from warp_s3.access.judging import Access
 from warp_s3.aws_chunked import AwsChunkedDecoder
 from warp_s3.body import Body
 from warp_s3.call import Answer, Call, Outcome, finished
 from warp_s3.config import Config
-from warp_s3.errors import S3Error
+from warp_s3.errors import S3Error, from_core
 from warp_s3.http import Request
 from warp_s3.operations import HANDLERS
 from warp_s3.owners import owner_of
 from warp_s3.router import Route, Router
 from warp_s3.sigv4 import (
     STREAMING,
+    STREAMING_UNSIGNED_TRAILER,
     UNSIGNED_PAYLOAD,
     Claim,
     SigningKey,
     SigningKeys,
+    check_payload,
     read_claim,
     verify,
 )
 
-# Operations that concern no existing bucket.
-_WITHOUT_BUCKET: Final = frozenset({"ListBuckets", "CreateBucket", "Preflight"})
+# What a body in chunks that nobody signed goes on from.
+_NOBODYS: Final = Claim("", "", "", "", "", STREAMING_UNSIGNED_TRAILER, presigned=False)
 
 
 class Service:
@@ -42,6 +45,8 @@ class Service:
         pool: Threads for hashing.
         uploads: Bounds the large bodies in memory.
         region: What GetBucketLocation says.
+        config: Options of the protocol.
+        access: Says who may do what.
         described: Objects and their headers as text, the last that were asked for (`operations.objects`).
     """
 
@@ -56,6 +61,8 @@ class Service:
         self.pool = pool
         self.region = config.region
         self.uploads = asyncio.Semaphore(config.uploads_max)
+        self.config = config
+        self.access = Access(objects, self.accounts, config)
         self._authenticator = authenticator
         self.described: dict[tuple[str, bytes], tuple[ObjectInfo, str]] = {}
         self._router = Router(config.domains)
@@ -74,7 +81,7 @@ class Service:
             )
         claim = read_claim(request, now=time.time())
         if claim is None:
-            raise S3Error("AccessDenied")
+            return self._anonymous(request, body, route)
         credential = self._authenticator.lookup_now(claim.access_key)
         if credential is None:
             return self._look_up_first(request, body, route, claim)
@@ -84,18 +91,25 @@ class Service:
         self, request: Request, body: Body, route: Route, claim: Claim, credential: Credential
     ) -> Outcome:
         """Go on once it is known whose key signed the request."""
-        operation = route.operation
         key = self._keys.get(credential.secret, claim.scope)
         verify(claim, request, key)
         if claim.payload in STREAMING:
             self._expect_chunks(request, body, claim, key)
         principal = credential.principal
         call = Call(request, route, principal, body, claim.payload)
-        if (not principal.admin and operation not in _WITHOUT_BUCKET) or (
-            "x-amz-expected-bucket-owner" in request.headers
-        ):
+        if not principal.admin or "x-amz-expected-bucket-owner" in request.headers:
             return self._permitted(call)
         return self._handle(call)
+
+    def _anonymous(self, request: Request, body: Body, route: Route) -> Outcome:
+        """Go on with a request that nobody signed."""
+        payload = request.headers.get("x-amz-content-sha256", UNSIGNED_PAYLOAD)
+        check_payload(payload)
+        if payload == STREAMING_UNSIGNED_TRAILER:
+            self._expect_chunks(request, body, _NOBODYS, SigningKey(b""))
+        elif payload in STREAMING:
+            raise S3Error("AccessDenied")
+        return self._permitted(Call(request, route, ANONYMOUS, body, payload))
 
     def _handle(self, call: Call) -> Outcome:
         operation = call.route.operation
@@ -111,26 +125,17 @@ class Service:
         return await finished(self._start(request, body, route, claim, credential))
 
     async def _permitted(self, call: Call) -> Answer:
-        """Ask the bucket's row first: who owns it decides."""
-        if not call.principal.admin and call.route.operation not in _WITHOUT_BUCKET:
-            await self.permit(call.principal, call.bucket)
+        """Ask first what bucket and object say about access."""
+        await self.access.enter(call)
         owner = call.headers.get("x-amz-expected-bucket-owner")
         if owner is not None and call.bucket:
             await self.check_owner(call.bucket, owner)
-        return await finished(self._handle(call))
-
-    async def permit(self, principal: Principal, bucket: str) -> None:
-        """Let administrators do everything and others what they like in their own buckets.
-
-        Raises:
-            S3Error: `AccessDenied`.
-            VolumeNotFound: There is no such bucket.
-        """
-        if principal.admin:
-            return
-        owner = (await self.objects.volume(bucket)).owner
-        if owner != principal.name and owner not in principal.aliases:
-            raise S3Error("AccessDenied")
+        try:
+            return await finished(self._handle(call))
+        except S3Error as error:
+            raise await self.access.hide(call, error) from error
+        except NotFound as error:
+            raise await self.access.hide(call, from_core(error)) from error
 
     async def _lookup(self, access_key: str) -> Credential:
         try:

@@ -230,7 +230,7 @@ def _header_claim(request: Request, authorization: str, now: float) -> Claim:
         raise S3Error(
             "InvalidRequest", "Missing required header for this request: x-amz-content-sha256"
         )
-    _check_payload(payload)
+    check_payload(payload)
     _check_signed(signed, headers)
     return Claim(access_key, timestamp, scope, signed, signature, payload, presigned=False)
 
@@ -289,7 +289,7 @@ def _query_claim(request: Request, now: float) -> Claim:
     payload = request.headers.get("x-amz-content-sha256") or fields.get(
         "X-Amz-Content-Sha256", UNSIGNED_PAYLOAD
     )
-    _check_payload(payload)
+    check_payload(payload)
     signed = fields["X-Amz-SignedHeaders"]
     _check_signed(signed, request.headers)
     return Claim(
@@ -405,7 +405,12 @@ def _timestamp_of_date(date: str | None) -> str:
     return moment.strftime("%Y%m%dT%H%M%SZ")
 
 
-def _check_payload(payload: str) -> None:
+def check_payload(payload: str) -> None:
+    """Check what x-amz-content-sha256 says.
+
+    Raises:
+        S3Error: `InvalidArgument`, or `NotImplemented` for a streaming form that is not known.
+    """
     if payload != UNSIGNED_PAYLOAD and _is_hash(payload) is None:
         if payload in STREAMING:
             return

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from warp_s3.call import Call, Outcome
 from warp_s3.operations import (
+    access,
     buckets,
     copying,
     deleting,
@@ -53,6 +54,7 @@ HANDLERS: Final[Mapping[str, Handler]] = MappingProxyType(
         "GetBucketTagging": tagging.get_bucket_tags,
         "PutBucketTagging": tagging.put_bucket_tags,
         "DeleteBucketTagging": tagging.delete_bucket_tags,
+        **access.HANDLERS,
         **settings.HANDLERS,
     }
 )

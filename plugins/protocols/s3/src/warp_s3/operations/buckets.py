@@ -9,6 +9,7 @@ from warp_s3.call import Answer, Call, empty, xml
 from warp_s3.errors import S3Error
 from warp_s3.listing_arguments import count_argument
 from warp_s3.metadata import check_refused
+from warp_s3.operations.access import new_bucket_documents
 from warp_s3.owners import owner_of
 from warp_s3.receiving import read_document
 from warp_s3.xml_input import location_constraint, versioning_status
@@ -62,7 +63,10 @@ async def create_bucket(service: "Service", call: Call) -> Answer:
     region = location_constraint(body)
     if region is not None and _REGION.fullmatch(region) is None:
         raise S3Error("InvalidLocationConstraint", details={"LocationConstraint": region})
+    documents = await new_bucket_documents(service, call)
     await service.objects.create_volume(name, owner=call.principal)
+    for document, content in documents.items():
+        await service.objects.set_document(name, document, content)
     return empty(200, [("Location", f"/{name}")])
 
 

@@ -25,10 +25,11 @@ async def copy_object(service: "Service", call: Call) -> Answer:
     """Make an object of another's content."""
     headers = call.headers
     bucket, key, version = copy_source(headers["x-amz-copy-source"])
-    await service.permit(call.principal, bucket)
+    await service.access.demand(call, "GetObject", bucket, key, version=version)
     source = await read_source(service, bucket, key, version)
     check_copy_source(headers, source)
-    given = attributes_of(headers, owner=call.principal.name)
+    owner, acl = await service.access.placed(call)
+    given = attributes_of(headers, owner=owner, acl=acl)
     replaces = _replaces(headers, "x-amz-metadata-directive")
     if (
         (bucket, key, version) == (call.bucket, call.key, "")
@@ -48,6 +49,7 @@ async def copy_object(service: "Service", call: Call) -> Answer:
         tags=given.tags if _replaces(headers, "x-amz-tagging-directive") else kept.tags,
         storage_class=given.storage_class,
         owner=given.owner,
+        acl=given.acl,
     )
     info = await service.objects.copy(
         bucket,

@@ -51,17 +51,19 @@ async def delete_objects(service: "Service", call: Call) -> Answer:
     rows: list[str] = []
     for start in range(0, len(keys), AT_ONCE):
         batch = keys[start : start + AT_ONCE]
-        rows += await asyncio.gather(*[_delete(service, call.bucket, one, quiet) for one in batch])
+        rows += await asyncio.gather(*[_delete(service, call, one, quiet) for one in batch])
     return xml(xml_output.document("DeleteResult", "".join(rows)))
 
 
-async def _delete(service: "Service", bucket: str, one: DeletedKey, quiet: bool) -> str:
+async def _delete(service: "Service", call: Call, one: DeletedKey, quiet: bool) -> str:
     key = one.key.encode("utf-8", "surrogatepass")
     try:
         if not 1 <= len(key) <= KEY_MAX:
             raise S3Error("KeyTooLongError" if key else "UserKeyMustBeSpecified")
+        version = one.version or ""
+        await service.access.demand(call, "DeleteObject", call.bucket, key, version=version)
         deleted = await service.objects.delete(
-            bucket,
+            call.bucket,
             key,
             version=one.version or "",
             condition=Condition(etag=(one.etag or "").strip('"')),

@@ -47,7 +47,8 @@ PART_MIN: Final = 5 * 1024 * 1024
 async def create_upload(service: "Service", call: Call) -> Answer:
     """Begin an upload."""
     headers = call.headers
-    attributes = attributes_of(headers, owner=call.principal.name)
+    owner, acl = await service.access.placed(call)
+    attributes = attributes_of(headers, owner=owner, acl=acl)
     algorithm, kind = _wanted_checksum(call)
     upload = await service.objects.create_upload(
         call.bucket,
@@ -93,7 +94,7 @@ async def copy_part(service: "Service", call: Call) -> Answer:
     """Make a part of a range of an object."""
     number = _part_number(call)
     source = copy_source(call.headers["x-amz-copy-source"])
-    await service.permit(call.principal, source[0])
+    await service.access.demand(call, "GetObject", source[0], source[1], version=source[2])
     upload = await _upload(service, call)
     info = await read_source(service, *source)
     check_copy_source(call.headers, info)

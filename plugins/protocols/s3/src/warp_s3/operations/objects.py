@@ -212,7 +212,8 @@ async def put_object(service: "Service", call: Call) -> Answer:
     """Store an object."""
     if call.request.content_length is None and not call.request.chunked:
         raise S3Error("MissingContentLength")
-    attributes = attributes_of(call.headers, owner=call.principal.name)
+    owner, acl = await service.access.placed(call)
+    attributes = attributes_of(call.headers, owner=owner, acl=acl)
     condition = write_condition(call.headers)
     expected = Expected(call.headers, call.payload)
     algorithm = kept_algorithm(expected)

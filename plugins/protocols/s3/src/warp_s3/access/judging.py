@@ -1,0 +1,294 @@
+"""The one place where a request is allowed or refused, for all operations.
+
+Administrators are not asked. For everybody else, in this order:
+
+1. a Deny of the bucket's policy that fits decides, but for the owner's own policy operations;
+2. where ACLs are off (object ownership `BucketOwnerEnforced`), the bucket's owner and the policy's Allow let in;
+3. where they are on, an object's owner and its ACL let in as well; what others own in a bucket is no longer its owner's to read,
+   nor the policy's to give;
+4. a bucket's ACL lets in to what a bucket's ACL can give.
+
+Public access block takes away what 2 to 4 would give to everybody. Who may not list a bucket is not told what is missing from it.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from warp_core.errors import NotFound, VolumeNotFound
+from warp_core.interfaces.accounts import Account, Accounts
+from warp_core.interfaces.auth import ANONYMOUS, Principal
+from warp_core.views import Objects
+from warp_core.views.objects import ObjectInfo
+
+from warp_s3.access import acl as acls
+from warp_s3.access.policy import Verdict, Who, evaluate
+from warp_s3.access.rules import RULES, Rule
+from warp_s3.access.settings import PREFERRED, Memory, Settings
+from warp_s3.access.values import RequestValues
+from warp_s3.call import Call
+from warp_s3.config import Config
+from warp_s3.errors import S3Error
+from warp_s3.owners import owner_of
+from warp_s3.router import BUCKET, OBJECT, SERVICE
+
+_NOT_FOUND = frozenset({"NoSuchKey", "NoSuchVersion"})
+
+
+class Access:
+    """Judges requests against what buckets and objects say."""
+
+    def __init__(
+        self, objects: Objects, accounts: Callable[[], Awaitable[Accounts]], config: Config
+    ) -> None:
+        self._objects = objects
+        self._accounts = accounts
+        self._memory = Memory(config)
+        self._region = config.region
+
+    async def settings(self, bucket: str) -> Settings:
+        """Return what a bucket says about access.
+
+        Raises:
+            VolumeNotFound
+        """
+        return self._memory.of(await self._objects.volume(bucket))
+
+    async def enter(self, call: Call) -> None:
+        """Check that a request may be carried out.
+
+        Raises:
+            S3Error: `AccessDenied`.
+            VolumeNotFound: There is no such bucket.
+        """
+        rule = RULES[call.route.operation]
+        if call.principal.admin:
+            return
+        if rule.level == SERVICE:
+            if call.principal.name == ANONYMOUS.name:
+                raise S3Error("AccessDenied")
+            return
+        if rule.each:
+            await self.settings(call.bucket)  # its keys are judged one by one
+            return
+        version = call.query.get("versionId", "") if rule.versioned else ""
+        await self.demand(call, call.route.operation, call.bucket, call.key, version=version)
+        if rule is RULES["PutObject"]:
+            await self._demand_extras(call)
+
+    async def demand(
+        self,
+        call: Call,
+        operation: str,
+        bucket: str,
+        key: bytes = b"",
+        *,
+        version: str = "",
+        more: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        """Check that the sender of a request may do an operation to a bucket or an object, which need not be those of the request.
+
+        Raises:
+            S3Error: `AccessDenied`, or `NoSuchBucket`.
+        """
+        if call.principal.admin:
+            return
+        rule = RULES[operation]
+        action = rule.versioned if version and rule.versioned else rule.action
+        if not await self._allows(call, rule, action, bucket, key, version, more):
+            raise S3Error("AccessDenied")
+
+    async def may(self, call: Call, operation: str, bucket: str, key: bytes = b"") -> bool:
+        """Say whether `demand` would raise nothing."""
+        try:
+            await self.demand(call, operation, bucket, key)
+        except S3Error:
+            return False
+        return True
+
+    async def hide(self, call: Call, error: S3Error) -> S3Error:
+        """Return what the sender of a request may know of an error: not what is missing, if it may not list the bucket."""
+        if call.principal.admin or error.code not in _NOT_FOUND:
+            return error
+        lists = "ListObjectVersions" if error.code == "NoSuchVersion" else "ListObjects"
+        return error if await self.may(call, lists, call.bucket) else S3Error("AccessDenied")
+
+    async def placed(self, call: Call) -> tuple[str, bytes]:
+        """Return the owner and the ACL of what a request stores.
+
+        Raises:
+            S3Error: `AccessControlListNotSupported`; `AccessDenied` for a public ACL where those are blocked; what
+                `acl.from_headers` raises.
+        """
+        settings = await self.settings(call.bucket)
+        headers = call.headers
+        if acls.HEADERS.isdisjoint(headers):
+            return (settings.owner if settings.enforced else call.principal.name), b""
+        if settings.enforced:
+            refuse_unless_harmless(headers)
+            return settings.owner, b""
+        owner = call.principal.name
+        if (
+            settings.ownership == PREFERRED
+            and headers.get("x-amz-acl") == "bucket-owner-full-control"
+        ):
+            owner = settings.owner
+        made = acls.from_headers(
+            headers, await self._accounts(), owner=owner, bucket_owner=settings.owner, bucket=False
+        )
+        if settings.block.block_public_acls and acls.is_public(made):
+            raise S3Error("AccessDenied")
+        return owner, acls.pack(made)
+
+    def account(self, principal: Principal, accounts: Accounts) -> Account:
+        """Return the account that a principal acts for."""
+        return owner_of(accounts, principal.name)
+
+    async def _demand_extras(self, call: Call) -> None:
+        """Check what a write asks for besides its content."""
+        if "x-amz-tagging" in call.headers:
+            await self._demand_of_new(call, "PutObjectTagging")
+        if not acls.HEADERS.isdisjoint(call.headers):
+            settings = await self.settings(call.bucket)
+            # Where ACLs are on, whoever may write may say the ACL of what it will own.
+            if settings.enforced or settings.policy is None:
+                return
+            if settings.acl is not None and acls.grants(settings.acl, acls.WRITE, call.principal):
+                return
+            await self._demand_of_new(call, "PutObjectAcl")
+
+    async def _demand_of_new(self, call: Call, operation: str) -> None:
+        """Check an operation on what will be written: what is there now has no say in it."""
+        rule = RULES[operation]._replace(content=False, acl="")
+        if not await self._allows(call, rule, rule.action, call.bucket, call.key, "", None):
+            raise S3Error("AccessDenied")
+
+    async def _allows(
+        self,
+        call: Call,
+        rule: Rule,
+        action: str,
+        bucket: str,
+        key: bytes,
+        version: str,
+        more: Mapping[str, Sequence[str]] | None,
+    ) -> bool:
+        principal = call.principal
+        try:
+            settings = await self.settings(bucket)
+        except VolumeNotFound as error:
+            raise S3Error("NoSuchBucket", details={"BucketName": bucket}) from error
+        owns = settings.owner == principal.name or settings.owner in principal.aliases
+        info: ObjectInfo | None = None
+        foreign = rule.content and not settings.enforced  # an object's own owner and ACL count
+        by_tags = settings.policy is not None and settings.policy.conditioned_by_tags
+        if rule.level == OBJECT and (foreign or by_tags):
+            info = await self._head(bucket, key, version)
+        verdict = Verdict.NOTHING
+        if settings.policy is not None and not (owns and rule.owners):
+            verdict = await self._verdict(call, settings, action, bucket, key, version, info, more)
+            if verdict is Verdict.DENY:
+                return False
+            restricted = settings.block.restrict_public_buckets and settings.policy_public
+            if restricted and not owns:
+                verdict = Verdict.NOTHING
+        given = owns or verdict is Verdict.ALLOW
+        if foreign and info is not None:
+            return self._by_object(settings, rule, principal, info, given=given)
+        if given:
+            return True
+        if settings.enforced:
+            return False
+        public_off = settings.block.ignore_public_acls
+        if rule.acl and rule.acl_level == BUCKET:
+            return acls.grants(settings.acl, rule.acl, principal, ignore_public=public_off)
+        # Nothing is there: who may list the bucket is told so.
+        return foreign and await self.may(call, "ListObjects", bucket)
+
+    def _by_object(
+        self, settings: Settings, rule: Rule, principal: Principal, info: ObjectInfo, *, given: bool
+    ) -> bool:
+        """Judge an object that is there, where ACLs are on."""
+        owner = info.attributes.owner or settings.owner
+        if given and owner == settings.owner:
+            return True
+        if principal.name != ANONYMOUS.name and owner in {principal.name, *principal.aliases}:
+            return True
+        if not rule.acl:
+            return False
+        acl = acls.unpack(info.attributes.acl)
+        return acls.grants(
+            acl, rule.acl, principal, ignore_public=settings.block.ignore_public_acls
+        )
+
+    async def _verdict(
+        self,
+        call: Call,
+        settings: Settings,
+        action: str,
+        bucket: str,
+        key: bytes,
+        version: str,
+        info: ObjectInfo | None,
+        more: Mapping[str, Sequence[str]] | None,
+    ) -> Verdict:
+        assert settings.policy is not None
+        accounts = await self._accounts()
+        account = self.account(call.principal, accounts)
+        values = RequestValues(
+            call,
+            account,
+            owner=owner_of(accounts, settings.owner),
+            region=self._region,
+            version=version,
+            existing_tags=info.attributes.tags if info is not None else None,
+            more=more,
+        )
+        resource = f"arn:aws:s3:::{bucket}"
+        if key:
+            resource += "/" + key.decode("utf-8", "replace")
+        return evaluate(settings.policy, who(call.principal, account), action, resource, values)
+
+    async def _head(self, bucket: str, key: bytes, version: str) -> ObjectInfo | None:
+        try:
+            return await self._objects.head(bucket, key, version=version)
+        except NotFound:  # also a delete marker
+            return None
+
+
+def who(principal: Principal, account: Account) -> Who:
+    """Return the names by which policies may call a principal."""
+    if principal.name == ANONYMOUS.name:
+        return Who()
+    return Who(account.canonical_id, account.number, arns(account))
+
+
+def arns(account: Account) -> frozenset[str]:
+    """Return the ARNs of an account's user: an account has one, of its own name."""
+    names = (account.name.removeprefix("account:"), account.canonical_id)
+    return frozenset(
+        f"arn:aws:iam::{number}:user/{name}" for number in (account.number, "") for name in names
+    )
+
+
+def known_principal(accounts: Accounts) -> Callable[[str, str], bool]:
+    """Return what tells whether a policy's principal exists."""
+    all_arns = frozenset(arn for each in accounts for arn in arns(each))
+
+    def known(kind: str, name: str) -> bool:
+        if kind == "account":
+            return accounts.with_number(name) is not None
+        if kind == "canonical":
+            return accounts.with_id(name) is not None
+        return name in all_arns
+
+    return known
+
+
+def refuse_unless_harmless(headers: Mapping[str, str]) -> None:
+    """Refuse ACLs in headers where ACLs are off, but those that give nobody more than the owner has.
+
+    Raises:
+        S3Error: `AccessControlListNotSupported`.
+    """
+    for name in acls.HEADERS & headers.keys():
+        if name != "x-amz-acl" or headers[name] not in acls.HARMLESS:
+            raise S3Error("AccessControlListNotSupported")
