@@ -10,7 +10,7 @@ import copy
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from warp_core.views.objects import Attributes, Digests
+from warp_core.views.objects import Attributes, Digests, PartInfo
 
 NULL = "null"
 PLAIN = Attributes()
@@ -24,7 +24,7 @@ class File:
     content: bytes
     attributes: Attributes = PLAIN
     digests: Digests = NONE
-    parts: tuple[tuple[int, int, str], ...] = ()  # number, size, etag
+    parts: tuple[PartInfo, ...] = ()
     disk: bool = False  # its size is fixed; a version is none
 
 

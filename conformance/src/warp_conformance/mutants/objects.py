@@ -490,6 +490,15 @@ class CopiesWholes(PlainObjects):
         return await super().copy_part(*place, length=length, **more)
 
 
+@faults(OnObjects, "Objects.complete_upload", "forgets-checksums-of-parts")
+class ForgetsChecksumsOfParts(PlainObjects):
+    def link(
+        self, volume: str, key: bytes, file: File, condition: Condition = ALWAYS
+    ) -> ObjectInfo:
+        file.parts = tuple(replace(part, checksums={}) for part in file.parts)
+        return super().link(volume, key, file, condition)
+
+
 @faults(OnObjects, "Objects.list_parts", "order-of-arrival")
 class ListsPartsByArrival(PlainObjects):
     async def list_parts(

@@ -247,9 +247,7 @@ class PlainObjects(Objects):
             checksum_type=file.digests.checksum_type,
             attributes=file.attributes,
             checksums=file.digests.checksums,
-            parts=tuple(
-                PartInfo(number=number, size=size, etag=etag) for number, size, etag in file.parts
-            ),
+            parts=file.parts,
         )
 
     def new_version(self, volume: str) -> str:
@@ -459,7 +457,13 @@ class PlainObjects(Objects):
 
         def link(content: bytes, digests: Digests) -> ObjectInfo:
             made = self.put_part(volume, key, upload, number, content, digests)
-            return ObjectInfo(key=key, size=made.size, etag=made.etag, modified_ns=made.modified_ns)
+            return ObjectInfo(
+                key=key,
+                size=made.size,
+                etag=made.etag,
+                modified_ns=made.modified_ns,
+                checksums=made.checksums,
+            )
 
         return PlainWriter(link)
 
@@ -538,7 +542,7 @@ class PlainObjects(Objects):
             b"".join(content for content, _ in chosen),
             found.info.attributes,
             digests,
-            tuple((part.number, part.size, part.etag) for _, part in chosen),
+            tuple(part for _, part in chosen),
         )
         found.result = self.link(volume, key, file, condition)
         return found.result

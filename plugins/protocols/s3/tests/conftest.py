@@ -71,7 +71,7 @@ class Keys(Authenticator):
 
 @asynccontextmanager
 async def dictionaries() -> AsyncIterator[Objects]:
-    """Objects of this folder: needs nothing but core, and fails on request."""
+    """Objects of this folder: in dictionaries, and they fail on request."""
     yield memory_objects.MemoryObjects()
 
 

@@ -73,6 +73,22 @@ class Uploads(ObjectsStage, kit=True):
         with pytest.raises(UploadNotFound):
             await subject.part_writer(volume, b"d/k", upload.upload, 4)
 
+    async def test_parts_keep_their_checksums(self, subject: Objects, volume: str) -> None:
+        upload = await subject.create_upload(
+            volume, b"k", PLAIN, checksum_algorithm="CRC32", checksum_type="COMPOSITE"
+        )
+        writer = await subject.part_writer(volume, b"k", upload.upload, 1)
+        await writer.write(b"x")
+        said = Digests(etag="e" * 32, checksums={"CRC32": "jNoLDQ=="})
+        made = await writer.commit(said)
+        listed, _ = await subject.list_parts(volume, b"k", upload.upload)
+        await subject.complete_upload(volume, b"k", upload.upload, listed, Digests(etag="f-1"))
+        head = await subject.head(volume, b"k")
+
+        assert made.checksums == said.checksums
+        assert [part.checksums for part in listed] == [said.checksums]
+        assert [part.checksums for part in head.parts] == [said.checksums]
+
     async def test_a_part_sent_again_replaces_the_first(
         self, subject: Objects, volume: str
     ) -> None:
