@@ -434,6 +434,19 @@ def test_each_key_of_a_delete_is_judged(people: Any) -> None:
     assert [(one["Key"], one["Code"]) for one in told["Errors"]] == [("b", "AccessDenied")]
 
 
+def test_where_requesters_pay_others_have_to_say_so(people: Any) -> None:
+    alice, bob, nobody = people
+    alice.put_object(Bucket="alices", Key="k", ACL="public-read")
+    payer = {"Payer": "Requester"}
+    alice.put_bucket_request_payment(Bucket="alices", RequestPaymentConfiguration=payer)
+
+    assert alice.get_bucket_request_payment(Bucket="alices")["Payer"] == "Requester"
+    alice.get_object(Bucket="alices", Key="k")
+    assert code(bob.get_object, Bucket="alices", Key="k") == DENIED
+    bob.get_object(Bucket="alices", Key="k", RequestPayer="requester")
+    assert code(nobody.get_object, Bucket="alices", Key="k", RequestPayer="requester") == DENIED
+
+
 def test_only_the_owner_handles_a_policy(people: Any) -> None:
     alice, bob, _ = people
     alice.put_bucket_policy(

@@ -5,7 +5,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from warp_core.errors import NotFound, Unauthenticated
+import msgspec
+from warp_core.errors import NotFound, Unauthenticated, WarpError
 from warp_core.interfaces.accounts import Accounts
 from warp_core.interfaces.auth import ANONYMOUS, Authenticator, Credential
 from warp_core.views import Objects
@@ -16,9 +17,11 @@ from warp_s3.aws_chunked import AwsChunkedDecoder
 from warp_s3.body import Body
 from warp_s3.call import Answer, Call, Outcome, finished
 from warp_s3.config import Config
+from warp_s3.cors import answer_headers
 from warp_s3.errors import S3Error, from_core
 from warp_s3.http import Request
 from warp_s3.operations import HANDLERS
+from warp_s3.operations.cors import rules_of_bucket
 from warp_s3.owners import owner_of
 from warp_s3.router import Route, Router
 from warp_s3.sigv4 import (
@@ -79,6 +82,28 @@ class Service:
             return HANDLERS["Preflight"](
                 self, Call(request, route, ANONYMOUS, body, UNSIGNED_PAYLOAD)
             )
+        if "origin" in request.headers and route.bucket:
+            return self._crossing(request, body, route)
+        return self._begin(request, body, route)
+
+    async def _crossing(self, request: Request, body: Body, route: Route) -> Answer:
+        """Answer a page of another origin: a browser reads errors, too, only if the bucket's rules say so."""
+        headers = request.headers
+        method = headers.get("access-control-request-method", request.method)
+        rules = await rules_of_bucket(self, route.bucket)
+        further = answer_headers(rules, headers["origin"], method) if rules else None
+        try:
+            answer = await finished(self._begin(request, body, route))
+        except (S3Error, WarpError) as error:
+            told = error if isinstance(error, S3Error) else from_core(error)
+            told.headers = {**told.headers, **dict(further or ())}
+            raise told from error
+        if further is None:
+            return answer
+        return msgspec.structs.replace(answer, headers=[*answer.headers, *further])
+
+    def _begin(self, request: Request, body: Body, route: Route) -> Outcome:
+        """Find out who signed a request, and go on with it."""
         claim = read_claim(request, now=time.time())
         if claim is None:
             return self._anonymous(request, body, route)

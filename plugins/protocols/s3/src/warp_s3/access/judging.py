@@ -177,6 +177,8 @@ class Access:
         except VolumeNotFound as error:
             raise S3Error("NoSuchBucket", details={"BucketName": bucket}) from error
         owns = settings.owner == principal.name or settings.owner in principal.aliases
+        if settings.requester_pays and not owns and not _pays(call):
+            return False
         info: ObjectInfo | None = None
         foreign = rule.content and not settings.enforced  # an object's own owner and ACL count
         by_tags = settings.policy is not None and settings.policy.conditioned_by_tags
@@ -281,6 +283,12 @@ def known_principal(accounts: Accounts) -> Callable[[str, str], bool]:
         return name in all_arns
 
     return known
+
+
+def _pays(call: Call) -> bool:
+    """Say whether a request takes its cost upon itself, which nobody cannot."""
+    said = call.headers.get("x-amz-request-payer") or call.query.get("x-amz-request-payer")
+    return said == "requester" and call.principal.name != ANONYMOUS.name
 
 
 def refuse_unless_harmless(headers: Mapping[str, str]) -> None:

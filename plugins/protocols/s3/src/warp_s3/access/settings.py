@@ -17,6 +17,7 @@ ACL: Final = "s3.acl"
 OWNERSHIP: Final = "s3.ownership"
 BLOCK: Final = "s3.public-access-block"
 POLICY: Final = "s3.policy"
+PAYMENT: Final = "s3.request-payment"  # "Requester", or no document
 
 ENFORCED: Final = "BucketOwnerEnforced"
 PREFERRED: Final = "BucketOwnerPreferred"
@@ -51,6 +52,7 @@ class Settings(msgspec.Struct, frozen=True):
     block_said: bool
     policy: Policy | None
     policy_public: bool = False
+    requester_pays: bool = False
 
     @property
     def enforced(self) -> bool:
@@ -104,4 +106,5 @@ class Memory:
             block_said=bool(block) if block is not None else blocked is ALL_BLOCKED,
             policy=made,
             policy_public=made is not None and is_public(made),
+            requester_pays=PAYMENT in documents,
         )

@@ -9,6 +9,7 @@ from warp_s3.operations import (
     access,
     buckets,
     copying,
+    cors,
     deleting,
     listing,
     multipart,
@@ -54,6 +55,10 @@ HANDLERS: Final[Mapping[str, Handler]] = MappingProxyType(
         "GetBucketTagging": tagging.get_bucket_tags,
         "PutBucketTagging": tagging.put_bucket_tags,
         "DeleteBucketTagging": tagging.delete_bucket_tags,
+        "GetBucketCors": cors.get_cors,
+        "PutBucketCors": cors.put_cors,
+        "DeleteBucketCors": cors.delete_cors,
+        "Preflight": cors.preflight,
         **access.HANDLERS,
         **settings.HANDLERS,
     }

@@ -10,17 +10,22 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from warp_s3 import xml_output
+from warp_s3.access.settings import PAYMENT
 from warp_s3.call import Answer, Call, empty, xml
 from warp_s3.errors import S3Error
+from warp_s3.receiving import read_document
+from warp_s3.xml_input import parse
 
 if TYPE_CHECKING:
     from warp_s3.service import Service
+
+ACCELERATION: Final = "s3.accelerate"
+"""Name of the volume's document; a label, as every endpoint here is as fast as the next."""
 
 Handler = Callable[["Service", Call], Coroutine[Any, Any, Answer]]
 
 # Operation to the error that says that nothing is set.
 _UNSET: Final = {
-    "GetBucketCors": "NoSuchCORSConfiguration",
     "GetBucketEncryption": "ServerSideEncryptionConfigurationNotFoundError",
     "GetBucketLifecycleConfiguration": "NoSuchLifecycleConfiguration",
     "GetBucketReplication": "ReplicationConfigurationNotFoundError",
@@ -30,14 +35,11 @@ _UNSET: Final = {
 
 # Operation to root element and content of the document that says how things are.
 _FIXED: Final = {
-    "GetBucketAccelerateConfiguration": ("AccelerateConfiguration", ""),
     "GetBucketLogging": ("BucketLoggingStatus", ""),
     "GetBucketNotificationConfiguration": ("NotificationConfiguration", ""),
-    "GetBucketRequestPayment": ("RequestPaymentConfiguration", "<Payer>BucketOwner</Payer>"),
 }
 
 _DELETES: Final = (
-    "DeleteBucketCors",
     "DeleteBucketEncryption",
     "DeleteBucketLifecycleConfiguration",
     "DeleteBucketReplication",
@@ -68,8 +70,49 @@ async def _deleted(service: "Service", call: Call) -> Answer:
     return empty(204)
 
 
-async def _preflight(service: "Service", call: Call) -> Answer:
-    raise S3Error("AccessForbidden")
+async def _get_payment(service: "Service", call: Call) -> Answer:
+    settings = await service.access.settings(call.bucket)
+    payer = "Requester" if settings.requester_pays else "BucketOwner"
+    return xml(xml_output.document("RequestPaymentConfiguration", f"<Payer>{payer}</Payer>"))
+
+
+async def _put_payment(service: "Service", call: Call) -> Answer:
+    payer = parse(await read_document(call), "RequestPaymentConfiguration").findtext("Payer")
+    if payer not in {"Requester", "BucketOwner"}:
+        raise S3Error("MalformedXML")
+    kept = payer.encode() if payer == "Requester" else None
+    await service.objects.set_document(call.bucket, PAYMENT, kept)
+    return empty(200)
+
+
+async def _get_acceleration(service: "Service", call: Call) -> Answer:
+    kept = (await service.objects.volume(call.bucket)).documents.get(ACCELERATION)
+    status = f"<Status>{kept.decode()}</Status>" if kept is not None else ""
+    return xml(xml_output.document("AccelerateConfiguration", status))
+
+
+async def _put_acceleration(service: "Service", call: Call) -> Answer:
+    status = parse(await read_document(call), "AccelerateConfiguration").findtext("Status")
+    if status not in {"Enabled", "Suspended"}:
+        raise S3Error("MalformedXML")
+    if "." in call.bucket:
+        raise S3Error(
+            "InvalidRequest",
+            "S3 Transfer Acceleration is not supported for buckets with periods (.) in their names",
+        )
+    kept = (await service.objects.volume(call.bucket)).documents.get(ACCELERATION)
+    if status == "Enabled" or kept is not None:  # suspending what never was leaves it so
+        await service.objects.set_document(call.bucket, ACCELERATION, status.encode())
+    return empty(200)
+
+
+async def _put_logging(service: "Service", call: Call) -> Answer:
+    """Take the document that turns logging off, which it is; no log is delivered yet."""
+    status = parse(await read_document(call), "BucketLoggingStatus")
+    await service.objects.volume(call.bucket)
+    if len(status):
+        raise S3Error("NotImplemented", "Delivering access logs to a bucket is not implemented.")
+    return empty(200)
 
 
 HANDLERS: Final[Mapping[str, Handler]] = MappingProxyType(
@@ -77,6 +120,10 @@ HANDLERS: Final[Mapping[str, Handler]] = MappingProxyType(
         **{name: _unset(code) for name, code in _UNSET.items()},
         **{name: _fixed(root, content) for name, (root, content) in _FIXED.items()},
         **dict.fromkeys(_DELETES, _deleted),
-        "Preflight": _preflight,
+        "GetBucketRequestPayment": _get_payment,
+        "PutBucketRequestPayment": _put_payment,
+        "GetBucketAccelerateConfiguration": _get_acceleration,
+        "PutBucketAccelerateConfiguration": _put_acceleration,
+        "PutBucketLogging": _put_logging,
     }
 )
