@@ -164,6 +164,16 @@ def disk(tmp_path: Path) -> Iterator[tuple[MountNamespace, Path]]:
         yield namespace, at
 
 
+def server_on(tmp_path: Path, disk: tuple[MountNamespace, Path], size: int) -> WarpServer:
+    """Return a server whose data are on a file system of `size` bytes."""
+    namespace, at = disk
+    EXT4.format(tmp_path / "image", size)
+    namespace.mount_image(tmp_path / "image", at)
+    config = tmp_path / "warp.toml"
+    config.write_text(config_text())
+    return WarpServer(at / "data", config=config, prefix=namespace.prefix, logs=tmp_path / "logs")
+
+
 def refused(server: WarpServer) -> str:
     with pytest.raises(ServerFailed, match="ended with 1"):
         server.start()
@@ -174,16 +184,10 @@ def refused(server: WarpServer) -> str:
 def test_a_disk_that_is_too_small_to_begin_is_one_sentence(
     tmp_path: Path, disk: tuple[MountNamespace, Path]
 ) -> None:
-    namespace, at = disk
-    EXT4.format(tmp_path / "image", 16 * MIB)
-    namespace.mount_image(tmp_path / "image", at)
-    config = tmp_path / "warp.toml"
-    config.write_text(config_text())
-    server = WarpServer(at / "data", config=config, prefix=namespace.prefix, logs=tmp_path / "logs")
-    with contextlib.closing(server):
+    with contextlib.closing(server_on(tmp_path, disk, 16 * MIB)) as server:
         line = refused(server)
 
-    assert str(at) in line
+    assert str(disk[1]) in line
     assert "free some space" in line
 
 
@@ -191,12 +195,7 @@ def test_a_disk_that_others_filled_refuses_writes_and_loses_nothing(
     tmp_path: Path, disk: tuple[MountNamespace, Path]
 ) -> None:
     namespace, at = disk
-    EXT4.format(tmp_path / "image", 384 * MIB)
-    namespace.mount_image(tmp_path / "image", at)
-    config = tmp_path / "warp.toml"
-    config.write_text(config_text())
-    server = WarpServer(at / "data", config=config, prefix=namespace.prefix, logs=tmp_path / "logs")
-    with contextlib.closing(server):
+    with contextlib.closing(server_on(tmp_path, disk, 384 * MIB)) as server:
         server.start()
         s3_client(server.s3).create_bucket(Bucket="box")
         s3_client(server.s3).put_object(Bucket="box", Key="k", Body=b"kept")
