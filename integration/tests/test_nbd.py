@@ -8,10 +8,13 @@ import json
 import os
 import random
 import socket
+import ssl
+import struct
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -340,6 +343,54 @@ def test_space_comes_back_after_a_trim(tmp_path: Path) -> None:
         assert left <= before + 64 * MIB  # a segment of the log more or less
 
 
+def test_fio_finds_parent_snapshot_and_clone_as_each_was_written(
+    node: Node, tmp_path: Path
+) -> None:
+    """Two areas of a disk of 100 GiB; what is written to the parent, to the clone, and before both, are told apart by seeds."""
+    require("fio")
+    uri = node.make("parent", "100G")
+    near, far = "--offset=1g", "--offset=90g"
+
+    def fio(to: str, area: str, seed: int, *words: str) -> list[str]:
+        return [
+            "fio", "--name=apart", "--ioengine=nbd", f"--uri={to}", area, "--size=12m", "--rw=randwrite", "--bsrange=4k-64k",
+            "--iodepth=16", "--verify=crc32c", f"--randseed={seed}", cwd_of(tmp_path), *words,
+        ]  # fmt: skip
+
+    def write(to: str, area: str, seed: int) -> list[str]:
+        return fio(to, area, seed, "--do_verify=0", "--end_fsync=1")
+
+    def verify(to: str, area: str, seed: int) -> None:
+        run(*fio(to, area, seed, "--verify_only", "--verify_fatal=1"))
+
+    run(*write(uri, near, SEED))
+    run(*write(uri, far, SEED + 1))
+    disk(node.data, "snapshot", "v/parent", "s")
+    disk(node.data, "clone", "v/parent@s", "v/child")
+    child = node.uri("v/child")
+    # Both are written at the same time, each over one area of what they share.
+    with subprocess.Popen([str(locate("fio")), *write(child, far, SEED + 3)[1:]], stdout=subprocess.DEVNULL,
+                          env=environment()) as beside:  # fmt: skip
+        run(*write(uri, near, SEED + 2))
+        assert beside.wait(60) == 0
+    for turn in range(2):
+        verify(uri, near, SEED + 2)
+        verify(uri, far, SEED + 1)
+        verify(child, near, SEED)
+        verify(child, far, SEED + 3)
+        if turn == 0:
+            disk(node.data, "clone", "v/parent@s", "v/again")
+            disk(node.data, "delete", "v/again")
+            disk(node.data, "clone", "v/child", "v/grandchild")
+    verify(node.uri("v/grandchild"), near, SEED)
+    verify(node.uri("v/grandchild"), far, SEED + 3)
+    old = node.uri("v/parent@s")
+    with NbdDisk(old) as snapshot, NbdDisk(child) as other, NbdDisk(uri) as first:
+        for at in range(0, 12 * MIB, MIB):
+            assert snapshot.read((1 << 30) + at, MIB) == other.read((1 << 30) + at, MIB)
+            assert snapshot.read((90 << 30) + at, MIB) == first.read((90 << 30) + at, MIB)
+
+
 # What breaks --------------------------------------------------------------------------------------
 
 
@@ -363,6 +414,79 @@ def test_garbage_on_the_socket_costs_its_sender_the_connection(node: Node) -> No
                 except ConnectionError:
                     continue
             assert connection.read(0, 512) == bytes(512)
+    assert "client broke the protocol" in node.server.log()
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with an authority, and certificates of a server, a client, a stranger, and a client whose time is over."""
+    require("openssl")
+    folder = tmp_path_factory.mktemp("tls")
+
+    def openssl(*words: str) -> None:
+        subprocess.run(
+            [str(locate("openssl")), *words], cwd=folder, check=True, capture_output=True
+        )
+
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    for name in ("ca", "other"):
+        openssl("req", "-x509", *key, "-keyout", f"{name}.key", "-out", f"{name}.pem", "-subj", f"/CN={name}")  # fmt: skip
+    (folder / "san").write_text("subjectAltName=IP:127.0.0.1\n")
+    for name, authority, days in (
+        ("server", "ca", 2), ("client", "ca", 2), ("stranger", "other", 2), ("expired", "ca", -1),
+    ):  # fmt: skip
+        openssl("req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")  # fmt: skip
+        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", f"{authority}.pem", "-CAkey", f"{authority}.key",
+                "-CAcreateserial", "-days", str(days), "-out", f"{name}.pem", "-extfile", "san")  # fmt: skip
+    return folder
+
+
+def secured(endpoint: str, folder: Path, who: str) -> ssl.SSLSocket:
+    """Return a connection on which TLS has begun, as a client of that name."""
+    parts = urlsplit(endpoint)
+    plug = socket.create_connection((parts.hostname or "", parts.port or 0), timeout=10)
+    assert plug.recv(18, socket.MSG_WAITALL)[8:16] == b"IHAVEOPT"
+    plug.sendall(struct.pack(">I8sII", 3, b"IHAVEOPT", 5, 0))  # STARTTLS
+    assert plug.recv(20, socket.MSG_WAITALL)[12:16] == struct.pack(">I", 1)
+    context = ssl.create_default_context(cafile=folder / "ca.pem")
+    if who:
+        context.load_cert_chain(folder / f"{who}.pem", folder / f"{who}.key")
+    return context.wrap_socket(plug, server_hostname="127.0.0.1")
+
+
+def exports(plug: ssl.SSLSocket) -> bytes:
+    """Ask for the list of exports, and return the first reply's kind."""
+    plug.sendall(struct.pack(">8sII", b"IHAVEOPT", 3, 0))
+    told = b""
+    while len(told) < 20 and (more := plug.recv(20 - len(told))):
+        told += more
+    return told[12:16]
+
+
+def test_a_wrong_or_expired_certificate_is_refused_and_named(
+    tmp_path: Path, certificates: Path
+) -> None:
+    files = "\n".join(
+        f'{option} = "{certificates / file}"'
+        for option, file in (
+            ("tls_certificate", "server.pem"),
+            ("tls_key", "server.key"),
+            ("tls_client_ca", "ca.pem"),
+        )
+    )
+    for node in started(tmp_path, f'listen = "127.0.0.1:0"\nauth = "certificate"\n{files}'):
+        endpoint = node.server.endpoints["nbd"]
+        with secured(endpoint, certificates, "client") as known:
+            for who in ("", "stranger", "expired"):
+                told = b""
+                with suppress(OSError), secured(endpoint, certificates, who) as other:
+                    told = exports(other)
+                assert told == b"", who
+            assert exports(known) == struct.pack(">I", 1)  # the others disturbed nobody
+        said = node.server.log()
+        assert "certificate has expired" in said
+        assert "peer did not return a certificate" in said
+        assert said.count("TLS failed") >= 3, said
 
 
 @pytest.mark.parametrize(
