@@ -490,11 +490,14 @@ def test_a_wrong_or_expired_certificate_is_refused_and_named(
 
 
 @pytest.mark.parametrize(
+    "policy", ["", '[policy.default]\nfilters = ["zstd:1"]'], ids=["plain", "zstd"]
+)
+@pytest.mark.parametrize(
     "rounds", [pytest.param(2, id="two"), pytest.param(30, id="many", marks=pytest.mark.slow)]
 )
-def test_what_was_flushed_survives_a_kill(tmp_path: Path, rounds: int) -> None:
+def test_what_was_flushed_survives_a_kill(tmp_path: Path, rounds: int, policy: str) -> None:
     promised = PromisedBlocks(2000, SEED)
-    for node in started(tmp_path, ""):
+    for node in started(tmp_path, "", policy):
         uri = node.make("kept", "64M")
         for turn in range(rounds):
             writer = threading.Thread(target=promised.run, args=(uri,))

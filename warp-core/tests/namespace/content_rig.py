@@ -31,7 +31,7 @@ class MemoryLog:
         self.offset = 4096
         self.freed: set[Chunk] = set()
 
-    def append(self, payload, *, volume, inode, revision):
+    def append(self, payload, *, volume, inode, revision, filters=""):
         assert 0 < len(payload) <= 1024 * 1024
         chunk = Chunk(1, self.offset, len(payload) + 76, len(payload))
         self.offset += (len(payload) + 76 + 7) & -8
@@ -126,6 +126,9 @@ class Ledger:
 
     async def new_id(self):
         return next(self._ids)
+
+    def filters(self):
+        return ""
 
     def now_ns(self):
         return next(self._clock)

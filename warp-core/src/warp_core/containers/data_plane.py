@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 from warp_core.containers import facts
 from warp_core.containers.buffers import BufferPool
 from warp_core.containers.collector import Collector, living
-from warp_core.containers.filters import Codecs, decode_frames, encode_frames
+from warp_core.containers.filters import Codecs, FilteredRecords, decode_frames
 from warp_core.containers.fleet import Copy, Fleet
 from warp_core.containers.format import (
     CONTAINER_SIZE,
@@ -24,12 +24,9 @@ from warp_core.containers.format import (
     Owner,
     align,
     epoch_of,
-    frame_count,
-    head_size,
     lane_of,
     open_small,
     pack,
-    pack_head,
     require_head,
     stored_size,
 )
@@ -177,21 +174,17 @@ class Containers:
     def _append_filtered(
         self, shared: SharedLog, payload: Buffer, owner: Owner, filters: str
     ) -> Chunk:
-        length = len(payload)
-        frames = frame_count(length)
-        # Filters are told their place, so the place is taken before the size is known: twice the payload always suffices.
-        container, offset = shared.place(align(head_size(frames, filters) + 2 * length + 1024))
-        chain = self._codecs.chain(filters)
-        table, parts = encode_frames(
-            chain, memoryview(payload), container=container, offset=offset, first=0
+        packer = self.packer(filters)
+        container, offset = shared.place(packer.most(len(payload)))
+        buffers, stored = packer.pack(
+            Kind.PAYLOAD, container, offset, owner, self._fleet.sequence(), payload
         )
-        sequence = self._fleet.sequence()
-        head = pack_head(
-            Kind.PAYLOAD, container, offset, owner, sequence, length, table, filters=filters
-        )
-        stored = len(head) + sum(map(len, parts))
-        shared.put(align(stored), [head, *parts, bytes(align(stored) - stored)], payload)
-        return Chunk(container, offset, stored, length)
+        shared.put(align(stored), buffers, payload)
+        return Chunk(container, offset, stored, len(payload))
+
+    def packer(self, filters: str) -> FilteredRecords:
+        """Return what packs records through a comma separated list of filters, for the journal as well."""
+        return FilteredRecords(self._codecs, filters)
 
     def in_journal(self, chunk: Chunk) -> bool:
         """Say whether the chunk becomes durable with the next flush of the journal."""

@@ -8,8 +8,13 @@ from warp_core.containers.format import (
     FRAME,
     FRAME_STORED_MAX,
     Head,
+    Owner,
+    align,
     checksum,
     frame_context,
+    frame_count,
+    head_size,
+    pack_head,
     place,
 )
 from warp_core.errors import Corrupt, InvalidArgument, TooLarge
@@ -72,6 +77,40 @@ class Codecs:
         if codec is None:
             codec = self._made[name] = self._make(name)
         return codec
+
+
+class FilteredRecords:
+    """Packs payload records whose frames go through filters, by the names in a record's head: a `journal.Packer`."""
+
+    def __init__(self, codecs: Codecs, names: str) -> None:
+        self._codecs = codecs
+        self._names = names
+
+    def most(self, length: int) -> int:
+        """Return what a record of so many bytes may take.
+
+        Filters are told their place, so the place is taken before the size is known: twice the payload always suffices.
+        """
+        return align(head_size(frame_count(length), self._names) + 2 * length + 1024)
+
+    def pack(
+        self, kind: int, container: int, offset: int, owner: Owner, sequence: int, payload: Buffer
+    ) -> tuple[list[Buffer], int]:
+        """Return the buffers of a record for its place, padding included, and its bytes without it.
+
+        Raises:
+            NotFound, InvalidArgument: The filters.
+            TooLarge: One grew a frame beyond what a record allows.
+        """
+        chain = self._codecs.chain(self._names)
+        table, parts = encode_frames(
+            chain, memoryview(payload), container=container, offset=offset, first=0
+        )
+        head = pack_head(
+            kind, container, offset, owner, sequence, len(payload), table, filters=self._names
+        )
+        stored = len(head) + sum(map(len, parts))
+        return [head, *parts, bytes(align(stored) - stored)], stored
 
 
 def encode_frames(

@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import msgspec
 
@@ -67,6 +67,24 @@ class _Batch:
         self.sequence = 0
         self.buffers: list[Buffer] = []
         self.waiting: list[asyncio.Future[None]] = []
+
+
+class Packer(Protocol):
+    """Makes records whose stored bytes are not the payload's: `filters.FilteredRecords`."""
+
+    def most(self, length: int) -> int:
+        """Return what a record of so many bytes may take, padding included."""
+
+    def pack(
+        self,
+        kind: int,
+        container: int,
+        offset: int,
+        owner: fmt.Owner,
+        sequence: int,
+        payload: Buffer,
+    ) -> tuple[list[Buffer], int]:
+        """Return the buffers of a record for its place, padding included, and its bytes without it."""
 
 
 class Journal:
@@ -196,9 +214,16 @@ class Journal:
 
     # Writing --------------------------------------------------------------------------------------
 
-    def append(self, kind: int, payload: Buffer, *, owner: fmt.Owner = fmt.NOBODY) -> fmt.Chunk:
+    def append(
+        self,
+        kind: int,
+        payload: Buffer,
+        *,
+        owner: fmt.Owner = fmt.NOBODY,
+        packer: Packer | None = None,
+    ) -> fmt.Chunk:
         """Queue a record and return its place; `flush` makes it durable. The payload must not
-        change until then.
+        change until then. A packer makes it, where it is not to be stored as it is.
 
         Raises:
             Busy: More than QUEUE_MAX is queued, or the next segment is being made: await `room`
@@ -211,7 +236,7 @@ class Journal:
                 raise self.tight  # what is left is for commits: deletes need them
         length = len(payload)
         stored = fmt.stored_size(length)
-        size = fmt.align(stored)
+        size = fmt.align(stored) if packer is None else packer.most(length)
         batch = self._queue[-1] if self._queue else None
         if (
             batch is None
@@ -224,9 +249,13 @@ class Journal:
         offset = self._offset
         now = self._wall_ns()
         sequence = self.sequence = now if now > self.sequence else self.sequence + 1
-        buffers = (fmt.pack_small if 0 < length <= fmt.FRAME else fmt.pack)(
-            kind, segment.container, offset, owner, sequence, payload
-        )
+        if packer is None:
+            buffers = (fmt.pack_small if 0 < length <= fmt.FRAME else fmt.pack)(
+                kind, segment.container, offset, owner, sequence, payload
+            )
+        else:
+            buffers, stored = packer.pack(kind, segment.container, offset, owner, sequence, payload)
+            size = fmt.align(stored)
         if size <= JOIN_MAX:
             batch.buffers.append(b"".join(buffers))
         else:

@@ -60,8 +60,9 @@ class Entry(NamedTuple):
     kind: int
     owner: fmt.Owner
     sequence: int
-    payload: memoryview
+    payload: memoryview  # as it is stored
     chunk: fmt.Chunk
+    filters: str = ""  # that the payload went through
 
     @property
     def position(self) -> Position:
@@ -198,7 +199,8 @@ async def entries(
             offset = upto
             continue
         head, data, _ = record
-        yield Entry(head.kind, head.owner, head.sequence, data[head.size : head.stored], head.chunk)
+        stored = data[head.size : head.stored]
+        yield Entry(head.kind, head.owner, head.sequence, stored, head.chunk, head.filters)
         offset = head.next
 
 

@@ -126,6 +126,11 @@ class VolumeLedger:
         """Return a number that no inode and no revision had."""
         return await self.namespace.ids.take()
 
+    def filters(self) -> str:
+        """Return the filters that the volume's policy names now."""
+        volume = self.volume or self.namespace.volumes.known(self.name)
+        return ",".join(self.namespace.policy_of(volume).filters) if volume is not None else ""
+
     def now_ns(self) -> int:
         """Return the time."""
         return self.namespace.clock_ns()
@@ -184,6 +189,10 @@ class Moment:
     async def new_id(self) -> int:
         """Refuse."""
         raise ReadOnly("rows of a moment")
+
+    def filters(self) -> str:
+        """Return none: nothing is written."""
+        return ""
 
     def now_ns(self) -> int:
         """Return no time."""

@@ -45,6 +45,9 @@ FEW: Final = (
     PIECES_MAX // 4
 )  # fresh pieces of a window that are folded without a look at how many it has; each cuts one in two at most
 
+FILTERED_ROOM: Final = (
+    8 * 1024
+)  # bytes of a filtered record besides twice its payload, at most: its names and frame table
 TIDIED_MAX: Final = (
     64  # windows that one fold writes anew because they keep more than they show: 64 MiB at most
 )
@@ -69,6 +72,7 @@ class Content:
         self._background: asyncio.Task[None] | None = None  # a fold that nobody waits for
         self._cut_at = END  # lowest size that the file had since the last fold
         self._windows = Untidy()
+        self._filters = ""  # those of the volume, as of the last look
         self._thawed: asyncio.Event | None = None  # set when changes, which wait now, may go on
         self._alive: dict[Chunk, int] = {}  # bytes of each fresh chunk that nothing newer covers
         self._dead: list[
@@ -261,7 +265,7 @@ class Content:
             NoSpace, ReadOnly: Nothing more can be written.
         """
         while True:
-            await self._log.room(length + CHANGE_HEAD)
+            await self._log.room(self._room(length))
             if len(self._fresh) >= FRESH_MAX:
                 self._fold_beside()
             if self._thawed is not None:
@@ -281,8 +285,14 @@ class Content:
             self._inline_checked
             and not self.inode.shared
             and self._thawed is None
-            and self._log.has_room(length + CHANGE_HEAD)
+            and self._log.has_room(
+                length + CHANGE_HEAD if not self._filters else self._room(length)
+            )
         )
+
+    def _room(self, length: int) -> int:
+        """Return the bytes that a write may take in the log."""
+        return 2 * (length + CHANGE_HEAD) + FILTERED_ROOM if self._filters else length + CHANGE_HEAD
 
     def _fold_beside(self) -> None:
         """Fold while further writes are made; why it failed is told to who waits for the next one."""
@@ -309,6 +319,7 @@ class Content:
                     self.inode = await put_revision_above(self._ledger, self.number, self._layers)
                     self._windows.wasteful.clear()  # they are the other revision's
             if not self._inline_checked:
+                self._filters = self._ledger.filters()
                 for piece in await self.resolve(0, min(WINDOW, self.size)):
                     if isinstance(piece.chunk, bytes):  # only chunks can be in windows
                         self.write(piece.offset, await self._fetch(piece))
@@ -358,6 +369,7 @@ class Content:
             volume=self._ledger.number,
             inode=self.number,
             revision=self.inode.revision,
+            filters=self._filters,
         )
         self.last = (chunk.container, chunk.offset)
         self._dirty = True
@@ -405,6 +417,7 @@ class Content:
     async def fold(self) -> None:
         """Bring the rows up to date; returns when what was written before the call is in them, durably."""
         async with self._fold_lock:
+            self._filters = self._ledger.filters()
             await self._give_back()
             await self._unfragment()
             await self._fold()
@@ -463,7 +476,7 @@ class Content:
         wasteful = sorted(windows.wasteful)[:TIDIED_MAX]
         windows.wasteful.difference_update(wasteful)
         for window in wasteful:
-            if self._log.has_room(WINDOW + 2 * CHANGE_HEAD) and not self.inode.shared:
+            if self._log.has_room(self._room(WINDOW)) and not self.inode.shared:
                 await self._write_anew(window)
 
     async def _write_anew(self, window: int) -> None:

@@ -1,7 +1,7 @@
 """The journal as the log of changes to files: where records go, and where they are found again after a crash.
 
-Changes of files are always journal records, so that they are in one order and one sync covers them; volume filters (compression,
-encryption) act on content written whole. A record belongs to a file that was set apart before it was written: its position is behind
+Changes of files are always journal records, so that they are in one order and one sync covers them; a volume's filters (compression,
+encryption) act on each of them. A record belongs to a file that was set apart before it was written: its position is behind
 the inode's `folded`, which an S3 payload of the same inode never is.
 """
 
@@ -37,10 +37,13 @@ class FileLog:
         self._containers = containers
         self._stores = stores
 
-    def append(self, payload: Buffer, *, volume: int, inode: int, revision: int) -> Chunk:
-        """Queue a record and return its place; it can be read at once."""
+    def append(
+        self, payload: Buffer, *, volume: int, inode: int, revision: int, filters: str = ""
+    ) -> Chunk:
+        """Queue a record, through a comma separated list of filters, and return its place; it can be read at once."""
         owner = Owner(volume, inode, revision)
-        return self._journal.append(Kind.PAYLOAD, payload, owner=owner)
+        packer = self._containers.packer(filters) if filters else None
+        return self._journal.append(Kind.PAYLOAD, payload, owner=owner, packer=packer)
 
     def has_room(self, length: int) -> bool:
         """Say whether `room` would not wait."""
@@ -86,7 +89,10 @@ class FileLog:
         async for entry in self._journal.replay(Position(*since)):
             if isinstance(entry, Entry) and entry.kind == Kind.PAYLOAD:
                 volume, inode, _ = entry.owner
-                yield ChangeRecord(volume, inode, entry.chunk, bytes(entry.payload), entry.sequence)
+                chunk, payload = entry.chunk, bytes(entry.payload)
+                if entry.filters:
+                    payload = bytes(await self.read(chunk, offset=0, length=chunk.length))
+                yield ChangeRecord(volume, inode, chunk, payload, entry.sequence)
 
     async def space(self) -> tuple[int, int]:
         """Return total and free bytes of the stores."""

@@ -36,8 +36,10 @@ END: Final = 1 << 62  # beyond every file
 class Log(Protocol):
     """Where records go: the containers."""
 
-    def append(self, payload: Buffer, *, volume: int, inode: int, revision: int) -> Chunk:
-        """Queue a record and return its place; it can be read at once."""
+    def append(
+        self, payload: Buffer, *, volume: int, inode: int, revision: int, filters: str = ""
+    ) -> Chunk:
+        """Queue a record, through a comma separated list of filters, and return its place; it can be read at once."""
 
     async def room(self, length: int) -> None:
         """Wait until so many bytes more can be appended."""
@@ -70,6 +72,9 @@ class Ledger(Protocol):
 
     async def new_id(self) -> int:
         """Return a number that no inode and no revision had."""
+
+    def filters(self) -> str:
+        """Return the comma separated filters that new content goes through."""
 
     def now_ns(self) -> int:
         """Return the time, growing with every call."""
