@@ -84,6 +84,7 @@ class Machine(RuleBasedStateMachine):
         self.count = 0
         self.begun = False
         self.broke_off = False
+        self.forgot = False  # which windows keep more than they show
 
     def run(self, coroutine):
         return self.loop.run_until_complete(coroutine)
@@ -158,13 +159,14 @@ class Machine(RuleBasedStateMachine):
         try:
             self.run(self.rig.content.fold())
         except NoSpace:
-            self.broke_off = True
+            self.broke_off = self.forgot = True
             assert self.rig.content.dirty
         self.rig.ledger.fail_after = None
 
     @precondition(lambda self: self.begun)
     @rule(more=st.integers(0, 5))
     def crash(self, more):
+        self.forgot = True
         self.run(self.rig.crash(more))
 
     @precondition(lambda self: self.begun)
@@ -181,6 +183,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.begun)
     @rule()
     def share(self):
+        self.forgot = True
         revision = self.run(self.rig.share())
         self.shared[revision] = self.model
 
@@ -228,7 +231,7 @@ class Machine(RuleBasedStateMachine):
             other.size = len(model)
             assert bytes(self.run(other.read(0, SIZE_MAX * 2))) == bytes(model)
 
-    @precondition(lambda self: self.begun and not self.rig.content.dirty)
+    @precondition(lambda self: self.begun and not self.rig.content.dirty and not self.forgot)
     @rule()
     def what_nothing_shows_is_no_more_than_what_is_shown(self):
         for key, value in self.run(self.rig.stored()):

@@ -206,6 +206,7 @@ class Fold:
         taken = (newer.data_bytes() if newer is not None else 0) - inline
         taken -= sum(each.length for each in covered if each.container)
         cut = any(_own(each) and each.length + CHANGE_HEAD < each.whole for each in covered)
+        cut = cut or (newer is not None and newer.shows_parts(CHANGE_HEAD))
         return taken, table, cut and _is_wasteful(data)
 
     async def _fold_inode(self, change: Change, allocated: int) -> Inode:

@@ -206,6 +206,10 @@ class Table:
         """Return how many bytes are no hole."""
         return sum(row[0] for row in _ROW.iter_unpack(self.rest) if row[7])
 
+    def shows_parts(self, head: int) -> bool:
+        """Say whether some piece is only a part of its chunk, `head` bytes of which are never shown."""
+        return any(row[0] + head < row[3] and row[7] for row in _ROW.iter_unpack(self.rest))
+
     def without_holes(self) -> Table:
         """Return the table with its data only."""
         rows = list(_ROW.iter_unpack(self.rest))
