@@ -13,9 +13,10 @@ from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from warp_core.errors import AlreadyExists, Corrupt, WarpError
+from warp_core.node.stack import Stack
 from warp_core.views.blocks import BLOCK, Disk
 
-from warp_conformance.simulation.machine import Away, Died, Machine, Running
+from warp_conformance.simulation.machine import Away, Died, Machine
 from warp_conformance.simulation.objects import CLIENTS
 from warp_conformance.simulation.world import World
 
@@ -28,6 +29,7 @@ LENGTH_MAX = 12  # blocks of one request
 VERBS = ("write", "write", "write", "fua", "flush", "read", "read", "trim", "zero")
 PAUSE_S = (0.0, 0.03)
 RETRY_S = 0.1
+MOVE = 0.03  # after a request: the disk is opened anew, perhaps elsewhere
 PATH = b"disks/one"
 
 
@@ -88,11 +90,14 @@ class Blocks:
 
 
 class DiskClients:
-    """Clients of one disk on one machine."""
+    """Clients of one disk."""
 
-    def __init__(self, world: World, machine: Machine, *, volume: str, clients: int) -> None:
+    def __init__(
+        self, world: World, machines: Sequence[Machine], *, origin: str, volume: str, clients: int
+    ) -> None:
         self.world = world
-        self.machine = machine
+        self.machines = machines
+        self.origin = origin  # the node that made the volume
         self.volume = volume
         self.clients = clients
         self.blocks = Blocks()
@@ -105,16 +110,16 @@ class DiskClients:
     async def prepare(self) -> None:
         """Create volume and disk, however often that takes."""
 
-        async def create(node: Running) -> None:
+        async def create(node: Stack) -> None:
             with suppress(AlreadyExists):  # an earlier attempt did it
                 await node.objects.create_volume(self.volume, owner=CLIENTS)
             with suppress(AlreadyExists):
                 await node.blocks.create(self.volume, PATH, size=SIZE)
 
+        machine = next(each for each in self.machines if each.name == self.origin)
         while True:
-            await self.machine.ready()
             try:
-                await self.machine.ask(create)
+                await machine.ask(self.origin, create)
             except (Away, Died, WarpError) as error:
                 self.world.note("clients", f"disk: {error!r}")
                 await asyncio.sleep(RETRY_S)
@@ -122,10 +127,9 @@ class DiskClients:
                 return
 
     def crashed(self) -> None:
-        """Take note that the machine's process was killed."""
+        """Take note that a home may have ended: a process was killed, or a client had to open the disk anew."""
         self._life += 1
         self.blocks.crashed()
-        self._busy = [False] * BLOCKS
 
     async def run(self, until: float) -> None:
         """Work until then."""
@@ -135,36 +139,41 @@ class DiskClients:
                 group.create_task(self._client(name, self.world.chance(name), until))
 
     async def _client(self, name: str, chance: random.Random, until: float) -> None:
+        last: Machine | None = None  # where the disk is open, or was when nothing had failed
         while self.world.now < until:
-            await self.machine.ready()
+            machine = chance.choice(list(self.machines))
             try:
-                disk = await self.machine.ask(
-                    lambda node: node.blocks.open(self.volume, PATH, initiator=name)
+                disk = await machine.ask(
+                    self.origin, lambda node: node.blocks.open(self.volume, PATH, initiator=name)
                 )
-                while self.world.now < until:
+                if last is not machine:
+                    self.crashed()
+                last = machine
+                while self.world.now < until and chance.random() > MOVE:
                     await asyncio.sleep(chance.uniform(*PAUSE_S))
-                    await self._step(name, disk, chance)
-            except (Away, Died):
+                    await self._step(name, machine, disk, chance)
+            except Away:
                 self.counts["away"] += 1
                 await asyncio.sleep(RETRY_S)
-            except WarpError as error:
+            except (Died, WarpError) as error:
+                last = None
                 self.counts["failed"] += 1
                 self.world.note(name, f"{type(error).__name__}: {error}")
                 await asyncio.sleep(RETRY_S)
 
-    async def _step(self, name: str, disk: Disk, chance: random.Random) -> None:
+    async def _step(self, name: str, machine: Machine, disk: Disk, chance: random.Random) -> None:
         verb = chance.choice(VERBS)
         if verb == "flush":
-            await self._flush(name, disk)
+            await self._flush(name, machine, disk)
             return
         blocks = self._free(chance)
         if not blocks:
             return
         with self._taken(blocks):
             if verb == "read":
-                await self._read(name, disk, blocks)
+                await self._read(name, machine, disk, blocks)
             else:
-                await self._change(name, disk, verb, blocks)
+                await self._change(name, machine, disk, verb, blocks)
 
     def _free(self, chance: random.Random) -> range:
         first = chance.randrange(BLOCKS)
@@ -176,17 +185,17 @@ class DiskClients:
 
     @contextmanager
     def _taken(self, blocks: range) -> Iterator[None]:
-        life = self._life
         for each in blocks:
             self._busy[each] = True
         try:
             yield
         finally:
-            if life == self._life:
-                for each in blocks:
-                    self._busy[each] = False
+            for each in blocks:
+                self._busy[each] = False
 
-    async def _change(self, name: str, disk: Disk, verb: str, blocks: range) -> None:
+    async def _change(
+        self, name: str, machine: Machine, disk: Disk, verb: str, blocks: range
+    ) -> None:
         offset, length = BASE + blocks[0] * BLOCK, len(blocks) * BLOCK
         stamp = 0
         if verb in ("write", "fua"):
@@ -196,7 +205,7 @@ class DiskClients:
         asked = self.blocks.ask(blocks, stamp)
         life = self._life
 
-        async def change(node: Running) -> None:
+        async def change(node: Stack) -> None:
             if verb == "trim":
                 await disk.trim(offset, length)
             elif verb == "zero":
@@ -204,30 +213,30 @@ class DiskClients:
             else:
                 await disk.write(offset, block(stamp) * len(blocks), fua=verb == "fua")
 
-        await self._ask(verb, change)
+        await self._ask(machine, verb, change)
         if life == self._life:
             self.blocks.done(blocks, asked, durable=verb == "fua")
 
-    async def _flush(self, name: str, disk: Disk) -> None:
+    async def _flush(self, name: str, machine: Machine, disk: Disk) -> None:
         self.world.note(name, "flush")
         moment, asked, life = list(self.blocks.now), self.blocks.asked, self._life
 
-        async def flush(node: Running) -> None:
+        async def flush(node: Stack) -> None:
             await disk.flush()
 
-        await self._ask("flush", flush)
+        await self._ask(machine, "flush", flush)
         if life == self._life:
             self.blocks.flushed(moment, asked)
 
-    async def _read(self, name: str, disk: Disk, blocks: range) -> None:
+    async def _read(self, name: str, machine: Machine, disk: Disk, blocks: range) -> None:
         offset, length = BASE + blocks[0] * BLOCK, len(blocks) * BLOCK
         self.world.note(name, f"read {blocks[0]}+{len(blocks)}")
         life = self._life
 
-        async def read(node: Running) -> bytes:
+        async def read(node: Stack) -> bytes:
             return bytes(await disk.read(offset, length))
 
-        data = await self._ask("read", read)
+        data = await self._ask(machine, "read", read)
         if life == self._life:
             self._compare(blocks, data)
 
@@ -241,10 +250,10 @@ class DiskClients:
                     f"at {self.world.now:.3f} s: block {at} of {self.volume} is {what}, may be {allowed}"
                 )
 
-    async def _ask(self, verb: str, what: Callable[[Running], Awaitable[T]]) -> T:
+    async def _ask(self, machine: Machine, verb: str, what: Callable[[Stack], Awaitable[T]]) -> T:
         self.counts["unanswered"] += 1
         try:
-            answer = await self.machine.ask(what)
+            answer = await machine.ask(self.origin, what)
         except WarpError as error:
             self.counts["unanswered"] -= 1
             if isinstance(error, Corrupt):
@@ -261,11 +270,12 @@ class DiskClients:
     async def last_look(self) -> None:
         """Read the whole range once more."""
         while True:
-            await self.machine.ready()
-            with suppress(Away, Died):
-                disk = await self.machine.ask(
-                    lambda node: node.blocks.open(self.volume, PATH, initiator="last")
-                )
-                await self._read("last", disk, range(BLOCKS))
-                return
+            for machine in self.machines:
+                with suppress(Away, Died, WarpError):
+                    disk = await machine.ask(
+                        self.origin,
+                        lambda node: node.blocks.open(self.volume, PATH, initiator="last"),
+                    )
+                    await self._read("last", machine, disk, range(BLOCKS))
+                    return
             await asyncio.sleep(RETRY_S)

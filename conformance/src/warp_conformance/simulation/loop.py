@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-STEPS_MAX = 20_000_000  # callbacks of one run: more is a loop that never ends
+STEPS_MAX = 100_000  # callbacks of one instant: more is a loop that never ends
 EXECUTOR_S = (
     0.00005,
     0.002,
@@ -55,6 +55,7 @@ class SimFuture(asyncio.Future[Any]):
     def __init__(self, *, loop: VirtualLoop) -> None:
         super().__init__(loop=loop)
         self.number = next(loop.numbers)
+        self.process = PROCESS.get()
 
     def __hash__(self) -> int:
         return self.number
@@ -141,7 +142,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _note(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         task = context.get("future") or context.get("task")
-        process = task.process if isinstance(task, SimTask) else None
+        process = task.process if isinstance(task, SimTask | SimFuture) else None
         if process is None or not process.dead:  # whoever would have heard of it was killed
             self.errors.append(f"{context.get('message')}: {context.get('exception')!r} {task!r}")
 
@@ -153,13 +154,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if not scheduled:
                 raise Stuck(f"after {self._now:.3f} s nothing is ready, and no timer is set")
             self._now = max(self._now, scheduled[0].when())
+            self.steps = 0
         while scheduled and (scheduled[0].cancelled() or scheduled[0].when() <= self._now):
             timer = heapq.heappop(scheduled)
             if not timer.cancelled():
                 ready.append(timer)
         self.steps += len(ready)
         if self.steps > STEPS_MAX:
-            raise Stuck(f"more than {STEPS_MAX} callbacks in {self._now:.3f} s")
+            raise Stuck(f"more than {STEPS_MAX} callbacks at {self._now:.6f} s")
         for _ in range(len(ready)):
             handle = ready.popleft()
             if handle.cancelled():

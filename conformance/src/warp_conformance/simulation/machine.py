@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+from warp_core.cluster.keeper import Keeper
+from warp_core.cluster.rows import FORMAT, MemberRow
+from warp_core.cluster.stores import LocalStore, Peers, Place
+from warp_core.cluster.tenure import Parts
 from warp_core.containers import Containers, DataPolicy, StoreSlot
 from warp_core.containers.journal import Journal
 from warp_core.containers.segments import Position
@@ -16,6 +20,7 @@ from warp_core.interfaces.codecs import Chunker, Codec
 from warp_core.interfaces.consistency import MetaStore
 from warp_core.interfaces.stores import BlobStore
 from warp_core.interfaces.transports import Link
+from warp_core.metrics import Metrics
 from warp_core.namespace.apart import Inodes
 from warp_core.namespace.blocks import NamespaceBlocks
 from warp_core.namespace.filelog import FileLog
@@ -26,20 +31,19 @@ from warp_core.namespace.objects import NamespaceObjects
 from warp_core.namespace.opens import Opens
 from warp_core.namespace.snapshots import Snapshots
 from warp_core.namespace.upkeep import Upkeep
-from warp_core.peers import Exporter, Offer, PeerStore
-from warp_core.views import Blocks, Files, Objects
+from warp_core.node.stack import Stack
+from warp_core.peers import Exporter, Gate, Offer, PeerStore
 
 from warp_conformance.simulation.consensus import Client, Consensus
 from warp_conformance.simulation.disks import Medium, SimDisk
 from warp_conformance.simulation.loop import Process
 from warp_conformance.simulation.network import Network, SimTransport
-from warp_conformance.simulation.world import World, wall_ns
+from warp_conformance.simulation.world import World
 
 T = TypeVar("T")
 
 PORT = 7000  # of what a machine exports
-SEGMENT = 256 * 1024  # of the journal: small, so that segments end, are sealed and deleted in a run
-CONTAINER = 256 * 1024
+TTL_S = 2.0  # of a domain's lease
 CHECKPOINT_S = 2.0
 UPKEEP_S = 1.0
 BUDGET = 4 * 1024 * 1024  # bytes that one pass of upkeep may read or move
@@ -67,6 +71,8 @@ class Shape:
         uses: Machines of which it uses a disk that they export, as a store like its own.
         exports: Machines that may use a disk of this one each; these disks come behind its own.
         serves: Whether it has volumes; without, it only exports.
+        cluster: The machines of its cluster, itself included. Each keeps its domain on its first disk and on one that the next
+            machine exports to it, and takes over those of others.
     """
 
     name: str
@@ -75,20 +81,7 @@ class Shape:
     uses: tuple[str, ...] = ()
     exports: tuple[str, ...] = ()
     serves: bool = True
-
-
-@dataclass(slots=True)
-class Running:
-    """The open parts of a node."""
-
-    namespace: Namespace
-    containers: Containers
-    journal: Journal
-    inodes: Inodes
-    objects: Objects
-    files: Files
-    blocks: Blocks
-    snapshots: Snapshots
+    cluster: tuple[str, ...] = ()
 
 
 class Fixed(Chunker):
@@ -122,7 +115,8 @@ class Machine:
         self.media = [Medium(world, f"{shape.name}{number}") for number in range(shape.disks)]
         self.exported = {user: Medium(world, f"{shape.name}-for-{user}") for user in shape.exports}
         self.process: Process | None = None
-        self.running: Running | None = None
+        self.running: Stack | None = None
+        self.keeper: Keeper | None = None
         self.starts = 0
         self.kills = 0
         self.powered = True
@@ -139,10 +133,6 @@ class Machine:
         if self.process is not None:
             self.process.wall_offset_ns = self._offset_ns
         self.world.note(self.name, f"the wall clock jumps by {seconds:.1f} s")
-
-    def wall_ns(self) -> int:
-        """Return the wall clock's time."""
-        return wall_ns(self.world.loop)
 
     def start(self) -> None:
         """Start the node; nothing happens if it runs."""
@@ -163,7 +153,7 @@ class Machine:
         self.world.note(self.name, why)
         self.kills += 1
         process.dead, process.unplugged = True, silent
-        self.process = self.running = None
+        self.process = self.running = self.keeper = None
         self.network.died(process, silent=silent)
         asked, self._asked = self._asked, []
         for future in asked:
@@ -198,6 +188,17 @@ class Machine:
             self.world.note(self.name, "goes on")
             self.world.loop.resume(self.process)
 
+    def home(self, origin: str) -> Stack | None:
+        """Return the stack with the volumes of a node, if this machine is their home."""
+        keeper = self.keeper
+        if keeper is None:
+            return self.running if origin == self.name else None
+        for number, stack in keeper.local.items():
+            domain = keeper.map.domains.get(number)
+            if domain is not None and domain.row.origin == origin:
+                return stack
+        return None
+
     async def ready(self) -> None:
         """Wait until the node serves."""
         while self.running is None:
@@ -213,15 +214,15 @@ class Machine:
 
     # Clients' way in ------------------------------------------------------------------------------
 
-    async def ask(self, verb: Callable[[Running], Awaitable[T]]) -> T:
-        """Have the node do something, in its own process.
+    async def ask(self, origin: str, verb: Callable[[Stack], Awaitable[T]]) -> T:
+        """Have the node do something with the volumes of `origin`, in its own process.
 
         Raises:
             Away: No node serves here.
             Died: It was killed before it answered.
             WarpError: What it answered.
         """
-        process, running = self.process, self.running
+        process, running = self.process, self.home(origin)
         if process is None or running is None:
             raise Away(self.name)
         loop = self.world.loop
@@ -259,11 +260,14 @@ class Machine:
                 self.world.defect(f"{self.name}: the node failed: {error!r}")
             if self.world.over:
                 return
-            self.running = None
+            self.running = self.keeper = None
             await asyncio.sleep(START_RETRY_S)
 
     async def _serve(self, stack: AsyncExitStack) -> None:
         shape = self.shape
+        if shape.cluster:
+            await self._serve_cluster(stack)
+            return
         transport = await stack.enter_async_context(SimTransport(self.network, self.name))
         if self.exported:
             offers = {
@@ -285,6 +289,64 @@ class Machine:
         self._tell()
         await asyncio.Event().wait()
 
+    async def _serve_cluster(self, stack: AsyncExitStack) -> None:
+        transport = await stack.enter_async_context(SimTransport(self.network, self.name))
+        local = {
+            export: LocalStore(export, SimDisk(medium), Gate(), None)
+            for export, medium in {
+                "@0": self.media[0],
+                **{f"for-{user}": medium for user, medium in self.exported.items()},
+            }.items()
+        }
+        others = frozenset(self.shape.cluster) - {self.name}
+        exporter = Exporter(
+            {each.export: Offer(each.store, others, each.gate) for each in local.values()}
+        )
+        address = f"{self.name}:{PORT}"
+        listener = await transport.listen(address, exporter.serve)
+        stack.push_async_callback(listener.close)
+
+        async def transports(name: str) -> SimTransport:
+            return transport
+
+        parts = Parts(
+            node=self.name,
+            shared=Client(self._consensus, self.name),
+            peers=Peers(transports, Metrics(), deadline_s=PEER_DEADLINE_S),
+            open_stack=self._opened,
+            codec=codec,
+            place=lambda kept: None,
+            local=dict,
+            ttl_s=TTL_S,
+            monotonic=self.world.loop.time,
+        )
+        own: list[LocalStore | Place] = [local["@0"]]
+        own += [
+            Place(other, f"{other}:{PORT}", "sim", f"for-{self.name}", PEER_DEADLINE_S)
+            for other in self.shape.uses
+        ]
+        member = MemberRow(FORMAT, self.name, address, "sim", {}, identity=f"{self.name:0>32}")
+        self.keeper = keeper = Keeper(
+            parts, member, local=list(local.values()), own=own, patience_s=2.0
+        )
+        await stack.enter_async_context(keeper)
+        self.world.note(self.name, "is in the cluster")
+        await asyncio.Event().wait()
+
+    @asynccontextmanager
+    async def _opened(
+        self,
+        number: int,
+        journal: Journal,
+        containers: Containers,
+        metastore: MetaStore,
+        stores: Sequence[BlobStore],
+    ) -> AsyncIterator[Stack]:
+        async with AsyncExitStack() as stack:
+            self.world.note(self.name, f"opens domain {number}")
+            yield await self._above(stack, number, journal, containers, metastore, stores)
+            self.world.note(self.name, f"closes domain {number}")
+
     def _peer(self, transport: SimTransport, machine: str) -> PeerStore:
         async def dial() -> Link:
             return await transport.dial(f"{machine}:{PORT}", peer=machine, timeout_s=1.0)
@@ -293,53 +355,62 @@ class Machine:
 
     async def _open(
         self, stack: AsyncExitStack, stores: Sequence[BlobStore], metastore: MetaStore
-    ) -> Running:
+    ) -> Stack:
         """Open what a node opens, in the same order (`warp_core.node.assembly`), with the machine's clocks."""
-        loop = self.world.loop
-        journal = await stack.enter_async_context(
-            Journal(stores[: self.shape.copies], segment_size=SEGMENT, wall_ns=self.wall_ns)
-        )
+        journal = await stack.enter_async_context(Journal(stores[: self.shape.copies]))
         slots = [
             StoreSlot(f"{self.name}/{number}", store, str(number))
             for number, store in enumerate(stores)
         ]
         containers = await stack.enter_async_context(
-            Containers(
-                slots,
-                codec=codec,
-                journal=journal,
-                now_ns=self.wall_ns,
-                monotonic=loop.time,
-                container_size=CONTAINER,
-            )
+            Containers(slots, codec=codec, journal=journal)
         )
         await stack.enter_async_context(metastore)
         if not metastore.capabilities.journaled:
             journal.release(NO_COMMITS)
-        namespace = Namespace(
-            metastore,
-            containers,
-            opens=Opens(loop.time),
-            policy=DataPolicy(chunker="fixed:65536"),
-            clock_ns=self.wall_ns,
-        )
+        return await self._above(stack, 0, journal, containers, metastore, stores)
+
+    async def _above(
+        self,
+        exits: AsyncExitStack,
+        number: int,
+        journal: Journal,
+        containers: Containers,
+        metastore: MetaStore,
+        stores: Sequence[BlobStore],
+    ) -> Stack:
+        """Open what lies above data and metadata, in the order of `warp_core.node.stack`, with work that comes often."""
+        loop = self.world.loop
+        policy = DataPolicy(chunker="fixed:65536")
+        namespace = Namespace(metastore, containers, opens=Opens(loop.time), policy=policy)
         inodes = Inodes(namespace, FileLog(journal, containers, stores))
         files = NamespaceFiles(namespace, inodes)
         await inodes.recover()
-        running = Running(
-            namespace,
-            containers,
+        stack = Stack(
+            number,
             journal,
-            inodes,
+            containers,
+            metastore,
+            namespace,
             NamespaceObjects(namespace),
             files,
             NamespaceBlocks(files),
             Snapshots(namespace, inodes),
         )
-        for work in (self._checkpoints(inodes), self._upkeep(running)):
-            task = loop.create_task(work)
-            stack.callback(task.cancel)
-        return running
+        tasks = [loop.create_task(self._checkpoints(inodes)), loop.create_task(self._upkeep(stack))]
+
+        async def end() -> None:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            try:
+                await files.settle_collections()
+                await inodes.checkpoint()
+            except WarpError as error:
+                self.world.note(self.name, f"files are behind: {error}")
+
+        exits.push_async_callback(end)
+        return stack
 
     async def _checkpoints(self, inodes: Inodes) -> None:
         while True:
@@ -350,7 +421,7 @@ class Machine:
             except WarpError as error:
                 self.world.note(self.name, f"checkpoint failed: {error}")
 
-    async def _upkeep(self, running: Running) -> None:
+    async def _upkeep(self, running: Stack) -> None:
         """Do what the services `gc` and `heal` do, in their order."""
         garbage, upkeep = Garbage(running.namespace), Upkeep(running.namespace)
         containers = running.containers

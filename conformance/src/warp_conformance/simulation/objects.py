@@ -19,10 +19,11 @@ from warp_core.errors import (
     WarpError,
 )
 from warp_core.interfaces.auth import Principal
+from warp_core.node.stack import Stack
 from warp_core.views.objects import ALWAYS, SMALL_MAX, Attributes, Condition, Digests
 
 from warp_conformance.linearizability import NEVER, Model, Operation, TooMuchOverlap, check
-from warp_conformance.simulation.machine import Away, Died, Machine, Running
+from warp_conformance.simulation.machine import Away, Died, Machine
 from warp_conformance.simulation.world import World
 
 CLIENTS = Principal("account:clients")
@@ -31,6 +32,8 @@ VERBS = ("put", "put", "swap", "swap", "first", "get", "get", "get", "head", "de
 PAUSE_S = (0.0, 0.04)  # between two requests of one client
 RETRY_S = 0.1  # until a node that is away is asked again
 ABSENT = ""
+STEP = 128 * 1024  # bytes of a large body that come at once
+SLOWNESS_S = 0.05  # between them, times 0 to 3: some clients are slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class ObjectClients:
         world: World,
         machines: Sequence[Machine],
         *,
+        origin: str,
         volume: str,
         redundancy: str,
         clients: int,
@@ -85,6 +89,7 @@ class ObjectClients:
     ) -> None:
         self.world = world
         self.machines = machines
+        self.origin = origin  # the node that made the volume
         self.volume = volume
         self.redundancy = redundancy
         self.clients = clients
@@ -100,17 +105,17 @@ class ObjectClients:
     async def prepare(self) -> None:
         """Create the volume, however often that takes."""
 
-        async def create(node: Running) -> None:
+        async def create(node: Stack) -> None:
             policy = {"redundancy": self.redundancy}
             with suppress(AlreadyExists):  # an earlier attempt did it
                 await node.namespace.volumes.create(self.volume, owner=CLIENTS.name, policy=policy)
             if self.versioning:
                 await node.objects.set_versioning(self.volume, "on")
 
+        machine = next(each for each in self.machines if each.name == self.origin)
         while True:
-            await self.machines[0].ready()
             try:
-                await self.machines[0].ask(create)
+                await machine.ask(self.origin, create)
             except (Away, Died, WarpError) as error:
                 self.world.note("clients", f"volume {self.volume}: {error!r}")
                 await asyncio.sleep(RETRY_S)
@@ -150,7 +155,9 @@ class ObjectClients:
         self.world.note(name, f"{verb} {key} {asked.new[-6:]} {asked.expected[-6:]} {size or ''}")
         self.counts["unanswered"] += 1
         try:
-            answer = await machine.ask(lambda node: self._do(node, verb, asked, key, size))
+            answer = await machine.ask(
+                self.origin, lambda node: self._do(node, verb, asked, key, size)
+            )
         except Away:
             self.counts["unanswered"] -= 1
             self.counts["away"] += 1
@@ -182,9 +189,7 @@ class ObjectClients:
             self._seen[key] = asked.new
         return True
 
-    async def _do(
-        self, node: Running, verb: str, asked: Request, key: str, size: int
-    ) -> str | bool:
+    async def _do(self, node: Stack, verb: str, asked: Request, key: str, size: int) -> str | bool:
         """Return what was seen: an ETag of reads, of writes whether they were done."""
         objects, volume, name = node.objects, self.volume, key.encode()
         if verb == "list":
@@ -216,7 +221,9 @@ class ObjectClients:
             else:
                 writer = await objects.writer(volume, name, PLAIN, condition=condition, size=size)
                 try:
-                    await writer.write(body)
+                    for at in range(0, size, STEP):
+                        await writer.write(body[at : at + STEP])
+                        await asyncio.sleep(int(asked.new, 16) % 4 * SLOWNESS_S)
                     await writer.commit(digests)
                 finally:
                     await writer.abort()
@@ -228,7 +235,7 @@ class ObjectClients:
             return False  # If-Match of an object that is gone
         return True
 
-    async def _get(self, node: Running, name: bytes) -> str:
+    async def _get(self, node: Stack, name: bytes) -> str:
         try:
             reader = await node.objects.open(self.volume, name)
         except VolumeNotFound:
@@ -265,10 +272,13 @@ class ObjectClients:
 
     async def last_look(self) -> None:
         """Read every key once more: whatever was acknowledged has to be there."""
-        for machine in self.machines:
-            for key in self.history:
-                while not await self._ask(machine, "last", "get", key, random.Random(0)):
-                    await machine.ready()
+        chance = random.Random(0)
+        for key in self.history:
+            before = self.counts["answered"]
+            while self.counts["answered"] == before:
+                for machine in self.machines:
+                    await self._ask(machine, "last", "get", key, chance)
+                await asyncio.sleep(RETRY_S)
 
     def judge(self) -> list[str]:
         """Return what is wrong, in sentences."""

@@ -12,6 +12,9 @@ from typing import Any
 from unittest import mock
 
 import msgspec
+from warp_core.cluster.guard import DomainStore, unavailable
+from warp_core.cluster.lease import DomainLease
+from warp_core.cluster.standing import DomainStanding
 from warp_core.containers import journal as journal_module
 from warp_core.containers.generations import Copies
 from warp_core.interfaces.consistency import Commit
@@ -62,6 +65,42 @@ def _judge_nothing(rows: Rows, commit: Commit) -> Any:
     return _judge(rows, msgspec.structs.replace(commit, checks=()))
 
 
+_placed = DomainStore._placed
+
+
+def _placed_without_guard(store: DomainStore, commit: Commit) -> Commit:
+    placed = _placed(store, commit)
+    return msgspec.structs.replace(
+        placed, checks=[check for check in placed.checks if check != store._guard]
+    )
+
+
+def _left_s(lease: DomainLease) -> float:
+    return lease._deadline_s + 10.0 - lease._monotonic()
+
+
+def _held(lease: DomainLease) -> bool:
+    return _left_s(lease) > 0 and not lease.lost.is_set()
+
+
+def _demand(lease: DomainLease) -> None:
+    if not _held(lease):
+        raise unavailable(lease.domain)
+
+
+async def _left(standing: DomainStanding, living: Sequence[str]) -> bool:
+    standing.used &= frozenset(living)
+    return True
+
+
+def _both(*plants: Plant) -> Plant:
+    def plant(stack: ExitStack) -> None:
+        for each in plants:
+            each(stack)
+
+    return plant
+
+
 PLANTED = {
     "acknowledged-before-sync": Planted(
         "the journal does not sync what it wrote",
@@ -82,5 +121,20 @@ PLANTED = {
         "that a copy was left behind is not written down before more is acknowledged",
         "failing-disks",
         instead(Copies, "change", _change_unwritten),
+    ),
+    "no-fencing": Planted(
+        "a home goes on for ten seconds when its lease has ended, and its commits do not carry the check that it is the home",
+        "takeover",
+        _both(
+            instead(DomainLease, "held", property(_held)),
+            instead(DomainLease, "left_s", property(_left_s)),
+            instead(DomainLease, "demand", _demand),
+            instead(DomainStore, "_placed", _placed_without_guard),
+        ),
+    ),
+    "left-behind-silently": Planted(
+        "a home goes on without its other store, and does not say so where a takeover looks",
+        "cluster",
+        instead(DomainStanding, "leave", _left),
     ),
 }

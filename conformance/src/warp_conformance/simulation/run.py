@@ -12,11 +12,12 @@ from typing import Any
 import msgspec
 from warp_core.errors import WarpError
 from warp_core.namespace.check import Check
+from warp_core.node.stack import Stack
 
 from warp_conformance.simulation.consensus import Consensus
 from warp_conformance.simulation.disk_clients import DiskClients
 from warp_conformance.simulation.loop import Stuck
-from warp_conformance.simulation.machine import Away, Died, Machine, Running, Shape
+from warp_conformance.simulation.machine import Away, Died, Machine, Shape
 from warp_conformance.simulation.network import Network
 from warp_conformance.simulation.objects import ObjectClients
 from warp_conformance.simulation.scenario import Scenario
@@ -25,6 +26,7 @@ from warp_conformance.simulation.world import World
 
 BACK_S = 60.0  # virtual: within this long after the last fault every node serves again
 QUIET_S = 12.0  # virtual: what was on its way has arrived or been given up
+LOOK_S = 0.05  # virtual: between two looks at who is the home
 SHOWN = 60  # lines of the trace that a failure shows
 
 
@@ -101,23 +103,36 @@ class _Run:
                 world,
                 self.network,
                 self.consensus,
-                Shape(name, node.disks, node.copies, node.uses, node.exports, node.serves),
+                Shape(
+                    name,
+                    node.disks,
+                    node.copies,
+                    node.uses,
+                    node.exports,
+                    node.serves,
+                    tuple(scenario.nodes) if scenario.cluster else (),
+                ),
             )
             for name, node in scenario.nodes.items()
         }
         self.objects: list[ObjectClients] = []
         self.disks: list[DiskClients] = []
         for each in scenario.workload:
-            machine = self.machines[each.node]
+            asked = [self.machines[each.node]]
+            if scenario.cluster:
+                asked = list(self.machines.values())
             if each.kind == "disk":
                 self.disks.append(
-                    DiskClients(world, machine, volume=each.volume, clients=each.clients)
+                    DiskClients(
+                        world, asked, origin=each.node, volume=each.volume, clients=each.clients
+                    )
                 )
                 continue
             self.objects.append(
                 ObjectClients(
                     world,
-                    [machine],
+                    asked,
+                    origin=each.node,
                     volume=each.volume,
                     redundancy=each.redundancy,
                     clients=each.clients,
@@ -130,7 +145,7 @@ class _Run:
 
     def _crashed(self, machine: str) -> None:
         for disk in self.disks:
-            if disk.machine.name == machine:
+            if machine in {each.name for each in disk.machines}:
                 disk.crashed()
 
     @property
@@ -147,6 +162,7 @@ class _Run:
                 await each.prepare()
         until = self.world.now + self.scenario.load_s
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch_homes(until))
             for each in clients:
                 group.create_task(each.run(until))
             for number, fault in enumerate(self.scenario.fault):
@@ -155,12 +171,26 @@ class _Run:
             async with asyncio.timeout(BACK_S):
                 await self._settle()
         except TimeoutError:
-            waiting = [name for name, each in self.machines.items() if each.running is None]
+            origins = dict.fromkeys(each.node for each in self.scenario.workload)
+            machines = self.machines.values()
+            waiting = [each for each in origins if all(one.home(each) is None for one in machines)]
             self.problems.append(
                 f"{BACK_S} s after the last fault: not back, or not clean: {waiting}"
             )
         for each in clients:
             self.problems += each.judge()
+
+    async def _watch_homes(self, until: float) -> None:
+        """Look again and again whether two machines would answer for the same volumes."""
+        while self.world.now < until:
+            await asyncio.sleep(LOOK_S)
+            for origin in self.scenario.nodes:
+                homes = [each.name for each in self.machines.values() if each.home(origin)]
+                if len(homes) > 1:
+                    self.problems.append(
+                        f"at {self.world.now:.3f} s: {homes} are homes of {origin}"
+                    )
+                    return
 
     async def _settle(self) -> None:
         """Start everything anew, look at everything once more."""
@@ -173,20 +203,20 @@ class _Run:
             machine.power_on()
         for each in self.clients:
             await each.last_look()
-        for machine in self.machines.values():
-            if machine.shape.serves:
-                await self._check(machine)
+        for origin in dict.fromkeys(each.node for each in self.scenario.workload):
+            await self._check(origin)
 
-    async def _check(self, machine: Machine) -> None:
-        async def check(node: Running) -> list[str]:
+    async def _check(self, origin: str) -> None:
+        async def check(node: Stack) -> list[str]:
             report = await Check(node.namespace, deep=True, progress=_nothing).run()
             return report.problems
 
+        machine = next(each for each in self.machines.values() if each.home(origin) is not None)
         try:
-            found = await machine.ask(check)
+            found = await machine.ask(origin, check)
         except (Away, Died, WarpError) as error:
             found = [f"cannot be checked: {error!r}"]
-        self.problems += [f"fsck of {machine.name}: {each}" for each in found]
+        self.problems += [f"fsck of {origin}: {each}" for each in found]
 
     def counts(self) -> dict[str, int]:
         found: dict[str, int] = {}

@@ -70,7 +70,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     about: str
     load_s: float
     nodes: dict[str, Node]
-    workload: tuple[Workload, ...]
+    cluster: bool = False  # its nodes form one: each can be the home of every domain
+    workload: tuple[Workload, ...] = ()
     fault: tuple[Fault, ...] = ()
 
 

@@ -17,12 +17,16 @@ from typing import Any, TypeVar
 from unittest import mock
 
 from warp_core import logs
+from warp_core.containers import Containers
+from warp_core.containers.journal import Journal
+from warp_core.namespace.namespace import Namespace
 
 from warp_conformance.simulation.loop import PROCESS, VirtualLoop
 
 T = TypeVar("T")
 
 TAIL = 4000  # lines of a trace that are kept to be shown; the digest covers all
+SEGMENT = CONTAINER = 256 * 1024
 EPOCH_NS = 1_795_000_000_000_000_000  # the wall clock at the start of every run: November 2026
 
 
@@ -138,6 +142,20 @@ def _sealed(world: World) -> Iterator[None]:
         instead(time, "time", lambda: wall_ns(loop) / 1e9)
         instead(logs, "_write", world.log)
         instead(time, "sleep", _no_sleep)
+        # Clocks that are arguments, where nobody hands one over; and sizes at which segments and containers end within a run.
+        for made, values in (
+            (Journal, {"wall_ns": lambda: wall_ns(loop), "segment_size": SEGMENT}),
+            (
+                Containers,
+                {
+                    "now_ns": lambda: wall_ns(loop),
+                    "monotonic": loop.time,
+                    "container_size": CONTAINER,
+                },
+            ),
+            (Namespace, {"clock_ns": lambda: wall_ns(loop)}),
+        ):
+            stack.enter_context(mock.patch.dict(made.__init__.__kwdefaults__, values))
         instead(threading.Thread, "start", _no_threads)
         yield
 
