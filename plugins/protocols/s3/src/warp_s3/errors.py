@@ -80,6 +80,10 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
             400,
             "The list of parts was not in ascending order. Parts must be ordered by part number.",
         ),
+        "InvalidPolicyDocument": (
+            400,
+            "The content of the form does not meet the conditions specified in the policy document.",
+        ),
         "InvalidRange": (416, "The requested range is not satisfiable"),
         "InvalidRequest": (400, "Invalid Request"),
         "InvalidStorageClass": (400, "The storage class you specified is not valid"),
@@ -107,6 +111,10 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
             "schema",
         ),
         "MaxMessageLengthExceeded": (400, "Your request was too big."),
+        "MaxPostPreDataLengthExceeded": (
+            400,
+            "Your POST request fields preceding the upload file were too large.",
+        ),
         "MetadataTooLarge": (
             400,
             "Your metadata headers exceed the maximum allowed metadata size",

@@ -50,6 +50,7 @@ class Service:
         region: What GetBucketLocation says.
         config: Options of the protocol.
         access: Says who may do what.
+        signing_keys: Derived from secrets.
         described: Objects and their headers as text, the last that were asked for (`operations.objects`).
     """
 
@@ -69,7 +70,7 @@ class Service:
         self._authenticator = authenticator
         self.described: dict[tuple[str, bytes], tuple[ObjectInfo, str]] = {}
         self._router = Router(config.domains)
-        self._keys = SigningKeys()
+        self.signing_keys = SigningKeys()
 
     def start(self, request: Request, body: Body) -> Outcome:
         """Answer a request, or return what does where something has to be waited for.
@@ -104,6 +105,8 @@ class Service:
 
     def _begin(self, request: Request, body: Body, route: Route) -> Outcome:
         """Find out who signed a request, and go on with it."""
+        if route.operation == "PostObject":  # its form says who, and is judged when it is read
+            return self._handle(Call(request, route, ANONYMOUS, body, UNSIGNED_PAYLOAD))
         claim = read_claim(request, now=time.time())
         if claim is None:
             return self._anonymous(request, body, route)
@@ -116,7 +119,7 @@ class Service:
         self, request: Request, body: Body, route: Route, claim: Claim, credential: Credential
     ) -> Outcome:
         """Go on once it is known whose key signed the request."""
-        key = self._keys.get(credential.secret, claim.scope)
+        key = self.signing_keys.get(credential.secret, claim.scope)
         verify(claim, request, key)
         if claim.payload in STREAMING:
             self._expect_chunks(request, body, claim, key)
@@ -146,7 +149,7 @@ class Service:
     async def _look_up_first(
         self, request: Request, body: Body, route: Route, claim: Claim
     ) -> Answer:
-        credential = await self._lookup(claim.access_key)
+        credential = await self.credential(claim.access_key)
         return await finished(self._start(request, body, route, claim, credential))
 
     async def _permitted(self, call: Call) -> Answer:
@@ -162,7 +165,15 @@ class Service:
         except NotFound as error:
             raise await self.access.hide(call, from_core(error)) from error
 
-    async def _lookup(self, access_key: str) -> Credential:
+    async def credential(self, access_key: str) -> Credential:
+        """Return the credential of an access key.
+
+        Raises:
+            S3Error: `InvalidAccessKeyId`.
+        """
+        known = self._authenticator.lookup_now(access_key)
+        if known is not None:
+            return known
         try:
             return await self._authenticator.lookup(access_key)
         except Unauthenticated as error:

@@ -297,6 +297,15 @@ def _query_claim(request: Request, now: float) -> Claim:
     )
 
 
+def credential_of(text: str) -> tuple[str, str]:
+    """Split a form's x-amz-credential into access key and scope.
+
+    Raises:
+        S3Error: `InvalidArgument`.
+    """
+    return _credential(text, "InvalidArgument")
+
+
 def _signature(claim: Claim, request: Request, key: SigningKey, path: str) -> tuple[str, str]:
     headers = request.headers
     template, values = _canonical_headers(claim.signed_headers)

@@ -394,6 +394,15 @@ def upload_completed(place: str, bucket: str, info: ObjectInfo) -> bytes:
     )
 
 
+def posted(place: str, bucket: str, info: ObjectInfo) -> bytes:
+    """Write PostObject's answer; `place` is the object's URL. Like errors, it has no namespace."""
+    return (
+        f"{DECLARATION}<PostResponse><Location>{escape(place)}</Location>"
+        f"<Bucket>{escape(bucket)}</Bucket><Key>{escape_key(info.key)}</Key>"
+        f"<ETag>&quot;{info.etag}&quot;</ETag></PostResponse>"
+    ).encode("utf-8", "replace")
+
+
 def deleted_row(key: str, version: str | None, *, marker: bool, made: str) -> str:
     """Write one success of DeleteObjects; `made` is the id of a marker that was made or removed."""
     row = f"<Deleted><Key>{escape(key)}</Key>"

@@ -96,6 +96,8 @@ class RequestValues:
         if key == "s3:authtype":
             if call.principal.name == ANONYMOUS.name:
                 return None
+            if call.route.operation == "PostObject":
+                return ("POST",)
             presigned = "X-Amz-Signature" in call.query
             return ("REST-QUERY-STRING" if presigned else "REST-HEADER",)
         if key == "s3:signatureversion":

@@ -12,7 +12,7 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 REASONS: Final = {
     status: HTTPStatus(status).phrase
-    for status in {200, 204, 206, 304, 408, *(status for status, _ in CODES.values())}
+    for status in {200, 201, 204, 206, 303, 304, 408, *(status for status, _ in CODES.values())}
 }
 
 _STATUS_LINES: Final = {

@@ -14,6 +14,7 @@ from warp_s3.operations import (
     listing,
     multipart,
     objects,
+    posting,
     settings,
     tagging,
 )
@@ -40,6 +41,7 @@ HANDLERS: Final[Mapping[str, Handler]] = MappingProxyType(
         "PutObject": objects.put_object,
         "CopyObject": copying.copy_object,
         "GetObjectAttributes": objects.get_attributes,
+        "PostObject": posting.post_object,
         "DeleteObject": deleting.delete_object,
         "DeleteObjects": deleting.delete_objects,
         "CreateMultipartUpload": multipart.create_upload,
