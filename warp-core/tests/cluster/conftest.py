@@ -18,6 +18,7 @@ from warp_core.config.types import Size
 from warp_core.errors import Unavailable
 from warp_core.interfaces.auth import Principal
 from warp_core.layers.forward import MetaLayer
+from warp_core.logs import get
 from warp_core.metrics import Metrics
 from warp_core.node.stack import open_stack
 from warp_core.peers import Exporter, Gate, Offer
@@ -202,12 +203,12 @@ class Cluster:
             while not condition():
                 await asyncio.sleep(0.02)
 
-    async def put(self, stack, key, body):
+    async def put(self, stack, key, body, *, volume="one"):
         """Store an object, small or large."""
         digests = Digests(etag=hashlib.md5(body, usedforsecurity=False).hexdigest())
         if len(body) <= 1 << 20:
-            return await stack.objects.put("one", key, body, Attributes(), digests)
-        writer = await stack.objects.writer("one", key, Attributes())
+            return await stack.objects.put(volume, key, body, Attributes(), digests)
+        writer = await stack.objects.writer(volume, key, Attributes())
         await writer.write(body)
         return await writer.commit(digests)
 
@@ -229,6 +230,7 @@ class Cluster:
 @pytest.fixture
 async def cluster(tmp_path):
     """A cluster of "a" and "b", whose domains are 0 and 1, in any order; nothing is started."""
+    get("tests").info("begin")  # the first line of a log imports for longer than a lease here
     async with MetaMemory() as engine:
         made = Cluster(tmp_path, engine)
         made.add("a", "@0", "for-b")

@@ -6,6 +6,7 @@ import time
 import pytest
 from warp_conformance.difference import same
 from warp_core.errors import Fenced, NotFound, Unavailable, WarpError
+from warp_core.interfaces.auth import Principal
 from warp_core.interfaces.consistency import Commit, Write
 
 LARGE = b"large" * 1_000_000
@@ -191,3 +192,25 @@ async def test_a_node_that_wants_its_domain_back_gets_it(pair):
 
     assert await pair.get(stack, b"k") == b"newer"
     assert pair.whole() == {"a", "b"}
+
+
+async def test_the_longest_keys_fit_beside_a_domains_prefix(pair):
+    keeper = next(
+        node.keeper
+        for node in (pair.a, pair.b)
+        if node.keeper.own  # domain 0 has no prefix
+    )
+    stack = keeper.local[keeper.own]
+    await stack.objects.create_volume("long", owner=Principal("somebody"))
+    await stack.objects.set_versioning("long", "enabled")
+    keys = [b"\0" * 1024, b"\0" * 199 + b"/" + b"\0" * 199 + b"/x", b"\xff" * 1024]
+    for turn in range(2):
+        for key in keys:
+            await pair.put(stack, key, b"%d" % turn, volume="long")
+        await stack.snapshots.create("long", f"s{turn}")
+    for key in keys:
+        await stack.objects.delete("long", key)
+
+    listed = await stack.objects.list("long.snap-s1")
+    assert [each.key for each in listed.entries] == sorted(keys)
+    assert not (await stack.objects.list("long")).entries

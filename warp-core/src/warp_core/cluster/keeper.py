@@ -229,8 +229,11 @@ class Keeper(Homes):
             try:
                 await self._refresh()
                 await self._ask_back()
-            except WarpError as error:
-                log.warning("rows of the cluster cannot be read", reason=str(error))
+            except Exception as error:  # without it, nothing would be taken over any more
+                if isinstance(error, WarpError):
+                    log.warning("rows of the cluster cannot be read", reason=str(error))
+                else:
+                    log.exception("rows of the cluster cannot be read", error)
             self._begin_domains()
 
     async def _ask_back(self) -> None:
@@ -292,8 +295,11 @@ class Keeper(Homes):
             except Locked:
                 self._note_settled(number)
                 await asyncio.sleep(self._pause_s)
-            except WarpError as error:
-                log.warning("not the home of a domain", domain=number, reason=str(error))
+            except Exception as error:
+                if isinstance(error, WarpError):
+                    log.warning("not the home of a domain", domain=number, reason=str(error))
+                else:
+                    log.exception("a domain's home failed", error, domain=number)
                 self._note_settled(number)
                 await asyncio.sleep(failed_s)
                 failed_s = min(2 * failed_s, FAILED_MAX_S)

@@ -13,12 +13,9 @@ from warp_core.errors import WarpError
 from warp_core.interfaces.stores import BlobStore, StoreCapabilities
 from warp_core.interfaces.transports import Link, Transport
 from warp_core.layers.metered import MeteredStore
-from warp_core.logs import get
 from warp_core.metrics import Metrics
 from warp_core.peers.gate import Gate
 from warp_core.peers.store import PeerStore
-
-log = get("warp_core.cluster")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +32,7 @@ class DomainPeer(PeerStore):
     """A store of a domain that lies with another node, which need not be there."""
 
     here = False  # it answered when it was opened
+    reason = ""  # why not
 
     def __init__(
         self,
@@ -57,7 +55,7 @@ class DomainPeer(PeerStore):
         except WarpError as error:
             # What is written in its absence is never on it, so what it claims does not matter.
             self.capabilities = StoreCapabilities(durable=True, grow=True, punch=True)
-            log.info("a peer's store is away", store=self._peer, reason=str(error))
+            self.reason = str(error)
         else:
             self.here = True
         return self

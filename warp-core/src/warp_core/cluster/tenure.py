@@ -262,27 +262,30 @@ class Tenure:
                 continue
             while True:
                 one = AsyncExitStack()
-                store, here = await self._open_peer(one, lease, kept)
+                store, reason = await self._open_peer(one, lease, kept)
                 late = self._parts.monotonic() >= until_s
-                if here or kept.store not in domain.whole or late:
+                if not reason or kept.store not in domain.whole or late:
                     exits.push_async_callback(one.aclose)
+                    if reason:
+                        log.warning("a store is away", domain=self.number, reason=reason)
                     break
                 await one.aclose()
                 lease.demand()
                 await asyncio.sleep(0.2)
-            found.append(Used(kept, store, None, here))
+            found.append(Used(kept, store, None, not reason))
         return found
 
     async def _open_peer(
         self, exits: AsyncExitStack, lease: DomainLease, kept: Kept
-    ) -> tuple[BlobStore, bool]:
+    ) -> tuple[BlobStore, str]:
+        """Open a store of a peer; return it, and why it is away, or ""."""
         place = self._parts.place(kept) or Place(
             kept.node, "127.0.0.1:0", "tcp", kept.export, self._parts.ttl_s
         )
         bare, store = await exits.enter_async_context(
             self._parts.peers.open(place, store=kept.store, fence=lease.token)
         )
-        return store, bare.here
+        return store, "" if bare.here else bare.reason or "it does not answer"
 
     async def _made_fit(self, stores: Sequence[Used], domain: Domain) -> frozenset[str]:
         """Return the ids of the stores to use: whole ones that are here, and those that a whole one made fit.
@@ -397,8 +400,8 @@ class Tenure:
                     with suppress(WarpError):
                         store = each.store
                         if each.local is None:
-                            store, here = await self._open_peer(exits, lease, each.kept)
-                            if not here:
+                            store, away = await self._open_peer(exits, lease, each.kept)
+                            if away:
                                 continue
                         else:
                             await store.space()
