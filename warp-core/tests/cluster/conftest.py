@@ -28,7 +28,7 @@ from warp_meta_memory.engine import Memory as MetaMemory
 from warp_store_memory import Config, Memory
 
 KEY = b"k" * 32
-TTL_S = 1.0  # long enough for a busy machine
+TTL_S = 1.6  # long enough for a busy machine
 
 
 class Engine(MetaLayer):

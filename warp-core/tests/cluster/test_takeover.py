@@ -9,6 +9,7 @@ from warp_core.errors import Fenced, NotFound, Unavailable, WarpError
 from warp_core.interfaces.auth import Principal
 from warp_core.interfaces.consistency import Commit, Write
 
+TTL_S = 1.6  # of leases here
 LARGE = b"large" * 1_000_000
 
 
@@ -122,7 +123,7 @@ async def test_without_the_other_copy_it_goes_on_and_the_other_may_not_take_over
 
     await pair.a.die()
     await pair.b.start()
-    await asyncio.sleep(3)
+    await asyncio.sleep(2.2 * TTL_S)
     assert pair.number not in pair.b.keeper.local
 
     await pair.a.start()
