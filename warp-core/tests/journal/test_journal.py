@@ -8,7 +8,15 @@ import pytest
 from warp_core.containers import format as fmt
 from warp_core.containers.journal import QUEUE_MAX, Journal
 from warp_core.containers.segments import START, Gap, Position
-from warp_core.errors import Busy, Corrupt, NoSpace, ReadOnly, StoreFailed, TooLarge
+from warp_core.errors import (
+    Busy,
+    Corrupt,
+    NoSpace,
+    ReadOnly,
+    StoreFailed,
+    TooLarge,
+    WritesStopped,
+)
 
 OWNER = fmt.Owner(1, 2, 3)
 
@@ -251,6 +259,44 @@ async def test_a_failed_copy_is_left_behind_by_a_new_generation(sim):
     async with open_journal(bad, good) as again:
         assert [copy.whole for copy in again.copies] == [False, True]
         assert await contents(again) == [b"both", b"one only", b"after"]
+
+
+async def test_a_stale_copy_is_not_gone_on_with_when_the_whole_one_fails_in_recovery(sim):
+    whole, stale = sim.SimDisk("whole"), sim.SimDisk("stale")
+    journal = await open_journal(whole, stale).__aenter__()
+    journal.append(fmt.Kind.COMMIT, b"both")
+    await journal.flush()
+    stale.down = StoreFailed("EIO")
+    journal.append(fmt.Kind.COMMIT, b"one only")
+    await journal.flush()
+    journal._writer.cancel()  # killed: the segment stays open
+    stale.down = None
+
+    def failing(what, blob):
+        if what in ("write", "sync"):
+            raise StoreFailed("EIO")
+
+    whole.step = failing
+    with pytest.raises(StoreFailed, match="no whole copy"):
+        await open_journal(stale, whole).__aenter__()
+
+    whole.step = lambda what, blob: None
+    async with open_journal(stale, whole) as again:
+        assert await contents(again) == [b"both", b"one only"]
+
+
+async def test_what_was_queued_when_the_journal_failed_is_lost_and_not_damaged(sim):
+    disk = sim.SimDisk("only")
+    async with open_journal(disk) as journal:
+        kept = journal.append(fmt.Kind.PAYLOAD, b"kept")
+        await journal.flush()
+        disk.down = StoreFailed("EIO")
+        gone = journal.append(fmt.Kind.PAYLOAD, b"gone")
+        with pytest.raises(WritesStopped):
+            await journal.flush()
+
+        assert journal.lost(kept) is None
+        assert isinstance(journal.lost(gone), WritesStopped)
 
 
 async def test_a_failed_sync_is_not_retried_as_if_it_were_clean(sim):
