@@ -253,6 +253,28 @@ def test_what_is_missing_is_told_to_those_who_may_list(people: Any) -> None:
     assert code(bob.get_object, Bucket="alices", Key="no") == DENIED
 
 
+def test_a_copy_reads_its_source_as_whoever_asks(people: Any) -> None:
+    alice, bob, _ = people
+    alice.put_object(Bucket="alices", Key="k")
+    bob.create_bucket(Bucket="bobs")
+
+    def copied(key: str, **more: Any) -> tuple[int, str]:
+        return code(bob.copy_object, Bucket="bobs", Key="c", CopySource=f"alices/{key}", **more)
+
+    assert copied("k") == DENIED
+    assert copied("missing") == DENIED
+    alice.put_bucket_policy(Bucket="alices", Policy=policy(allow("s3:GetObject", "alices/*")))
+    bob.copy_object(Bucket="bobs", Key="c", CopySource="alices/k")
+    assert copied("missing") == DENIED
+    assert copied("k", ExpectedSourceBucketOwner="000000000000") == DENIED
+    upload = bob.create_multipart_upload(Bucket="bobs", Key="m")["UploadId"]
+    part = {"Bucket": "bobs", "Key": "m", "UploadId": upload, "PartNumber": 1}
+    bob.upload_part_copy(**part, CopySource="alices/k")
+    assert code(bob.upload_part_copy, **part, CopySource="alices/missing") == DENIED
+    alice.put_bucket_acl(Bucket="alices", ACL="public-read")
+    assert copied("missing") == (404, "NoSuchKey")
+
+
 # Ownership and public access block ----------------------------------------------------------------
 
 
@@ -456,6 +478,26 @@ def test_only_the_owner_handles_a_policy(people: Any) -> None:
     assert code(bob.get_bucket_policy, Bucket="alices") == (405, "MethodNotAllowed")
     mine = policy(allow("s3:*", "alices"))
     assert code(bob.put_bucket_policy, Bucket="alices", Policy=mine) == (405, "MethodNotAllowed")
+
+
+def test_a_snapshot_is_the_owners_and_a_deny_holds_there(people: Any) -> None:
+    alice, bob, nobody = people
+    # The view of these tests has no snapshots: a bucket of such a name stands for one.
+    alice.create_bucket(Bucket="alices.snap-s")
+    for key in ("open", "denied"):
+        alice.put_object(Bucket="alices", Key=key, ACL="public-read")
+        alice.put_object(Bucket="alices.snap-s", Key=key)
+    allowed = allow("s3:GetObject", "alices/*")
+    denied = {**allow("s3:GetObject", "alices/denied"), "Effect": "Deny"}
+    alice.put_bucket_policy(Bucket="alices", Policy=policy(allowed, denied))
+    alice.put_bucket_acl(Bucket="alices", ACL="public-read")
+
+    bob.get_object(Bucket="alices", Key="open")
+    alice.get_object(Bucket="alices.snap-s", Key="open")
+    assert code(alice.get_object, Bucket="alices.snap-s", Key="denied") == DENIED
+    for client in (bob, nobody):
+        assert code(client.get_object, Bucket="alices.snap-s", Key="open") == DENIED
+        assert code(client.list_objects, Bucket="alices.snap-s") == DENIED
 
 
 def test_settings_outlive_a_restart_of_their_readers(open_server: Any, people: Any) -> None:

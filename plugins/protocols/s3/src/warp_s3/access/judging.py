@@ -22,7 +22,7 @@ from warp_core.views.objects import ObjectInfo
 from warp_s3.access import acl as acls
 from warp_s3.access.policy import Verdict, Who, evaluate
 from warp_s3.access.rules import RULES, Rule
-from warp_s3.access.settings import PREFERRED, Memory, Settings
+from warp_s3.access.settings import PREFERRED, SNAPSHOT, Memory, Settings, of_snapshot
 from warp_s3.access.values import RequestValues
 from warp_s3.call import Call
 from warp_s3.config import Config
@@ -50,7 +50,11 @@ class Access:
         Raises:
             VolumeNotFound
         """
-        return self._memory.of(await self._objects.volume(bucket))
+        volume = await self._objects.volume(bucket)
+        if SNAPSHOT in bucket:
+            of = await self._objects.volume(bucket.partition(SNAPSHOT)[0])
+            return of_snapshot(self._memory.of(of))
+        return self._memory.of(volume)
 
     async def enter(self, call: Call) -> None:
         """Check that a request may be carried out.
@@ -104,12 +108,13 @@ class Access:
             return False
         return True
 
-    async def hide(self, call: Call, error: S3Error) -> S3Error:
+    async def hide(self, call: Call, error: S3Error, bucket: str = "") -> S3Error:
         """Return what the sender of a request may know of an error: not what is missing, if it may not list the bucket."""
         if call.principal.admin or error.code not in _NOT_FOUND:
             return error
         lists = "ListObjectVersions" if error.code == "NoSuchVersion" else "ListObjects"
-        return error if await self.may(call, lists, call.bucket) else S3Error("AccessDenied")
+        may = await self.may(call, lists, bucket or call.bucket)
+        return error if may else S3Error("AccessDenied")
 
     async def placed(self, call: Call) -> tuple[str, bytes]:
         """Return the owner and the ACL of what a request stores.
@@ -190,7 +195,7 @@ class Access:
             if verdict is Verdict.DENY:
                 return False
             restricted = settings.block.restrict_public_buckets and settings.policy_public
-            if restricted and not owns:
+            if (restricted or settings.snapshot) and not owns:
                 verdict = Verdict.NOTHING
         given = owns or verdict is Verdict.ALLOW
         if foreign and info is not None:
@@ -244,7 +249,7 @@ class Access:
             existing_tags=info.attributes.tags if info is not None else None,
             more=more,
         )
-        resource = f"arn:aws:s3:::{bucket}"
+        resource = f"arn:aws:s3:::{bucket.partition(SNAPSHOT)[0] if settings.snapshot else bucket}"
         if key:
             resource += "/" + key.decode("utf-8", "replace")
         return evaluate(settings.policy, who(call.principal, account), action, resource, values)

@@ -24,6 +24,9 @@ PREFERRED: Final = "BucketOwnerPreferred"
 WRITER: Final = "ObjectWriter"
 OWNERSHIPS: Final = frozenset({ENFORCED, PREFERRED, WRITER})
 
+SNAPSHOT: Final = ".snap-"
+"""Between the names of a bucket and of its snapshot."""
+
 REMEMBERED_MAX: Final = 1024
 """Buckets whose settings are remembered in the form that is asked for, a few KiB each."""
 
@@ -53,11 +56,24 @@ class Settings(msgspec.Struct, frozen=True):
     policy: Policy | None
     policy_public: bool = False
     requester_pays: bool = False
+    snapshot: bool = (
+        False  # of the bucket that says all this: its policy's Deny holds, its Allow does not
+    )
 
     @property
     def enforced(self) -> bool:
         """ACLs are off: everything in the bucket is its owner's."""
         return self.ownership == ENFORCED
+
+
+def of_snapshot(settings: Settings) -> Settings:
+    """Return what a bucket says about a snapshot of it: only its owner reads there, and not what a Deny keeps from it.
+
+    What a policy or an ACL gives to others is what is there now, not what was there once and perhaps was taken away.
+    """
+    return msgspec.structs.replace(
+        settings, ownership=ENFORCED, acl=None, block=ALL_BLOCKED, snapshot=True
+    )
 
 
 class Memory:

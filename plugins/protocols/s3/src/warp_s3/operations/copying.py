@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
 
-from warp_core.errors import IsDeleteMarker
+from warp_core.errors import IsDeleteMarker, NotFound
 from warp_core.views.objects import Attributes, Digests, ObjectInfo
 
 from warp_s3 import xml_output
 from warp_s3.call import Answer, Call, xml
 from warp_s3.checksums import FULL_OBJECT, Algorithm, algorithm_named, encode
 from warp_s3.conditions import check_copy_source, write_condition
-from warp_s3.errors import S3Error
+from warp_s3.errors import S3Error, from_core
 from warp_s3.metadata import attributes_of, storage_class
 
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ async def copy_object(service: "Service", call: Call) -> Answer:
     """Make an object of another's content."""
     headers = call.headers
     bucket, key, version = copy_source(headers["x-amz-copy-source"])
-    await service.access.demand(call, "GetObject", bucket, key, version=version)
-    source = await read_source(service, bucket, key, version)
+    source = await read_source(service, call, bucket, key, version)
     check_copy_source(headers, source)
     owner, acl = await service.access.placed(call)
     given = attributes_of(headers, owner=owner, acl=acl)
@@ -90,12 +89,19 @@ def copy_source(text: str) -> tuple[str, bytes, str]:
     return bucket_name, key, version
 
 
-async def read_source(service: "Service", bucket: str, key: bytes, version: str) -> ObjectInfo:
-    """Describe a copy's source.
+async def read_source(
+    service: "Service", call: Call, bucket: str, key: bytes, version: str
+) -> ObjectInfo:
+    """Describe a copy's source to whoever may read it.
 
     Raises:
-        S3Error: `InvalidRequest` for a delete marker named by its version.
+        S3Error: `AccessDenied`; `InvalidRequest` for a delete marker named by its version.
+        NotFound: It is not there, and whoever asks may know that.
     """
+    await service.access.demand(call, "GetObject", bucket, key, version=version)
+    expected = call.headers.get("x-amz-source-expected-bucket-owner")
+    if expected is not None:
+        await service.check_owner(bucket, expected)
     try:
         return await service.objects.head(bucket, key, version=version)
     except IsDeleteMarker as error:
@@ -105,7 +111,10 @@ async def read_source(service: "Service", bucket: str, key: bytes, version: str)
                 "The source of a copy request may not specifically refer to a delete marker by "
                 "version id.",
             ) from error
-        raise S3Error("NoSuchKey", details={"Key": key.decode("utf-8", "replace")}) from error
+        gone = S3Error("NoSuchKey", details={"Key": key.decode("utf-8", "replace")})
+        raise await service.access.hide(call, gone, bucket) from error
+    except NotFound as error:
+        raise await service.access.hide(call, from_core(error), bucket) from error
 
 
 def source_version_header(source: ObjectInfo) -> list[tuple[str, str]]:

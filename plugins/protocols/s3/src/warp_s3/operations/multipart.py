@@ -94,9 +94,8 @@ async def copy_part(service: "Service", call: Call) -> Answer:
     """Make a part of a range of an object."""
     number = _part_number(call)
     source = copy_source(call.headers["x-amz-copy-source"])
-    await service.access.demand(call, "GetObject", source[0], source[1], version=source[2])
     upload = await _upload(service, call)
-    info = await read_source(service, *source)
+    info = await read_source(service, call, *source)
     check_copy_source(call.headers, info)
     text = call.headers.get("x-amz-copy-source-range")
     offset, length = (0, info.size) if text is None else copy_range(text, info.size)
