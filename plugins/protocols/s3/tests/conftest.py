@@ -224,6 +224,14 @@ def shared(
 
 
 @pytest.fixture
+def running_namespace(tmp_path: Path) -> Iterator[Running]:
+    """A server of this test's own over core's view."""
+    running = Running(tmp_path, namespace)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
 def s3(shared: Running) -> Any:
     """A boto3 client of an administrator."""
     return client(shared.url)

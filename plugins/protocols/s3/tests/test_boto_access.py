@@ -1,5 +1,6 @@
 """Who may do what, as boto3 sees it: several accounts and nobody, ACLs, ownership, public access block, policies."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -498,6 +499,34 @@ def test_a_snapshot_is_the_owners_and_a_deny_holds_there(people: Any) -> None:
     for client in (bob, nobody):
         assert code(client.get_object, Bucket="alices.snap-s", Key="open") == DENIED
         assert code(client.list_objects, Bucket="alices.snap-s") == DENIED
+
+
+@pytest.mark.workspace
+def test_an_owner_is_let_in_at_once_while_nothing_else_is_said(
+    running_namespace: Any, connect: Any
+) -> None:
+    alice, bob, _ = clients(running_namespace.url, connect)
+    alice.create_bucket(Bucket="alices")
+    access = running_namespace.server.service.access
+    found: list[bool] = []
+    asked = access.enter_now
+    access.enter_now = lambda call: found.append(asked(call)) or found[-1]
+
+    def at_once(client: Any) -> bool:
+        found.clear()
+        with contextlib.suppress(ClientError):
+            client.put_object(Bucket="alices", Key="k")
+        return found[-1]
+
+    at_once(alice)
+    assert at_once(alice)
+    assert not at_once(bob)
+    deny = {**allow("s3:PutObject", "alices/*"), "Effect": "Deny"}
+    alice.put_bucket_policy(Bucket="alices", Policy=policy(deny))
+    assert not at_once(alice)
+    alice.delete_bucket_policy(Bucket="alices")
+    at_once(alice)
+    assert at_once(alice)
 
 
 def test_settings_outlive_a_restart_of_their_readers(open_server: Any, people: Any) -> None:

@@ -111,6 +111,14 @@ class NamespaceObjects(Objects):
         """See `Objects.volume`."""
         return await self._volume_info(await self._volumes.get(name))
 
+    def volume_now(self, name: str) -> VolumeInfo | None:
+        """See `Objects.volume_now`."""
+        volume = self._volumes.known(name)
+        documents = self._volumes.documents_now(volume) if volume is not None else None
+        if volume is None or documents is None:
+            return None
+        return _volume_info(volume, documents)
+
     async def volumes(self) -> list[VolumeInfo]:
         """See `Objects.volumes`."""
         return [await self._volume_info(volume) for volume in await self._volumes.all()]
@@ -132,15 +140,7 @@ class NamespaceObjects(Objects):
         await self._volumes.set_document(volume, name, document)
 
     async def _volume_info(self, volume: Volume) -> VolumeInfo:
-        row = volume.row
-        return VolumeInfo(
-            name=row.name,
-            created_ns=row.created_ns,
-            owner=row.owner,
-            versioning=row.versioning,  # type: ignore[arg-type]
-            tags=row.tags,
-            documents=await self._volumes.documents(volume),
-        )
+        return _volume_info(volume, await self._volumes.documents(volume))
 
     # Reading --------------------------------------------------------------------------------------
 
@@ -527,3 +527,15 @@ class NamespaceObjects(Objects):
 
 class _InPlace(Exception):
     """What is to be copied was written in place."""
+
+
+def _volume_info(volume: Volume, documents: Mapping[str, bytes]) -> VolumeInfo:
+    row = volume.row
+    return VolumeInfo(
+        name=row.name,
+        created_ns=row.created_ns,
+        owner=row.owner,
+        versioning=row.versioning,  # type: ignore[arg-type]
+        tags=row.tags,
+        documents=documents,
+    )

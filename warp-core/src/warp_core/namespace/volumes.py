@@ -348,11 +348,16 @@ class Volumes:
 
     # Documents ------------------------------------------------------------------------------------
 
+    def documents_now(self, volume: Volume) -> dict[str, bytes] | None:
+        """Return the documents of a volume if they are in memory."""
+        known = self._documents.get(volume.number)
+        return known[1] if known is not None and known[0] == volume.row.settings else None
+
     async def documents(self, volume: Volume) -> dict[str, bytes]:
         """Return the documents that protocols keep with a volume."""
-        known = self._documents.get(volume.number)
-        if known is not None and known[0] == volume.row.settings:
-            return known[1]
+        known = self.documents_now(volume)
+        if known is not None:
+            return known
         view = self._store.view()
         try:
             start, end = (volume.prefix + bound for bound in keys.DOCUMENTS)

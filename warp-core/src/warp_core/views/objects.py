@@ -295,6 +295,10 @@ class Objects:
         """
         raise NotImplementedError
 
+    def volume_now(self, name: str) -> VolumeInfo | None:
+        """Describe a volume if nothing has to be waited for, else None, also where it is missing: then `volume`."""
+        return None
+
     async def volumes(self) -> Sequence[VolumeInfo]:
         """Return every volume, sorted by name."""
         raise NotImplementedError

@@ -125,7 +125,9 @@ class Service:
             self._expect_chunks(request, body, claim, key)
         principal = credential.principal
         call = Call(request, route, principal, body, claim.payload)
-        if not principal.admin or "x-amz-expected-bucket-owner" in request.headers:
+        if "x-amz-expected-bucket-owner" in request.headers or not (
+            principal.admin or self.access.enter_now(call)
+        ):
             return self._permitted(call)
         return self._handle(call)
 
