@@ -15,13 +15,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from warp_integration.clients import s3_client
 from warp_integration.ports import free_ports
 from warp_integration.powercut import Ledger
 from warp_integration.s3load import S3Load, settle
-from warp_integration.server import WarpServer
+from warp_integration.server import ACCESS_KEY, SECRET_KEY, WarpServer
 
 SEED = int(os.environ.get("WARP_TEST_SEED", "1"))
 LEASE_S = 2
@@ -216,6 +218,34 @@ def test_a_node_that_was_stopped_past_its_lease_acknowledges_nothing_more(pair: 
     until(lambda: get(old, "k") == get(new, "k"), BACK_S, "the old home passes on what it is asked")
     assert "home of a domain" in pair.b.log()
     until(lambda: "a store is whole" in pair.b.log(), 20, "healing")
+
+
+def test_without_a_quorum_it_refuses_in_time_and_goes_on_when_there_is_one(pair: Pair) -> None:
+    hasty = boto3.client(
+        "s3",
+        endpoint_url=pair.a.s3,
+        region_name="us-east-1",
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+        config=Config(retries={"total_max_attempts": 1}),
+    )
+    hasty.create_bucket(Bucket="one")
+    put(hasty, "k", b"first")
+
+    os.kill(pair.etcd.pid, signal.SIGSTOP)
+    time.sleep(LEASE_S + 0.5)
+    for verb in (lambda: put(hasty, "k", b"late"), lambda: get(hasty, "k")):
+        began = time.monotonic()
+        with pytest.raises(ClientError) as refused:
+            verb()
+        assert refused.value.response["Error"]["Code"] in {"ServiceUnavailable", "SlowDown"}
+        assert time.monotonic() - began < 2 * LEASE_S
+    os.kill(pair.etcd.pid, signal.SIGCONT)
+
+    took_s = until(lambda: get(hasty, "k") == b"first", 2 * BACK_S, "service with a quorum again")
+    print(f"back after {took_s:.1f} s")
+    assert put(hasty, "k", b"second")
+    assert get(s3_client(pair.b.s3), "k") == b"second"
 
 
 @pytest.mark.slow

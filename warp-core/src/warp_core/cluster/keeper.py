@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import msgspec
 
@@ -30,6 +30,8 @@ FAILED_S = 0.5  # after a tenure that failed, doubled up to FAILED_MAX_S
 FAILED_MAX_S = 30.0
 START_S = 30.0  # how long a start waits until its own domain is open, here or elsewhere
 YIELD = 3.0  # times the lease's ttl: how long a node that gave a domain away leaves it to the one that should have it
+
+T = TypeVar("T")
 
 log = get("warp_core.cluster")
 
@@ -170,7 +172,7 @@ class Keeper(Homes):
         """See `Homes.holder_of`."""
         stack = self.local.get(domain)
         if stack is None and (fresh or domain not in self.map.domains):
-            await self._refresh()
+            await self._asked(self._refresh())
         known = self.map.domains.get(domain)
         if known is None:
             raise NotFound(f"no domain has number {domain}")
@@ -179,7 +181,7 @@ class Keeper(Homes):
             lease = self._tenures[domain].lease
             name, token = self.node, lease.token if lease is not None else token
         member = self.map.members.get(name)
-        if member is None:
+        if member is None or (name == self.node and stack is None):  # not open here, or not now
             return Holder(domain, name, "", "", token, stack)
         return Holder(domain, name, member.address, member.transport, token, stack)
 
@@ -188,11 +190,7 @@ class Keeper(Homes):
         known = self._volumes.get(volume)
         if known is not None and not fresh:
             return known
-        view = self.shared.view()
-        try:
-            found = await view.get(rows.volume_key(volume))
-        finally:
-            view.close()
+        found = await self._asked(self._row(rows.volume_key(volume)))
         if found is None:
             self.forget(volume)
             return None
@@ -217,6 +215,25 @@ class Keeper(Homes):
                 f'node "{node}" keeps nothing of domain {domain}; those that do: {nodes}'
             )
         await domains.wish(self.shared, domain, node)
+
+    async def _asked(self, question: Coroutine[object, object, T]) -> T:
+        """Wait for an answer of the engine while a verb waits for it.
+
+        Raises:
+            Unavailable: None came within half a lease: there is no quorum.
+        """
+        try:
+            async with asyncio.timeout(self._parts.ttl_s / 2):
+                return await question
+        except TimeoutError:
+            raise Unavailable("the metadata engine does not answer: is there a quorum?") from None
+
+    async def _row(self, key: bytes) -> tuple[bytes, int] | None:
+        view = self.shared.view()
+        try:
+            return await view.get(key)
+        finally:
+            view.close()
 
     # Rows -----------------------------------------------------------------------------------------
 
