@@ -169,7 +169,7 @@ class Member:
 
         self.lines = Lines(transport, deadline_s=5.0)
         self.exits.push_async_callback(self.lines.close)
-        self.router = Router(self.homes, self.lines)
+        self.router = Router(self.homes, self.lines, patience_s=0.3)
         self.objects = RoutedObjects(self.router)
         self.files = RoutedFiles(self.router)
         self.blocks = RoutedBlocks(self.router)

@@ -37,6 +37,10 @@ def _show(found: dict[str, Any]) -> None:
         say(f"  [red]![/] {problem}")
     for name, url in found["endpoints"].items():
         say(f"  {name:<8} {url}")
+    if found.get("cluster"):
+        from warp_cli.commands.node import show
+
+        show(found["cluster"])
     meta = found["metadata"]
     say(f"  {'data':<8} {found['data']}, {counted(found['volumes'], 'volume')}")
     say(f"  {'metadata':<8} {meta['engine']}, {meta['alive']} of {counted(meta['copies'], 'copy')}")

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from warp_core.cluster.home import Holder
-from warp_core.errors import Unavailable
+from warp_core.cluster.rows import MemberRow
+from warp_core.errors import Unavailable, WarpError
 from warp_core.forward import Line, RemoteBlocks, RemoteCommands, RemoteFiles, RemoteObjects, Views
 from warp_core.interfaces.transports import Link, Transport
 
@@ -64,6 +65,18 @@ class Lines:
         )
         self._homes[holder.domain] = home = Home(holder, line, views)
         return home
+
+    async def answers(self, member: MemberRow, *, timeout_s: float) -> bool:
+        """Say whether a node answers, now, at the address that it told."""
+        if not member.address:
+            return False
+        try:
+            transport = await self._transport(member.transport)
+            link = await transport.dial(member.address, peer=member.name, timeout_s=timeout_s)
+        except WarpError:
+            return False
+        await link.close()
+        return True
 
     def _close(self, line: Line) -> None:
         task = asyncio.create_task(line.close())

@@ -20,6 +20,10 @@ from warp_core.namespace.volumes import SNAPSHOT_MARK
 if TYPE_CHECKING:
     from warp_core.node.stack import Stack
 
+PATIENCE_S = (
+    5.0  # a domain that moves has a new home within a lease's time; clients wait longer than that
+)
+AGAIN_S = 0.1  # between looks for it
 KNOWN_MAX = 100_000  # names; then all are asked for again
 
 T = TypeVar("T")
@@ -28,8 +32,10 @@ T = TypeVar("T")
 class Router:
     """Finds views."""
 
-    def __init__(self, homes: Homes, lines: Lines) -> None:
-        """Take who knows the homes, and what leads to those elsewhere."""
+    def __init__(self, homes: Homes, lines: Lines, *, patience_s: float = PATIENCE_S) -> None:
+        """Take who knows the homes, what leads to those elsewhere, and how long one that moves is waited for."""
+        self._patience_s = patience_s
+        self._looking: dict[int, asyncio.Task[Holder]] = {}
         self.homes = homes
         self.lines = lines
         self._known: dict[str, int] = {}  # what was found once, for answers at once
@@ -63,23 +69,41 @@ class Router:
         self.homes.forget(volume)
 
     async def views(self, domain: int) -> tuple[Views, Holder]:
-        """Return the views of a domain, of a home that is there.
+        """Return the views of a domain, of a home that is there; while it moves, it is waited for.
 
         Raises:
-            Unavailable: It has none, or it cannot be reached.
+            Unavailable: It has none, or it cannot be reached, for longer than the router's patience.
         """
+        loop = asyncio.get_running_loop()
         holder = await self.homes.holder_of(domain)
-        try:
-            return await self._reached(holder), holder
-        except Unavailable:
-            again = await self.homes.holder_of(domain, fresh=True)
-            if again == holder:
-                raise
-            return await self._reached(again), again
+        until = loop.time() + self._patience_s
+        while True:
+            try:
+                return await self._reached(holder), holder
+            except Unavailable:
+                if loop.time() > until:
+                    raise
+            holder = await self._looked_up(domain)
+
+    async def _looked_up(self, domain: int) -> Holder:
+        """Look a home up anew, a moment later; those who wait for the same one look together."""
+        looking = self._looking.get(domain)
+        if looking is None:
+            looking = self._looking[domain] = asyncio.create_task(self._look(domain))
+            looking.add_done_callback(lambda task: self._looking.pop(domain, None))
+        return await asyncio.shield(looking)
+
+    async def _look(self, domain: int) -> Holder:
+        await asyncio.sleep(AGAIN_S)
+        return await self.homes.holder_of(domain, fresh=True)
 
     async def _reached(self, holder: Holder) -> Views:
         if holder.local is not None:
             return views_of(holder.local)
+        if holder.name == self.homes.node:
+            raise Unavailable(
+                f"domain {holder.domain} is not open here: its lease was lost, or it is about to open"
+            )
         home = self.lines.to(holder)
         await home.line.session()
         return home.views

@@ -48,7 +48,7 @@ def check(settings: Settings, source: Source, registries: Registries) -> None:
     _exports(settings, source)
     _accounts(settings, source)
     _listening(settings, source)
-    for name, policy in settings.policies.items():
+    for name, policy in settings.policies.items() if settings.stores else ():  # not a witness's
         _policy(settings, source, registries, name, policy)
     if settings.metadata.copies > len(settings.stores):
         source.problem(

@@ -105,17 +105,20 @@ class _Loading:
         log = decode(source, ("log",), document.get("log", {}), Log)
         data = self._data(node or Node())
         metadata, engine = self._metadata(document.get("metadata", {}))
-        stores = self._stores(document.get("store", None))
+        cluster = None
+        if "cluster" in document:
+            cluster = decode(source, ("cluster",), document["cluster"], Cluster)
+        witness = cluster is not None and cluster.witness
+        if witness:
+            self._nothing_to_keep(document)
+        stores = [] if witness else self._stores(document.get("store", None))
         policies = self._policies(document.get("policy", {}))
-        protocols = self._protocols(document.get("protocols", None))
+        protocols = [] if witness else self._protocols(document.get("protocols", None))
         services = self._services(document.get("services", {}))
         codecs = self._codecs(document.get("codecs", {}))
         transports = self._transports(document.get("transports", {}))
         peers = decode(source, ("peers",), document.get("peers", {}), Peers)
         exports = self._exports(document.get("export", []))
-        cluster = None
-        if "cluster" in document:
-            cluster = decode(source, ("cluster",), document["cluster"], Cluster)
         auth = self._auth(document.get("auth", {}))
         accounts = self._accounts(document.get("account", []))
         root = self._root(environ)
@@ -162,6 +165,16 @@ class _Loading:
         if metadata is None:
             return None, None
         return metadata, self._part("consistency", metadata.engine, path, rest, said="engine")
+
+    def _nothing_to_keep(self, document: Mapping[str, object]) -> None:
+        """Note what a witness says that it has and may not have."""
+        for key in ("store", "export", "protocols"):
+            if document.get(key):
+                self.source.problem(
+                    (key,),
+                    "is said, but a witness keeps and serves nothing",
+                    allowed="no such table",
+                )
 
     def _stores(self, tables: object) -> list[Part]:
         source = self.source

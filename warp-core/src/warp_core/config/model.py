@@ -73,6 +73,8 @@ class Cluster(msgspec.Struct, frozen=True):
     failback: bool = False
     # How long a start waits for stores of other nodes before it goes on without them.
     wait: Annotated[Duration, Between("0s", "10min")] = Duration(10)
+    # This node only counts for the majority: it keeps nothing and serves nothing.
+    witness: bool = False
 
 
 class Exported(msgspec.Struct, frozen=True):

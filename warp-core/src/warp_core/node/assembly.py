@@ -13,7 +13,7 @@ from warp_core.config import Settings
 from warp_core.containers import Containers
 from warp_core.containers.journal import Journal
 from warp_core.contexts import AuthContext, ProtocolContext
-from warp_core.errors import ConfigError
+from warp_core.errors import ConfigError, Unavailable
 from warp_core.interfaces.accounts import DeclaredAccount
 from warp_core.interfaces.auth import Authenticator
 from warp_core.interfaces.consistency import MetaStore
@@ -31,6 +31,7 @@ from warp_core.views import Blocks, Files, Objects
 
 if TYPE_CHECKING:
     from warp_core.cluster.keeper import Keeper
+    from warp_core.node.members import Members
 
 log = get("warp_core.node")
 
@@ -47,9 +48,17 @@ class Node:
     authenticator: Authenticator
     root_access_key: str
     homes: Keeper | None = None  # in a cluster
+    members: Members | None = None  # likewise
     endpoints: dict[str, str] = field(default_factory=dict)  # protocol → URL, while it serves
     protocols: dict[str, Protocol] = field(default_factory=dict)
     started_s: float = field(default_factory=time.monotonic)
+
+    def own_now(self) -> Stack | None:
+        """Return the stack of its own volumes; None if another node is their home, or it keeps none."""
+        try:
+            return self.own()
+        except Unavailable:
+            return None
 
     @property
     def journal(self) -> Journal:
@@ -94,7 +103,8 @@ async def open_node(
             await exits.enter_async_context(_protocols(node))
             if node.homes is not None:
                 await node.homes.describe(node.endpoints)
-            control = ControlServer(settings.data / CONTROL, _verbs, node)
+            verbs = _verbs if node.members is None else _verbs_of_members
+            control = ControlServer(settings.data / CONTROL, verbs, node)
             await exits.enter_async_context(control)
         yield node
 
@@ -136,10 +146,10 @@ async def _alone(
 
 @asynccontextmanager
 async def _clustered(settings: Settings, plugins: Plugins, *, serve: bool) -> AsyncIterator[Node]:
-    from warp_core.node.clustered import (  # what a node alone does without
-        VerbCommands,
-        open_clustered,
-    )
+    # What a node alone does without.
+    from warp_core.cluster.joining import Admission
+    from warp_core.node.clustered import VerbCommands, open_clustered
+    from warp_core.node.members import Members, admitting, host_of, identity_of
 
     root = root_key(settings.data, settings.root)
     async with open_clustered(settings, plugins, serve=serve) as clustered:
@@ -166,7 +176,15 @@ async def _clustered(settings: Settings, plugins: Plugins, *, serve: bool) -> As
                 )
 
             clustered.commanded(lambda stack: VerbCommands(_verbs, of_stack(stack)))
-            yield node
+            admission = Admission(
+                host_of(settings.peers.listen),
+                identity_of(settings),
+                admitting(settings, clustered.homes.shared, clustered.ground.peers, root),
+                monotonic=time.monotonic,
+            )
+            async with admission:
+                node.members = Members(clustered.router, clustered.lines, admission, of_stack)
+                yield node
 
 
 @asynccontextmanager
@@ -198,6 +216,12 @@ def _verbs() -> Mapping[str, Verb[Node]]:
     from warp_core.node.verbs import VERBS
 
     return VERBS
+
+
+def _verbs_of_members() -> Mapping[str, Verb[Node]]:
+    from warp_core.node.members import routed
+
+    return routed(_verbs())
 
 
 @asynccontextmanager

@@ -52,6 +52,8 @@ class Clustered:
 
     ground: Ground
     homes: Keeper
+    router: Router
+    lines: Lines
     objects: Objects
     files: Files
     blocks: Blocks
@@ -147,6 +149,8 @@ async def open_clustered(
         clustered = Clustered(
             Ground(settings, plugins, metrics, directory, slots, engine, ""),
             keeper,
+            router,
+            lines,
             RoutedObjects(router),
             RoutedFiles(router),
             RoutedBlocks(router),
@@ -194,7 +198,7 @@ async def _engine(
     if not (engine.capabilities.lease and engine.capabilities.shared):
         raise Unsupported(
             f'[cluster] needs a metadata engine that nodes share and that grants leases; "{settings.engine.name}" as it is'
-            ' configured is none: say engine = "etcd" and endpoints = [...] in [metadata]'
+            ' configured is none: say engine = "etcd" and `listen` or `endpoints` in [metadata]'
         )
     await exits.enter_async_context(engine)
     directory.keep_metadata_in(settings.engine.name, engine.identity)

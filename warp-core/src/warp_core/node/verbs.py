@@ -14,7 +14,14 @@ from warp_core.config.codecs import build_codec
 from warp_core.config.types import Codec, Redundancy
 from warp_core.containers.format import CONTAINER_SIZE
 from warp_core.containers.scrub import LOST_MAX
-from warp_core.errors import AlreadyExists, InvalidArgument, NotFound, VolumeNotFound, WarpError
+from warp_core.errors import (
+    AlreadyExists,
+    InvalidArgument,
+    NotFound,
+    Unsupported,
+    VolumeNotFound,
+    WarpError,
+)
 from warp_core.metadata import Transaction
 from warp_core.metrics import render, snapshot
 from warp_core.namespace.check import Check, CheckReport
@@ -32,6 +39,10 @@ from warp_core.views.blocks import DiskInfo
 
 class Nothing(msgspec.Struct, frozen=True):
     """No arguments."""
+
+
+class Anything(msgspec.Struct, frozen=True):
+    """Whatever arguments."""
 
 
 class Named(msgspec.Struct, frozen=True):
@@ -163,10 +174,13 @@ async def status(node: Node, arguments: Nothing, progress: Progress) -> object:
             row["error"] = str(error)
             problems.append(f"store {slot.name} cannot be read: {error}")
         stores.append(row)
-    if node.journal.failed is not None:
-        problems.append(f"the node has stopped writing: {node.journal.failed}")
-    lost = [copy for copy in node.journal.copies if not copy.alive]
+    stack = node.own_now()
+    copies = stack.journal.copies if stack is not None else []
+    if stack is not None and stack.journal.failed is not None:
+        problems.append(f"the node has stopped writing: {stack.journal.failed}")
+    lost = [copy for copy in copies if not copy.alive]
     problems += [f"a copy of the metadata is lost: {copy.id}" for copy in lost]
+    cluster = await _cluster(node, problems)
     failed = [each for each in data.plugins.status() if each.state is State.FAILED]
     problems += [f"plugin {each.found.entry} failed: {each.reason}" for each in failed]
     return {
@@ -183,12 +197,35 @@ async def status(node: Node, arguments: Nothing, progress: Progress) -> object:
         "stores": stores,
         "metadata": {
             "engine": settings.engine.name,
-            "copies": len(node.journal.copies),
-            "alive": len(node.journal.copies) - len(lost),
+            "copies": len(copies),
+            "alive": len(copies) - len(lost),
         },
         "services": [part.name for part in settings.services],
-        "volumes": len(await node.namespace.volumes.all()),
+        "volumes": len(await stack.namespace.volumes.all()) if stack is not None else 0,
+        **cluster,
     }
+
+
+async def _cluster(node: Node, problems: list[str]) -> dict[str, object]:
+    """Describe nodes, homes and copies, where there are several nodes; note what is wrong with them."""
+    if node.members is None:
+        return {}
+    from warp_core.node.members import describe
+
+    try:
+        found = await describe(node)
+    except WarpError as error:
+        problems.append(f"the cluster cannot be asked: {error}")
+        return {"cluster": None}
+    problems += found["problems"]
+    return {"cluster": found}
+
+
+async def alone(node: Node, arguments: Anything, progress: Progress) -> object:
+    """Refuse what only a node of a cluster does."""
+    raise Unsupported(
+        "this node is alone: begin a cluster with `warp node found`, or join one with `warp node join`"
+    )
 
 
 async def metrics(node: Node, arguments: Nothing, progress: Progress) -> object:
@@ -649,6 +686,9 @@ _TABLE: tuple[tuple[str, type[msgspec.Struct], Run], ...] = (
     ("disk.snapshot", DiskPath, disk_snapshot),
     ("disk.clone", CloneDisk, disk_clone),
     ("disk.delete", DiskPath, disk_delete),
+    ("node.token", Anything, alone),
+    ("node.list", Anything, alone),
+    ("node.take", Anything, alone),
     *ACCOUNT_TABLE,
     ("key.create", NewKey, key_create),
     ("key.list", Nothing, key_list),

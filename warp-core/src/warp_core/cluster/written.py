@@ -1,0 +1,196 @@
+"""Configuration files that `warp node found` and `warp node join` write, and what a partner's gets when a node joins."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from warp_core.cluster.joining import Partner, Welcome
+from warp_core.errors import ConfigError
+
+DEFAULT_PEERS_PORT = 7400
+DEFAULT_METADATA_PORT = 2380
+
+NBD_OVER_TCP = {"auth": "none"}  # NBD knows no identity, and a file has to say so
+
+
+def founder(
+    *,
+    name: str,
+    data: Path,
+    listen: str,
+    metadata: str,
+    protocols: Mapping[str, str],
+    lease: str = "",
+) -> str:
+    """Return the file of a cluster's first node.
+
+    Args:
+        name: Of the node.
+        data: Its data folder.
+        listen: HOST:PORT where other nodes reach it.
+        metadata: HOST:PORT where other members of etcd reach its own.
+        protocols: Name → where it listens.
+        lease: After how long a silent home is taken over from; "": the default.
+    """
+    return "\n".join(
+        (
+            "# Written by `warp node found`: the first node of a cluster.",
+            *_table("node", {"name": name, "data": str(data)}),
+            *_table("metadata", {"engine": "etcd", "listen": metadata}),
+            *_table("cluster", {"lease": lease} if lease else {}),
+            *_table("peers", {"listen": listen}),
+            *_table("[store]", {"kind": "disk", "path": "store"}),
+            *_protocols(protocols),
+            "",
+        )
+    )
+
+
+def joined(
+    welcome: Welcome,
+    *,
+    name: str,
+    data: Path,
+    listen: str,
+    protocols: Mapping[str, str],
+    witness: bool,
+) -> str:
+    """Return the file of a node that was let in."""
+    cluster = dict(welcome.cluster)
+    if witness:
+        cluster["witness"] = True
+    lines = [
+        "# Written by `warp node join`.",
+        *_table("node", {"name": name, "data": str(data)}),
+        *_table("metadata", {"engine": welcome.engine, **welcome.metadata}),
+        *_table("cluster", cluster),
+        *_table("peers", {"listen": listen}),
+    ]
+    if not witness:
+        lines += _table("[store]", {"kind": "disk", "path": "store"})
+        if welcome.partner is not None:
+            lines += _pairing(name, welcome.partner)
+        lines += _protocols(protocols)
+    return "\n".join((*lines, ""))
+
+
+def _pairing(name: str, partner: Partner) -> list[str]:
+    lines = [
+        "",
+        f"# The second copy of everything, which node {partner.node} keeps.",
+        *_store_of(partner),
+    ]
+    if partner.wants:
+        lines += [
+            "",
+            f"# Room for the second copy of what node {partner.node} has.",
+            *_room_for(partner.node, partner.wants),
+        ]
+    return lines
+
+
+def _store_of(partner: Partner) -> list[str]:
+    return _table(
+        "[store]",
+        {
+            "kind": "peer",
+            "node": partner.node,
+            "address": partner.address,
+            "transport": partner.transport,
+            "export": partner.export,
+        },
+    )[1:]
+
+
+def _room_for(node: str, export: str) -> list[str]:
+    return _table("[export]", {"name": export, "path": export, "to": [node]})[1:]
+
+
+def room(node: str) -> str:
+    """Return the name under which a node finds room with another."""
+    return f"for-{node}"
+
+
+def add_partner(file: Path, *, joining: Partner) -> tuple[bool, bool]:
+    """Note in a node's own file that another joined: room for its copies, and its room for ours unless there is some already.
+
+    Args:
+        file: The node's configuration.
+        joining: The node that joins, as this one will use it; `wants` is the room that it gets here.
+
+    Returns:
+        Whether room was added, and whether its room is used.
+
+    Raises:
+        ConfigError: The file cannot be read or written.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        document = tomllib.loads(text)
+        exports = [each.get("name") for each in document.get("export", [])]
+        stores = document.get("store", [])
+        uses = not any(each.get("kind") == "peer" for each in stores)
+        added: list[str] = []
+        if joining.wants not in exports:
+            added += [
+                "",
+                f"# Room for copies of node {joining.node}, since it joined.",
+                *_room_for(joining.node, joining.wants),
+            ]
+        if uses:
+            if not stores:  # the default, which a table would replace
+                added += _table("[store]", {"kind": "disk", "path": "store"})
+            added += [
+                "",
+                f"# The second copy of everything, with node {joining.node}, since it joined.",
+                *_store_of(joining),
+            ]
+        if added:
+            _replace(file, text.rstrip("\n") + "\n" + "\n".join((*added, "")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{file} cannot be changed for the node that joins: {error}") from error
+    already = any(
+        each.get("kind") == "peer" and each.get("node") == joining.node for each in stores
+    )
+    return joining.wants not in exports, uses or already
+
+
+def _replace(file: Path, text: str) -> None:
+    draft = file.with_name(f".{file.name}.new")
+    draft.write_text(text, encoding="utf-8")
+    draft.chmod(file.stat().st_mode & 0o777)
+    draft.replace(file)
+
+
+def _protocols(protocols: Mapping[str, str]) -> list[str]:
+    lines: list[str] = []
+    for name, listen in protocols.items():
+        said: dict[str, object] = {"listen": listen}
+        if name == "nbd" and not listen.startswith("unix:"):
+            said |= NBD_OVER_TCP
+        lines += _table(f"protocols.{name}", said)
+    return lines
+
+
+def _table(name: str, values: Mapping[str, object]) -> list[str]:
+    return ["", f"[{name}]", *(f"{key} = {_value(value)}" for key, value in values.items())]
+
+
+def _value(value: object) -> str:
+    """Return a value as TOML writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_key(key)} = {_value(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _key(key: str) -> str:
+    return json.dumps(key)  # quoted: names of nodes may have dots

@@ -1,0 +1,427 @@
+"""What a node of a cluster does for the others: it lets new ones in, knows who is there, and passes commands on to homes."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from warp_core.certificates import Identity, sign
+from warp_core.cluster import directory, domains, rows
+from warp_core.cluster.domains import Map
+from warp_core.cluster.joining import (
+    TOKEN_S,
+    VERSION,
+    Admission,
+    Admit,
+    Partner,
+    Wanted,
+    Welcome,
+)
+from warp_core.cluster.lines import Lines
+from warp_core.cluster.router import Router
+from warp_core.cluster.written import add_partner, room
+from warp_core.config import Settings
+from warp_core.errors import (
+    AlreadyExists,
+    ConfigError,
+    InvalidArgument,
+    Unavailable,
+    Unsupported,
+    VolumeNotFound,
+    WarpError,
+)
+from warp_core.interfaces.consistency import EngineMember, MetaStore
+from warp_core.node.control import Progress, Verb
+from warp_core.node.stack import Stack
+
+if TYPE_CHECKING:
+    from warp_core.node.assembly import Node
+
+NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+TLS = "tls"  # the node's certificate and the authority's, in its data folder
+AUTHORITY = "tls/authority"  # with its key: at the node that founded the cluster only
+ANSWER_S = 1.0  # a node that does not answer within so long is away
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The parts that the verbs below need."""
+
+    router: Router
+    lines: Lines
+    admission: Admission
+    of_stack: Callable[[Stack], Node]
+
+
+def host_of(address: str) -> str:
+    """Return the host of HOST:PORT.
+
+    Raises:
+        InvalidArgument: It is none.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise InvalidArgument(f'"{address}" is not HOST:PORT')
+    return host.strip("[]")
+
+
+def identity_of(settings: Settings) -> Identity:
+    """Return where the node's certificate lies."""
+    tls = settings.data / TLS
+    return Identity(tls / "ca.pem", tls / "node.pem", tls / "node.key")
+
+
+# Letting nodes in ---------------------------------------------------------------------------------
+
+
+def admitting(settings: Settings, shared: MetaStore, address: str, root: tuple[str, str]) -> Admit:
+    """Return what lets a node in: it signs its certificate, has its member of the engine invited, and finds it a partner.
+
+    Args:
+        settings: Of this node.
+        shared: The engine.
+        address: Where other nodes reach this one.
+        root: The root key, which is the same on all nodes.
+    """
+
+    async def admit(wanted: Wanted) -> Welcome:
+        if wanted.version != VERSION:
+            raise Unsupported(f"a node that joins with version {wanted.version}, not {VERSION}")
+        if not NAME.match(wanted.name):
+            raise InvalidArgument(f'node name "{wanted.name}": 1 to 64 letters, digits and . _ -')
+        hosts = {host_of(wanted.address)}
+        if wanted.metadata:
+            hosts.add(host_of(wanted.metadata))
+        known = await domains.read(shared)
+        if wanted.name in known.members or wanted.name == settings.name:
+            raise AlreadyExists(f'the cluster has a node "{wanted.name}": choose another name')
+        signed = sign(settings.data / AUTHORITY, wanted.name, wanted.request, hosts=sorted(hosts))
+        options: Mapping[str, object] = {}
+        if wanted.metadata:
+            options = await shared.invite(wanted.name, wanted.metadata)
+        cluster = settings.cluster
+        assert cluster is not None, "only a node of a cluster lets others in"
+        return Welcome(
+            signed,
+            identity_of(settings).authority.read_bytes(),
+            root,
+            settings.engine.name,
+            dict(options),
+            {"lease": f"{float(cluster.lease):g}s", "wait": f"{float(cluster.wait):g}s"},
+            _partner(settings, wanted, address) if wanted.stores and settings.stores else None,
+        )
+
+    return admit
+
+
+def _partner(settings: Settings, wanted: Wanted, address: str) -> Partner:
+    """Make this node and the one that joins keep copies for each other, from this one's next start on."""
+    if settings.file is None:
+        raise ConfigError(
+            "this node runs without a configuration file, which has to say who keeps its copies"
+        )
+    transport = settings.peers.transport
+    theirs = Partner(wanted.name, wanted.address, transport, room(settings.name), room(wanted.name))
+    _, used = add_partner(settings.file, joining=theirs)
+    return Partner(
+        settings.name, address, transport, room(wanted.name), room(settings.name) if used else ""
+    )
+
+
+class NewToken(msgspec.Struct, frozen=True):
+    """A token to be, and how long it is good."""
+
+    ttl_s: float = TOKEN_S
+
+
+class Take(msgspec.Struct, frozen=True):
+    """A domain, by number or by the name of the node that made it, and who should be its home (default: this node)."""
+
+    domain: str
+    node: str = ""
+
+
+class Nothing(msgspec.Struct, frozen=True):
+    """No arguments."""
+
+
+def _members(node: Node) -> Members:
+    if node.members is None or node.homes is None:
+        raise Unsupported(
+            "this node is alone: begin a cluster with `warp node found`, or join one with `warp node join`"
+        )
+    return node.members
+
+
+async def token(node: Node, arguments: NewToken, progress: Progress) -> object:
+    """Make a token that lets one node join."""
+    members = _members(node)
+    if not (node.data.settings.data / AUTHORITY / "ca.key").exists():
+        raise Unsupported(
+            "only the node that founded the cluster signs certificates: ask for a token there"
+        )
+    if not 1.0 <= arguments.ttl_s <= 30 * 86400.0:
+        raise InvalidArgument(f"a token is good for 1 s to 30 days, not {arguments.ttl_s} s")
+    made = await members.admission.token(ttl_s=arguments.ttl_s)
+    expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + arguments.ttl_s))
+    return {"token": made, "expires": expires}
+
+
+# Who is there -------------------------------------------------------------------------------------
+
+
+async def listing(node: Node, arguments: Nothing, progress: Progress) -> object:
+    """Describe the cluster: nodes, homes, copies."""
+    return await describe(node)
+
+
+async def describe(node: Node) -> dict[str, Any]:
+    """Describe the cluster: who is there, what is at home where, and which copies have everything.
+
+    Raises:
+        Unsupported: The node is alone.
+        Unavailable: There is no quorum.
+    """
+    members = _members(node)
+    assert node.homes is not None, "a node with members has homes"
+    shared = node.homes.shared
+    known = await domains.read(shared)
+    engine = {each.address: each for each in await _engine_members(shared)}
+    by_name = {each.name: each for each in engine.values()}
+    here = node.data.settings.name
+    answers = dict(
+        zip(
+            known.members,
+            await asyncio.gather(
+                *(_answers(members.lines, each, here) for each in known.members.values())
+            ),
+            strict=True,
+        )
+    )
+    nodes = []
+    for name, member in sorted(known.members.items()):
+        voter = by_name.get(name)
+        nodes.append(
+            {
+                "name": name,
+                "here": answers[name],
+                "address": member.address,
+                "endpoints": member.endpoints,
+                "metadata": voter.state if voter else "",
+                "homes": [
+                    n for n, each in sorted(known.domains.items()) if each.row.holder == name
+                ],
+            }
+        )
+    return {"nodes": nodes, "domains": _domains(known), "problems": _problems(known, answers)}
+
+
+def _domains(known: Map) -> list[dict[str, object]]:
+    return [
+        {
+            "domain": number,
+            "origin": each.row.origin,
+            "home": each.row.holder,
+            "copies": [
+                {"node": kept.node, "export": kept.export, "whole": kept.store in each.whole}
+                for kept in each.row.stores
+            ],
+        }
+        for number, each in sorted(known.domains.items())
+    ]
+
+
+def _problems(known: Map, answers: Mapping[str, bool]) -> list[str]:
+    problems = [f'node "{name}" is away' for name, here in sorted(answers.items()) if not here]
+    for number, each in sorted(known.domains.items()):
+        behind = [kept for kept in each.row.stores if kept.store not in each.whole]
+        problems += [
+            f"domain {number}: the copy with node {kept.node} does not have everything yet"
+            for kept in behind
+        ]
+        if len(each.row.stores) < 2:
+            problems.append(
+                f"domain {number} has one copy only: node {each.row.origin} keeps it, and nobody else"
+            )
+        if not each.row.holder or not answers.get(each.row.holder, False):
+            problems.append(f"domain {number} has no home now")
+    return problems
+
+
+async def _engine_members(shared: MetaStore) -> list[EngineMember]:
+    try:
+        return list(await shared.members())
+    except Unsupported:
+        return []  # the engine's servers are nobody's business here
+
+
+async def _answers(lines: Lines, member: rows.MemberRow, here: str) -> bool:
+    return member.name == here or await lines.answers(member, timeout_s=ANSWER_S)
+
+
+async def take(node: Node, arguments: Take, progress: Progress) -> object:
+    """Ask that a node becomes the home of a domain."""
+    _members(node)
+    assert node.homes is not None, "a node with members has homes"
+    known = await domains.read(node.homes.shared)
+    wanted = arguments.node or node.data.settings.name
+    found = [
+        number
+        for number, each in known.domains.items()
+        if arguments.domain in (str(number), each.row.origin)
+    ]
+    if not found:
+        raise InvalidArgument(
+            f'no domain "{arguments.domain}": a number, or the name of the node that made it; see `warp node list`'
+        )
+    await node.homes.wish(found[0], wanted)
+    return {"domain": found[0], "node": wanted}
+
+
+# Commands about volumes, at their home ------------------------------------------------------------
+
+
+BY_VOLUME: Mapping[str, str] = {  # verb → the argument that names the volume
+    "volume.show": "name",
+    "volume.delete": "name",
+    "volume.set": "name",
+    "volume.snapshot": "name",
+    "volume.rollback": "name",
+    "volume.prune": "name",
+    "volume.clone": "name",
+    "volume.create": "name",
+    "snapshot.delete": "name",
+    "disk.create": "volume",
+    "disk.show": "volume",
+    "disk.resize": "volume",
+    "disk.snapshot": "volume",
+    "disk.clone": "volume",
+    "disk.delete": "volume",
+}
+EVERYWHERE = ("volume.list",)  # merged, by name
+
+
+def routed(verbs: Mapping[str, Verb[Node]]) -> dict[str, Verb[Node]]:
+    """Return the verbs of a node in a cluster: those about a volume are done at its home."""
+    table = dict(verbs)
+    for name, key in BY_VOLUME.items():
+        table[name] = _at_home(name, verbs[name], key)
+    for name in EVERYWHERE:
+        table[name] = _everywhere(name, verbs[name])
+    table["disk.list"] = _disk_list(verbs["disk.list"])
+    return {**table, **VERBS}
+
+
+Run = Callable[["Node", Any, Progress], Awaitable[object]]
+
+
+def _at_home(name: str, verb: Verb[Node], key: str) -> Verb[Node]:
+    async def run(node: Node, arguments: Any, progress: Progress) -> object:
+        volume: str = getattr(arguments, key)
+        members = _members(node)
+        if name == "volume.create":
+            return await _created(node, members, volume, name, verb, arguments, progress)
+        domain = await members.router.domain_of(volume, fresh=True)
+        if name == "volume.clone":
+            assert node.homes is not None, "a node with members has homes"
+            target: str = arguments.target
+            if await directory.claim(node.homes.shared, target, domain) != domain:
+                raise AlreadyExists(f"there is a volume {target!r}, in another domain")
+        version = 0
+        if name == "volume.delete":
+            _, version = await directory.look_up(members.router.homes.shared, volume)
+        result = await _done(members, domain, name, verb, arguments, progress)
+        if name == "volume.delete":
+            await directory.give_up(members.router.homes.shared, volume, version)
+            members.router.forget(volume)
+        return result
+
+    return Verb(verb.arguments, run, verb.offline)
+
+
+async def _created(
+    node: Node,
+    members: Members,
+    volume: str,
+    name: str,
+    verb: Verb[Node],
+    arguments: Any,
+    progress: Progress,
+) -> object:
+    homes = members.router.homes
+    if homes.own < 0:
+        raise Unavailable(f"volume {volume!r} cannot be made here: this node keeps none")
+    domain = await directory.claim(homes.shared, volume, homes.own)
+    members.router.forget(volume)
+    try:
+        return await _done(members, domain, name, verb, arguments, progress)
+    except AlreadyExists:
+        raise
+    except WarpError:
+        views, _ = await members.router.views(domain)
+        _, version = await directory.look_up(homes.shared, volume)
+        try:
+            await views.objects.volume(volume)
+        except VolumeNotFound:  # nothing was made: the name is free
+            await directory.give_up(homes.shared, volume, version)
+            members.router.forget(volume)
+        raise
+
+
+async def _done(
+    members: Members,
+    domain: int,
+    name: str,
+    verb: Verb[Node],
+    arguments: Any,
+    progress: Progress,
+) -> object:
+    """Do a verb at a domain's home, here or elsewhere."""
+    holder = await members.router.homes.holder_of(domain)
+    if holder.local is not None:
+        return await verb.run(members.of_stack(holder.local), arguments, progress)
+    views, _ = await members.router.views(domain)
+    answer = await views.commands.run(name, msgspec.json.encode(arguments))
+    return msgspec.json.decode(answer)
+
+
+async def _of_all(
+    node: Node, name: str, verb: Verb[Node], arguments: Any, progress: Progress
+) -> list[Any]:
+    members = _members(node)
+    domains_ = members.router.homes.domains()
+    parts = await asyncio.gather(
+        *(_done(members, domain, name, verb, arguments, progress) for domain in domains_)
+    )
+    return [each for part in parts if isinstance(part, list) for each in part]
+
+
+def _everywhere(name: str, verb: Verb[Node]) -> Verb[Node]:
+    async def run(node: Node, arguments: Any, progress: Progress) -> object:
+        found = await _of_all(node, name, verb, arguments, progress)
+        return sorted(found, key=lambda each: str(each["name"]))
+
+    return Verb(verb.arguments, run, verb.offline)
+
+
+def _disk_list(verb: Verb[Node]) -> Verb[Node]:
+    async def run(node: Node, arguments: Any, progress: Progress) -> object:
+        if not arguments.volume:
+            return await _of_all(node, "disk.list", verb, arguments, progress)
+        domain = await _members(node).router.domain_of(arguments.volume, fresh=True)
+        return await _done(_members(node), domain, "disk.list", verb, arguments, progress)
+
+    return Verb(verb.arguments, run, verb.offline)
+
+
+VERBS: Mapping[str, Verb[Node]] = {
+    "node.token": Verb(NewToken, token),
+    "node.list": Verb(Nothing, listing),
+    "node.take": Verb(Take, take),
+}
