@@ -186,7 +186,9 @@ def _value(value: object) -> str:
     if isinstance(value, int | float):
         return str(value)
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_text(key)} = {_value(each)}" for key, each in value.items()) + "}"
+        return (
+            "{" + ", ".join(f"{_text(key)} = {_value(each)}" for key, each in value.items()) + "}"
+        )
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[" + ", ".join(map(_value, value)) + "]"
     return _text(str(value))
