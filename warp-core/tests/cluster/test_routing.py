@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from functools import cache
@@ -59,6 +61,7 @@ MIB = 1 << 20
 @cache
 def certificates() -> Path:
     folder = Path(mkdtemp(prefix="warp-cluster-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     make_authority(folder / "authority")
     for name in ("a", "b", "w", "stranger"):
         issue(folder / "authority", name, folder / name / "tls")

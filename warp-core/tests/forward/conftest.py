@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from functools import cache
@@ -27,6 +29,7 @@ from warp_tcp.transport import Tcp
 def certificates() -> Path:
     """Make an authority and two nodes of it, once for all tests: keys take their time."""
     folder = Path(mkdtemp(prefix="warp-forward-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     make_authority(folder / "authority")
     for name in "ab":
         issue(folder / "authority", name, folder / name / "tls")

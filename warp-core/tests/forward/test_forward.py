@@ -52,7 +52,7 @@ PLAIN = Attributes()
 ALICE = Principal("account:alice")
 MIB = 1 << 20
 LOCAL = {  # what answers at once, or is made of verbs
-    "objects": {"head_now", "open_now"},
+    "objects": {"head_now", "open_now", "volume_now"},
     "reader": {"read_now", "close"},
     "writer": {"buffer", "wrote", "drain"},
     "files": {"claims"},

@@ -119,6 +119,11 @@ class RoutedObjects(Objects):
         """Take the router."""
         self._router = router
 
+    def volume_now(self, name: str) -> VolumeInfo | None:
+        """As `Objects.volume_now`, where the home is here."""
+        stack = self._router.local_now(name)
+        return None if stack is None else stack.objects.volume_now(name)
+
     def head_now(self, volume: str, key: bytes) -> ObjectInfo | None:
         """As `Objects.head_now`, where the home is here."""
         stack = self._router.local_now(volume)
