@@ -138,7 +138,7 @@ class SimDisk(BlobStore):
         """Wait until the effect is due, which is then up to the caller; its process may be dead by then, or its disk."""
         await self._wait()
         medium = self._medium
-        if call in medium.failing and (call != "read" or self._chance.random() < 0.5):
+        if call in medium.failing:
             medium.note(f"{call} {name}{rest} fails")
             raise StoreFailed(f"{medium.name}: {call} {name}: input/output error")
         medium.note(f"{call} {name}{rest}")

@@ -32,6 +32,7 @@ class Planted:
     what: str
     scenario: str
     plant: Plant
+    first: int = 1  # the seed to begin with: one that has shown it
 
 
 def instead(owner: Any, name: str, made: Any) -> Plant:
@@ -136,5 +137,6 @@ PLANTED = {
         "a home goes on without its other store, and does not say so where a takeover looks",
         "cluster",
         instead(DomainStanding, "leave", _left),
+        first=11,
     ),
 }
