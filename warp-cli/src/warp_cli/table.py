@@ -68,12 +68,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "disk delete": ("warp disk delete photos/vms/one@fresh", "warp disk delete photos/vms/two"),
     "account create": (
         "warp account create ada",
-        "warp account create ada --display 'Ada Lovelace' --email ada@example.com",
+        "warp account create grace --display 'Grace Hopper' --email grace@example.com",
     ),
     "account list": ("warp account list",),
     "account show": ("warp account show ada",),
     "account set": ("warp account set ada --email ada@example.org",),
-    "account delete": ("warp account delete ada",),
+    "account delete": ("warp account delete grace",),
     "node found": ("warp node found --name a --listen 10.0.0.1 --config a.toml --data /srv/a",),
     "node token": ("warp node token", "warp node token --hours 24"),
     "node join": (

@@ -285,6 +285,64 @@ async def test_a_stale_copy_is_not_gone_on_with_when_the_whole_one_fails_in_reco
         assert await contents(again) == [b"both", b"one only"]
 
 
+async def test_a_stale_copy_is_not_gone_on_with_when_the_whole_one_cannot_be_read(sim):
+    whole, stale = sim.SimDisk("whole"), sim.SimDisk("stale")
+    noted = ["whole", "stale"]
+
+    async def leaving(living):
+        noted[:] = living
+
+    async with open_journal(whole, stale, leaving=leaving) as journal:
+        journal.append(fmt.Kind.COMMIT, b"both")
+        await journal.flush()
+        assert noted == ["whole", "stale"]
+        stale.down = StoreFailed("EIO")
+        journal.append(fmt.Kind.COMMIT, b"one only")
+        await journal.flush()
+
+        assert noted == ["whole"]
+    stale.down = None
+    whole.down = StoreFailed("EIO")
+    with pytest.raises(StoreFailed, match="no whole copy"):
+        await open_journal(stale, whole, leaving=leaving, whole=noted).__aenter__()
+
+    whole.down = None
+    async with open_journal(stale, whole, leaving=leaving, whole=noted) as again:
+        assert await contents(again) == [b"both", b"one only"]
+        assert noted == ["stale", "whole"]
+
+
+@pytest.mark.parametrize("stale", [False, True])
+async def test_an_open_segment_ends_where_a_whole_copy_that_can_be_read_says(sim, stale):
+    whole, other = sim.SimDisk("whole"), sim.SimDisk("other")
+    journal = await open_journal(whole, other).__aenter__()
+    journal.append(fmt.Kind.COMMIT, b"both")
+    await journal.flush()
+    if stale:
+        other.down = StoreFailed("EIO")
+    journal.append(fmt.Kind.COMMIT, b"the last")
+    await journal.flush()
+    journal._writer.cancel()  # killed: the segment stays open
+    other.down = None
+
+    def failing(what, blob):
+        if what == "read" and blob.startswith("c/"):
+            raise StoreFailed("EIO")
+
+    whole.step = failing
+    if stale:
+        with pytest.raises(StoreFailed, match="no whole copy"):
+            await open_journal(whole, other).__aenter__()
+    else:
+        async with open_journal(whole, other) as again:
+            assert [copy.alive for copy in again.copies] == [False, True]
+            assert await contents(again) == [b"both", b"the last"]
+
+    whole.step = lambda what, blob: None
+    async with open_journal(whole, other) as again:
+        assert await contents(again) == [b"both", b"the last"]
+
+
 async def test_what_was_queued_when_the_journal_failed_is_lost_and_not_damaged(sim):
     disk = sim.SimDisk("only")
     async with open_journal(disk) as journal:

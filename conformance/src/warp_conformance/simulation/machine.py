@@ -117,6 +117,7 @@ class Machine:
         self.process: Process | None = None
         self.running: Stack | None = None
         self.keeper: Keeper | None = None
+        self.whole: tuple[str, ...] = ()  # what a data directory keeps of the journal's copies
         self.starts = 0
         self.kills = 0
         self.powered = True
@@ -357,7 +358,14 @@ class Machine:
         self, stack: AsyncExitStack, stores: Sequence[BlobStore], metastore: MetaStore
     ) -> Stack:
         """Open what a node opens, in the same order (`warp_core.node.assembly`), with the machine's clocks."""
-        journal = await stack.enter_async_context(Journal(stores[: self.shape.copies]))
+        copies = stores[: self.shape.copies]
+
+        async def leaving(living: Sequence[str]) -> None:
+            self.whole = tuple(living)
+
+        journal = await stack.enter_async_context(
+            Journal(copies, leaving=leaving, whole=self.whole)
+        )
         slots = [
             StoreSlot(f"{self.name}/{number}", store, str(number))
             for number, store in enumerate(stores)

@@ -10,7 +10,7 @@ generation that is found says which copies are whole; the others are stale. See
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -114,9 +114,15 @@ async def find_copies(stores: Sequence[BlobStore]) -> list[Copy]:
 class Copies:
     """The copies of a journal: does things to all that live, and leaves behind those that fail."""
 
-    def __init__(self, stores: Sequence[BlobStore], leaving: Leaving | None = None) -> None:
+    def __init__(
+        self,
+        stores: Sequence[BlobStore],
+        leaving: Leaving | None = None,
+        whole: Collection[str] = (),
+    ) -> None:
         self.all = [Copy(store) for store in stores]
         self._leaving = leaving
+        self._whole = whole  # ids, as noted elsewhere; empty: nobody noted them
         self.generation = 0
         self.sealed_below = 0  # what the next generation says
         self._changing = asyncio.Lock()
@@ -129,6 +135,9 @@ class Copies:
             StoreFailed: No store can be read.
         """
         self.all = await find_copies([copy.store for copy in self.all])
+        for copy in self.all:
+            # Whoever went on without this one may be the store that cannot be read now.
+            copy.whole = copy.whole and (not self._whole or copy.id in self._whole)
         if not self.living:
             raise StoreFailed(f"no copy of the journal can be read: {self.reasons}")
         self.generation = max((copy.state.generation for copy in self.all if copy.state), default=0)

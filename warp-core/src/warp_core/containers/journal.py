@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -104,6 +104,7 @@ class Journal:
         wall_ns: Callable[[], int] = time.time_ns,
         on_sealed: Callable[[Segment], None] | None = None,
         leaving: Leaving | None = None,
+        whole: Collection[str] = (),
     ) -> None:
         """Take the stores of the copies.
 
@@ -111,10 +112,11 @@ class Journal:
             epoch: Of this run; without one the journal makes one that it has not used.
             on_sealed: Told of each segment of this run that will not grow any more.
             leaving: Asked before copies are left behind.
+            whole: Ids of the stores that it was last asked to go on with, if somebody kept them.
         """
         if not stores:
             raise Unavailable("a journal needs at least one store")
-        self._copies = Copies(stores, leaving)
+        self._copies = Copies(stores, leaving, whole)
         self._epoch = epoch
         self._segment_size = segment_size
         self._wall_ns = wall_ns

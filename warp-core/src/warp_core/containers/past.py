@@ -44,13 +44,16 @@ class Past:
         self.ids = await self._list()
         candidates = [container for container in self.ids if container >= sealed_below]
         empty = []
-        for index, container in enumerate(candidates):
+        waiting = list(enumerate(candidates))
+        while waiting:
+            index, container = waiting[0]
             living = [copy for copy in self._copies if copy.alive]
             stores = [copy.store for copy in living]
             pages = [await seg.page_of(store, container) for store in stores]
             sealed = [page.size for page in pages if page and page.state == fmt.State.SEALED]
             if len(sealed) == len(stores):
                 self.opened[container] = Segment(container, stores, sealed=True, size=sealed[0])
+                del waiting[0]
                 continue
             durable_to = sealed[0] if sealed else 0
             for later in candidates[index + 1 :]:
@@ -64,6 +67,9 @@ class Past:
                 if failure is not None and not isinstance(failure, NoSpace):
                     copy.alive, copy.reason = False, str(failure)
             require_whole()
+            if not segment.sealed:
+                continue  # with the copies that can be read
+            del waiting[0]
             if segment.size <= fmt.PAGE:
                 empty.append(segment)
                 self.ids.remove(container)

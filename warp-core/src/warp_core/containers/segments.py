@@ -102,6 +102,9 @@ class _Window:
         self.start = 0
         self.data = b""
         self.failed = False
+        self.error: WarpError | None = (
+            None  # of the last read that failed, though the blob is there
+        )
 
     async def at(self, offset: int, length: int) -> memoryview:
         """Return up to `length` bytes from `offset`: fewer at the blob's end, none from a copy that
@@ -117,9 +120,10 @@ class _Window:
             except NotFound:
                 self.failed = True
                 self.data = b""
-            except WarpError:
+            except WarpError as error:
                 # An unreadable sector is like a damaged one: ask the others, go on behind it.
                 self.data = b""
+                self.error = error
             self.start = offset
         return memoryview(self.data)[offset - self.start : offset - self.start + length]
 
@@ -130,6 +134,11 @@ class Reader:
     def __init__(self, container: int, stores: Sequence[BlobStore]) -> None:
         self.container = container
         self._windows = [_Window(store, fmt.blob_name(container)) for store in stores]
+
+    @property
+    def errors(self) -> list[WarpError | None]:
+        """For each copy, why some of it could not be read."""
+        return [window.error for window in self._windows]
 
     async def record(self, offset: int) -> tuple[fmt.Head, memoryview, list[int]] | None:
         """Return head, record bytes and the indexes of copies that lack it.
@@ -259,7 +268,8 @@ async def recover(
 ) -> tuple[Segment, list[WarpError | None]]:
     """Find the end of a segment that a crash left open, complete every copy, and seal it.
 
-    Returns the segment, and for each store why its copy could not be completed.
+    Returns the segment, and for each store why its copy could not be completed. If one that is open could not be read, nothing is
+    completed: where the segment ends may be known by that copy alone, and the others would be sealed for ever where they end.
 
     Args:
         stores: All that should hold it afterwards; those that lack the blob get it.
@@ -297,6 +307,12 @@ async def recover(
             segment.payload += head.next - offset
         offset = head.next
     segment.size = offset
+    unread = [
+        error if not done else None for error, done in zip(reader.errors, sealed, strict=True)
+    ]
+    if any(unread):
+        segment.sealed = False
+        return segment, unread
 
     async def complete(
         store: BlobStore, lacks: Sequence[tuple[int, bytes]], done: bool

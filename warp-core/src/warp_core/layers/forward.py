@@ -12,6 +12,7 @@ from warp_core.interfaces.consistency import (
     SCAN_MAX,
     Change,
     Commit,
+    EngineMember,
     Lease,
     MetaCapabilities,
     MetaStore,
@@ -207,6 +208,18 @@ class MetaLayer(MetaStore):
     async def release(self, lease: Lease) -> None:
         """As the inner engine."""
         await self._call("release", lambda: self.inner.release(lease))
+
+    async def members(self) -> Sequence[EngineMember]:
+        """As the inner engine."""
+        return await self._call("members", self.inner.members)
+
+    async def invite(self, name: str, address: str) -> Mapping[str, object]:
+        """As the inner engine."""
+        return await self._call("invite", lambda: self.inner.invite(name, address))
+
+    async def expel(self, name: str) -> None:
+        """As the inner engine."""
+        await self._call("expel", lambda: self.inner.expel(name))
 
     async def examine(self, progress: Progress) -> list[str]:
         """As the inner engine."""

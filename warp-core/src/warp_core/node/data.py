@@ -96,10 +96,19 @@ async def open_below(
             opened.append((part, store))
         slots = await identify(directory, opened, replace=replace_stores)
         copies = metadata_stores(directory, slots, settings.metadata_copies)
-        directory.keep_metadata_on(
-            [slot.store.id for slot in copies if slot.store.capabilities.durable]
+        durable = [slot.store.id for slot in copies if slot.store.capabilities.durable]
+        directory.keep_metadata_on(durable)
+
+        async def leaving(living: Sequence[str]) -> None:
+            directory.keep_whole([store for store in durable if store in living])
+
+        journal = await stack.enter_async_context(
+            Journal(
+                [slot.store for slot in copies],
+                leaving=leaving,
+                whole=() if replace_stores else directory.marker.whole,
+            )
         )
-        journal = await stack.enter_async_context(Journal([slot.store for slot in copies]))
         engine = plugins.registries["consistency"].get(settings.engine.name)
         context = MetaContext(
             node=directory.node,

@@ -25,6 +25,9 @@ import msgspec
 
 from warp_core import __version__
 from warp_core.errors import AlreadyRunning, Corrupt, NewerFormat, StoreFailed
+from warp_core.logs import get
+
+log = get("warp_core.node")
 
 FORMAT = 1  # grows when an older release could not read what this one writes
 MARKER = "node.json"
@@ -48,6 +51,7 @@ class Marker(msgspec.Struct, frozen=True):
     node: str  # 32 hex digits, for ever
     stores: dict[str, Known] = {}
     metadata: tuple[str, ...] = ()  # the stores that keep the metadata's copies
+    whole: tuple[str, ...] = ()  # the stores of which each has all that the journal acknowledged
     engine: str = ""  # that the metadata was committed to, by name; "" before the first start
     identity: str = ""  # of what that engine keeps, where it has one
 
@@ -116,6 +120,15 @@ class DataDirectory:
         """Note durably which stores keep the metadata, whatever their order in the configuration."""
         if tuple(stores) != self.marker.metadata:
             self._write(msgspec.structs.replace(self.marker, metadata=tuple(stores)))
+
+    def keep_whole(self, stores: Sequence[str]) -> None:
+        """Note durably which stores the journal goes on with, as far as this directory can be written."""
+        if tuple(stores) == self.marker.whole:
+            return
+        try:
+            self._write(msgspec.structs.replace(self.marker, whole=tuple(stores)))
+        except OSError as error:
+            log.warning("the journal's whole copies are noted on stores only", error=str(error))
 
     def check_engine(self, name: str) -> None:
         """See that the metadata engine is the one that the data was written with.
