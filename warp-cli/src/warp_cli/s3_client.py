@@ -7,6 +7,7 @@ Requests"), keeps connections open, and knows just what `warp bench` asks.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import time
@@ -208,7 +209,9 @@ class Connection(asyncio.Protocol):
         self._left = -1
         body = b"".join(self._kept) if self._kept else b""
         if self._answer is not None and not self._answer.done():
-            self._answer.set_result(Answer(self._status, self._length, body))
+            # Ctrl-C cancels whoever waits from inside of any line, also between these two.
+            with contextlib.suppress(asyncio.InvalidStateError):
+                self._answer.set_result(Answer(self._status, self._length, body))
 
     def _fail(self, why: str) -> None:
         if self._answer is not None and not self._answer.done():
