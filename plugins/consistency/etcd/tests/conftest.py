@@ -78,6 +78,17 @@ class Server:
     def signal(self, number: signal.Signals) -> None:
         assert self.process is not None
         os.kill(self.process.pid, number)
+        while number == signal.SIGSTOP and not self._stopped():
+            time.sleep(0.001)
+
+    def _stopped(self) -> bool:
+        """Whether all threads stand still: on a busy machine some go on for milliseconds."""
+        assert self.process is not None
+        stats = Path(f"/proc/{self.process.pid}/task").glob("*/stat")
+        try:
+            return all(stat.read_text().rpartition(") ")[2][0] == "T" for stat in stats)
+        except FileNotFoundError:  # one ended meanwhile
+            return False
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
