@@ -13,7 +13,8 @@ from warp_core.containers import Chunk, Containers, DataPolicy, Kind, Owner
 from warp_core.containers.format import lane_of
 from warp_core.containers.journal import Journal
 from warp_core.containers.segments import Entry, Position
-from warp_core.errors import Corrupt
+from warp_core.errors import Corrupt, StoreFailed, Unavailable
+from warp_core.interfaces.stores import BlobInfo
 
 SEGMENT = 64 * 1024
 EVERYTHING = 1 << 40
@@ -255,3 +256,20 @@ async def test_the_segment_that_a_replay_begins_in_is_kept_even_if_it_begins_at_
         assert [entry.chunk for entry in later if entry.kind == Kind.PAYLOAD] == chunks[
             len(first) :
         ]
+
+
+async def test_a_segment_whose_store_cannot_be_asked_is_away_and_not_damaged() -> None:
+    medium = Medium()
+    async with node(medium) as (containers, _):
+        chunk = (await fill(containers, 40))[-1]  # in a segment that the inventory did not have
+        store = containers._fleet.slots[0].store
+        stat = store.stat
+
+        async def failing(name: str) -> BlobInfo:
+            raise StoreFailed("EIO")
+
+        store.stat = failing  # type: ignore[method-assign]
+        with pytest.raises(Unavailable, match="EIO"):
+            await containers.read(chunk)
+        store.stat = stat  # type: ignore[method-assign]
+        assert bytes(await containers.read(chunk)) == noise(3000, 39)

@@ -343,6 +343,35 @@ async def test_an_open_segment_ends_where_a_whole_copy_that_can_be_read_says(sim
         assert await contents(again) == [b"both", b"the last"]
 
 
+async def test_a_stale_copy_is_not_completed_from_one_that_cannot_be_read(sim):
+    whole, stale = sim.SimDisk("whole"), sim.SimDisk("stale")
+    async with open_journal(whole, stale) as journal:
+        journal.append(fmt.Kind.COMMIT, b"both")
+        await journal.flush()
+        stale.down = StoreFailed("EIO")
+        journal.append(fmt.Kind.COMMIT, b"one only")
+        await journal.flush()
+    stale.down = None
+    failing = iter((False, True))  # the page can be read, what follows cannot
+
+    def step(what, blob):
+        if what == "read" and blob.startswith("c/") and next(failing, False):
+            raise StoreFailed("EIO")
+
+    whole.step = step
+    async with open_journal(whole, stale) as again:
+        assert [copy.alive for copy in again.copies] == [True, False]
+        assert await contents(again) == [b"both", b"one only"]
+
+    whole.step = lambda what, blob: None
+    async with open_journal(whole, stale) as again:
+        assert [copy.alive for copy in again.copies] == [True, True]
+
+    whole.down = StoreFailed("EIO")
+    async with open_journal(stale, whole) as alone:
+        assert await contents(alone) == [b"both", b"one only"]
+
+
 async def test_what_was_queued_when_the_journal_failed_is_lost_and_not_damaged(sim):
     disk = sim.SimDisk("only")
     async with open_journal(disk) as journal:

@@ -46,7 +46,7 @@ class Collector:
         *,
         needed: Callable[[int], bool],
         current: Callable[[int], bool],
-        find: Callable[[int], Awaitable[None]],
+        find: Callable[[int], Awaitable[object]],
         forget: Callable[[int], None],
         retire: Callable[[int], Awaitable[None]],
     ) -> None:

@@ -123,10 +123,10 @@ class Reader:
         pending = self._pending_range(chunk, offset, length)
         if pending is not None:
             return pending
-        if not self._fleet.copies(chunk.container):
-            await self.find(chunk.container)
         problems: list[str] = []
-        away = False
+        if not self._fleet.copies(chunk.container):
+            problems += await self.find(chunk.container)
+        away = bool(problems)
         damaged: list[Copy] = []
         tried: set[str] = set()
         while copy := self._untried(chunk.container, tried):
@@ -186,17 +186,27 @@ class Reader:
             return False  # `read` tries the others, and says what is wrong
         return got == len(buffer) and not bad_frames(head, first, buffer)
 
-    async def find(self, container: int) -> None:
-        """Look on every store for a container that the inventory did not have: a journal segment made since."""
+    async def find(self, container: int) -> list[str]:
+        """Look on every store for a container that the inventory did not have: a journal segment made since.
+
+        Return what keeps stores from saying whether they have it.
+        """
+        problems: list[str] = []
         if self._fleet.ledger.known.is_gone(container):
-            return
+            return problems
         name = blob_name(container)
         for slot in self._fleet.slots:
-            with suppress(NotFound, StoreFailed):
+            try:
                 info = await slot.store.stat(name)
+            except NotFound:
+                continue
+            except StoreFailed as error:
+                problems.append(f"{slot.name}: {error}")
+            else:
                 entry = self._fleet.entry(container)
                 if all(copy.slot is not slot for copy in entry.copies):
                     entry.copies.append(Copy(slot, container, 0, info.size, info.allocated))
+        return problems
 
     def _lost(
         self, chunk: Chunk, offset: int, length: int, problems: list[str], *, away: bool

@@ -268,8 +268,9 @@ async def recover(
 ) -> tuple[Segment, list[WarpError | None]]:
     """Find the end of a segment that a crash left open, complete every copy, and seal it.
 
-    Returns the segment, and for each store why its copy could not be completed. If one that is open could not be read, nothing is
-    completed: where the segment ends may be known by that copy alone, and the others would be sealed for ever where they end.
+    Returns the segment, and for each store why its copy could not be completed. If a copy could not be read, none is completed:
+    what it has, or where the segment ends, may be known by it alone, and the others would be sealed without that for ever. One that
+    is sealed can be gone on with; one that is open cannot.
 
     Args:
         stores: All that should hold it afterwards; those that lack the blob get it.
@@ -307,11 +308,12 @@ async def recover(
             segment.payload += head.next - offset
         offset = head.next
     segment.size = offset
-    unread = [
-        error if not done else None for error, done in zip(reader.errors, sealed, strict=True)
-    ]
-    if any(unread):
+    if any(reader.errors):
         segment.sealed = False
+        unread = [None if done else why for why, done in zip(reader.errors, sealed, strict=True)]
+        if not any(unread):
+            why = next(error for error in reader.errors if error)
+            unread = [None if done else why for done in sealed]
         return segment, unread
 
     async def complete(
