@@ -20,7 +20,9 @@ from warp_core.errors import (
     StaleHandle,
     TooLarge,
     Unsupported,
+    WarpError,
 )
+from warp_core.logs import get
 from warp_core.namespace import access as permission
 from warp_core.namespace import keys, rows
 from warp_core.namespace.apart import Inodes, VolumeLedger, inode_row, put_disk, put_inode
@@ -48,6 +50,8 @@ from warp_core.views.files import (
     SpaceInfo,
     Want,
 )
+
+log = get("warp_core.namespace")
 
 _Stat = Callable[[Ref], Awaitable[FileInfo]]
 
@@ -378,11 +382,14 @@ class NamespaceFiles(Namer):
             task.add_done_callback(self._collecting.discard)
 
     async def _collect(self, name: str, node: Node) -> None:
-        inode = await inode_row(self._rows(await self._volume(name)), node.inode)
-        if inode is not None and inode.orphan:
-            await self.inodes.collect(name, node)
-            while not await self.inodes.drain(name):
-                pass
+        try:
+            inode = await inode_row(self._rows(await self._volume(name)), node.inode)
+            if inode is not None and inode.orphan:
+                await self.inodes.collect(name, node)
+                while not await self.inodes.drain(name):
+                    pass
+        except WarpError as error:  # its row says that it has no name: a restart goes on
+            log.warning("a file without a name waits", volume=name, error=str(error))
 
     async def settle_collections(self) -> None:
         """Wait until what is being collected is gone."""
