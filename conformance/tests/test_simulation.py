@@ -60,12 +60,18 @@ def test_the_same_seed_is_the_same_run() -> None:
     assert first != other
 
 
-def test_a_run_is_the_same_in_another_process() -> None:
-    code = "from warp_conformance.simulation import load, simulate; print(simulate('peer', load('peer'), 3).digest)"
+def test_a_run_is_the_same_in_another_process_and_after_other_runs() -> None:
+    code = """
+import sys
+from warp_conformance.simulation import load, simulate
+for seed in map(int, sys.argv[1:]):
+    told = simulate("peer", load("peer"), seed).digest
+print(told)
+"""
     digests = set()
-    for hash_seed in ("1", "2"):
+    for hash_seed, *seeds in (("1", "3"), ("2", "4", "3")):
         done = subprocess.run(
-            [sys.executable, "-c", code],
+            [sys.executable, "-c", code, *seeds],
             env={**os.environ, "PYTHONHASHSEED": hash_seed},
             capture_output=True,
             text=True,

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from unittest import mock
 from warp_core import logs
 from warp_core.containers import Containers
 from warp_core.containers.journal import Journal
+from warp_core.metadata import transaction
 from warp_core.namespace.namespace import Namespace
 
 from warp_conformance.simulation.loop import PROCESS, VirtualLoop
@@ -103,7 +105,11 @@ class World:
                     return self.loop.run_until_complete(main())
                 finally:
                     self.over = True
-                    with mock.patch.object(sys, "unraisablehook", _unheard):
+                    with (
+                        mock.patch.object(sys, "unraisablehook", _unheard),
+                        warnings.catch_warnings(),
+                    ):
+                        warnings.simplefilter("ignore", RuntimeWarning)  # never awaited: killed
                         self.loop.bury()
                         self.loop.close()
                         gc.collect()
@@ -135,6 +141,7 @@ def _sealed(world: World) -> Iterator[None]:
 
         instead(os, "urandom", entropy.randbytes)
         instead(random, "_urandom", entropy.randbytes)  # of `secrets` and SystemRandom
+        instead(transaction, "_request_ids", [])  # drawn once in a process, else
         instead(time, "monotonic", loop.time)
         instead(time, "perf_counter", loop.time)
         instead(time, "monotonic_ns", lambda: int(loop.time() * 1e9))
