@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import growth, nbd, s3, startup
+from benchmarks import growth, nbd, s3, snapshots, startup
 
-BENCHMARKS = {"growth": growth.main, "nbd": nbd.main, "s3": s3.main, "startup": startup.main}
+BENCHMARKS = {
+    "growth": growth.main,
+    "nbd": nbd.main,
+    "s3": s3.main,
+    "snapshots": snapshots.main,
+    "startup": startup.main,
+}
 
 
 def main() -> int:

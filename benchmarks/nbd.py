@@ -58,7 +58,7 @@ class Figure(NamedTuple):
 
 
 @contextlib.contextmanager
-def warp(folder: Path) -> Iterator[Peer]:
+def warp(folder: Path, *, size: str = SIZE) -> Iterator[Peer]:
     """Serve a new disk of WARP on its Unix socket."""
     config = f'[node]\ndata = "{folder}/data"\n\n[protocols.nbd]\nlisten = "unix:nbd.sock"\n'
     folder.mkdir(parents=True)
@@ -71,7 +71,7 @@ def warp(folder: Path) -> Iterator[Peer]:
         if "endpoints" not in ready:
             raise RuntimeError(f"warp serve ended: {(folder / 'log').read_text()[-2000:]}")
         tell = ["--config", str(path)]
-        for words in (["volume", "create", "v"], ["disk", "create", "v/disk", "--size", SIZE]):
+        for words in (["volume", "create", "v"], ["disk", "create", "v/disk", "--size", size]):
             subprocess.run([*command, *words, *tell], check=True, stdout=subprocess.DEVNULL)
         yield Peer("warp", server.pid, f"nbd+unix:///v/disk?socket={folder}/data/nbd.sock")
 

@@ -139,9 +139,9 @@ def _sealed(world: World) -> Iterator[None]:
         def instead(module: Any, name: str, made: Callable[..., Any]) -> None:
             stack.enter_context(mock.patch.object(module, name, made))
 
+        stack.enter_context(mock.patch.object(transaction, "_request_ids", []))  # else once for all
         instead(os, "urandom", entropy.randbytes)
         instead(random, "_urandom", entropy.randbytes)  # of `secrets` and SystemRandom
-        instead(transaction, "_request_ids", [])  # drawn once in a process, else
         instead(time, "monotonic", loop.time)
         instead(time, "perf_counter", loop.time)
         instead(time, "monotonic_ns", lambda: int(loop.time() * 1e9))
