@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from warp_core.errors import NotFound
+from warp_core.namespace.changes import Change
 from warp_core.namespace.leases import ALL, FOR_WRITE
 from warp_core.namespace.objects import NamespaceObjects
 from warp_core.namespace.opens import HERE, Access, Owner
@@ -119,6 +120,39 @@ async def test_a_put_replaces_the_file_and_open_handles_keep_theirs(stage):
     assert bytes(await file.read(0, 100)) == b"OLD"
     assert (await file.info()).links == 0
     assert await get(stage, b"a") == b"new content"
+    await file.close()
+
+
+async def test_a_version_never_changes_also_if_a_put_made_it_beside_a_write(stage, monkeypatch):
+    await stage.objects.set_versioning(V, "on")
+    await put(stage, b"a", b"old")
+    kept = await versions(stage, b"a")
+    info = await stage.files.walk(V, b"a")
+    await stage.files.link(info.ref, await stage.files.root(V), b"b")
+    file = await edit(stage, b"a")
+    await file.write(3, b"er")
+    await file.sync()
+    hold = Change.hold
+
+    async def slow(change, revision, holder):
+        if not written:
+            written.append(asyncio.create_task(file.write(0, b"NEW")))
+            await asyncio.sleep(0.01)
+        await hold(change, revision, holder)
+
+    written: list[asyncio.Task[int]] = []
+    monkeypatch.setattr(Change, "hold", slow)
+    await put(stage, b"a", b"other")
+    await written[0]
+
+    (_, older) = await versions(stage, b"a")
+    assert older.version == kept[0].version
+    first = await get(stage, b"a", older.version)
+    await file.sync()
+    await stage.inodes.checkpoint()
+    assert await get(stage, b"a", older.version) == first
+    assert await get(stage, b"b") == b"NEWer"
+    assert await get(stage, b"a") == b"other"
     await file.close()
 
 

@@ -243,8 +243,11 @@ class Inodes:
             change.versioning == "suspended" and name.nonce != rows.NULL_VERSION
         )
         live = self._contents.get((volume, number))
-        if kept and live is not None and live.content.dirty:
-            raise Held(volume, number)
+        if kept and live is not None:
+            if live.content.dirty:
+                raise Held(volume, number)
+            # At once: what is written while this change waits must not come into the version.
+            live.content.inode = msgspec.structs.replace(live.content.inode, shared=True)
         links = inode.links - 1
         held = links == 0 and (self.opens.open_count(volume, number) > 0)
         if links == 0 and not held:
@@ -267,8 +270,6 @@ class Inodes:
                 changed_ns=change.now_ns,
             ),
         )
-        if kept and live is not None:
-            live.content.inode = msgspec.structs.replace(live.content.inode, shared=True)
         if held:
             await change.rows.put(keys.orphan_key(number), rows.held(change.epoch))
         if not kept:
