@@ -45,6 +45,7 @@ FEW: Final = (
     PIECES_MAX // 4
 )  # fresh pieces of a window that are folded without a look at how many it has; each cuts one in two at most
 
+HURRY_S: Final = 0.001  # between two writes while a snapshot waits for a fold: it would never catch up with some writers
 FILTERED_ROOM: Final = (
     8 * 1024
 )  # bytes of a filtered record besides twice its payload, at most: its names and frame table
@@ -74,6 +75,8 @@ class Content:
         self._windows = Untidy()
         self._filters = ""  # those of the volume, as of the last look
         self._thawed: asyncio.Event | None = None  # set when changes, which wait now, may go on
+        self._awaited = 0  # how many wait until the rows tell all: writes are slowed meanwhile
+        self._pace = asyncio.Lock()  # held by the write whose turn it is then
         self._alive: dict[Chunk, int] = {}  # bytes of each fresh chunk that nothing newer covers
         self._dead: list[
             tuple[Chunk, int]
@@ -264,6 +267,10 @@ class Content:
         Raises:
             NoSpace, ReadOnly: Nothing more can be written.
         """
+        if self._awaited:
+            async with self._pace:
+                if self._awaited:
+                    await asyncio.sleep(HURRY_S)
         while True:
             await self._log.room(self._room(length))
             if len(self._fresh) >= FRESH_MAX:
@@ -283,6 +290,7 @@ class Content:
                 return False
         return (
             self._inline_checked
+            and not self._awaited
             and not self.inode.shared
             and self._thawed is None
             and self._log.has_room(
@@ -513,18 +521,26 @@ class Content:
     @asynccontextmanager
     async def settled(self) -> AsyncIterator[None]:
         """Fold, and let nobody fold again inside the block: the rows are the content as of its begin."""
-        await self.fold()
+        await self._caught_up()
         async with self._fold_lock:
             yield
 
     @asynccontextmanager
     async def standing(self) -> AsyncIterator[None]:
         """Fold, and have changes wait inside the block: the rows are the content. What is shared there never changes."""
-        await self.fold()  # most of it, beside further writes
+        await self._caught_up()  # most of it, beside further writes
         async with self._fold_lock, self._still():
             await self._unfragment()
             await self._fold()
             yield
+
+    async def _caught_up(self) -> None:
+        """Fold what there is, beside writes that come one by one."""
+        self._awaited += 1
+        try:
+            await self.fold()
+        finally:
+            self._awaited -= 1
 
     def leave(self) -> None:
         """Let the windows that are still to be written anew be: nobody uses the file any more."""
