@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 
 import pytest
 from warp_conformance.difference import same
@@ -215,3 +216,53 @@ async def test_the_longest_keys_fit_beside_a_domains_prefix(pair):
     listed = await stack.objects.list("long.snap-s1")
     assert [each.key for each in listed.entries] == sorted(keys)
     assert not (await stack.objects.list("long")).entries
+
+
+async def test_what_was_not_flushed_is_said_to_be_there_only_where_it_is(pair):
+    """The incarnation of a disk: kept when a home closes in order, another when it died."""
+    stack = pair.home("a")
+    await stack.blocks.create("one", b"vm", size=1 << 20)
+    first = (await stack.blocks.show("one", b"vm")).incarnation
+    disk = await stack.blocks.open("one", b"vm", initiator="i")
+    await disk.write(0, b"not flushed" * 100)
+
+    # In order: what was written is there, and the disk that was open before is none any more.
+    await pair.a.keeper.wish(pair.number, "b")
+    stack = await pair.until_home("b")
+    assert (await stack.blocks.show("one", b"vm")).incarnation == first
+    there = await stack.blocks.open("one", b"vm", initiator="i")
+    assert bytes(await there.read(0, 1100)) == b"not flushed" * 100
+    with pytest.raises(Unavailable):
+        await disk.read(0, 512)
+    await there.write(0, b"flushed")
+    await there.flush()
+
+    # By a death: nobody can know.
+    await pair.b.die()
+    stack = await pair.until_home("a")
+    assert (await stack.blocks.show("one", b"vm")).incarnation != first
+    again = await stack.blocks.open("one", b"vm", initiator="i")
+    assert bytes(await again.read(0, 7)) == b"flushed"
+
+
+async def test_a_disk_ends_with_its_sitting_also_where_the_home_stays(pair):
+    await pair.b.stop()
+    stack = pair.home("a")
+    await stack.blocks.create("one", b"vm", size=1 << 20)
+    disk = await stack.blocks.open("one", b"vm", initiator="i")
+    await disk.write(0, b"before")
+
+    await pair.b.start()  # its copy comes back: the stack is opened anew with it
+    await pair.until(lambda: pair.whole() == {"a", "b"}, 20)
+    stack = await pair.until_home("a")
+    new = await stack.blocks.open("one", b"vm", initiator="i")
+    assert bytes(await new.read(0, 6)) == b"before"
+    await new.write(0, b"after.")
+    with pytest.raises(Unavailable):
+        await disk.read(0, 6)
+    with pytest.raises(Unavailable):
+        disk.write_now(0, b"stale.")
+    with suppress(Unavailable):
+        await disk.close()
+    assert bytes(await new.read(0, 6)) == b"after."
+    await new.flush()

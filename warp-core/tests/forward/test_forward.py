@@ -354,6 +354,23 @@ async def test_a_peer_that_is_silent_holds_nothing(forwarded: Any) -> None:
             await asyncio.sleep(0.01)
 
 
+async def test_a_new_session_ends_the_one_before(forwarded: Any) -> None:
+    """What the one before still did could overtake what is asked again."""
+    transport, address = forwarded.nodes.transports["a"], forwarded.nodes.address
+    first = await transport.dial(address, peer="b")
+    await first.send(pack([1, "hello", 0, [VERSION, "first", "control", "t"]]))
+    await first.receive()
+    await forwarded.files.root("v")
+    second = await transport.dial(address, peer="b")
+    await second.send(pack([1, "hello", 0, [VERSION, "second", "control", "t", "first"]]))
+    header, _ = await second.receive()
+
+    assert not read_reply(header).error
+    with pytest.raises(Unavailable):
+        await asyncio.wait_for(first.receive(), 5)
+    assert await forwarded.files.root("v")  # a session that nobody named
+
+
 async def test_a_bulk_link_joins_the_session_of_its_own_peer_only(forwarded: Any) -> None:
     link = await forwarded.nodes.transports["a"].dial(forwarded.nodes.address, peer="b")
     await link.send(pack([1, "hello", 0, [VERSION, "none", "bulk", "t"]]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -210,6 +211,35 @@ async def change_whole(
         return after
 
     return await transact(shared, body)
+
+
+async def begin_sitting(shared: MetaStore, number: int, *, token: int) -> str:
+    """Return the incarnation of a domain that is about to be opened: the one before goes on if it was closed with everything durable.
+
+    Raises:
+        Fenced: The token is not that of the domain's home.
+    """
+    fresh = secrets.token_hex(8)
+
+    async def body(tx: Transaction) -> str:
+        await _held(tx, number, token)
+        left = await tx.get(rows.clean_key(number))
+        if left is None:
+            return fresh
+        tx.delete(rows.clean_key(number))
+        return left.decode()
+
+    return await transact(shared, body)
+
+
+async def end_sitting(shared: MetaStore, number: int, *, token: int, incarnation: str) -> None:
+    """Note that a domain was closed with everything durable; raises as `begin_sitting`."""
+
+    async def body(tx: Transaction) -> None:
+        await _held(tx, number, token)
+        tx.put(rows.clean_key(number), incarnation.encode())
+
+    await transact(shared, body)
 
 
 async def wish(shared: MetaStore, number: int, node: str) -> None:

@@ -14,6 +14,7 @@ from warp_core.errors import Corrupt, NewerFormat
 
 FORMAT: Final = 1
 SHARED: Final = b"C/"
+CLEAN: Final = SHARED + b"clean/"
 DOMAINS: Final = SHARED + b"domain/"
 MEMBERS: Final = SHARED + b"member/"
 VOLUMES: Final = SHARED + b"volume/"
@@ -75,6 +76,11 @@ def domain_key(domain: int) -> bytes:
 def whole_key(domain: int) -> bytes:
     """Return the key of the row that says which stores are whole."""
     return WHOLE + domain.to_bytes(2, "big")
+
+
+def clean_key(domain: int) -> bytes:
+    """Return the key of the row that is there while a domain is closed, and was closed with everything durable."""
+    return CLEAN + domain.to_bytes(2, "big")
 
 
 def wish_key(domain: int) -> bytes:

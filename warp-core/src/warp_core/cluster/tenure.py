@@ -179,6 +179,21 @@ class Tenure:
     # One sitting ----------------------------------------------------------------------------------
 
     async def _sit(self, lease: DomainLease, domain: Domain, patience_s: float) -> End:
+        shared, number = self._parts.shared, self.number
+        incarnation = await domains.begin_sitting(shared, number, token=lease.token)
+        end, journal = await self._sat(lease, domain, patience_s, incarnation)
+        if lease.held and journal.durable >= journal.sequence:
+            with suppress(WarpError):  # then clients hear that what they did not flush may be lost
+                await domains.end_sitting(
+                    shared, number, token=lease.token, incarnation=incarnation
+                )
+        return end
+
+    async def _sat(
+        self, lease: DomainLease, domain: Domain, patience_s: float, incarnation: str
+    ) -> tuple[End, Journal]:
+        """Have the stack open until something ends that; return what, and the journal, closed."""
+        number = self.number
         self._returned.clear()
         async with AsyncExitStack() as exits:
             stores = await self._open_stores(exits, lease, domain, patience_s)
@@ -215,25 +230,38 @@ class Tenure:
             )
             journal.release(NO_COMMITS)
             guard = await domains.guard(self._parts.shared, self.number, lease.token)
+            over = (
+                asyncio.Event()
+            )  # the stack is closed: what it still has in memory must not reach rows of the next
             metastore = DomainStore(
                 self._parts.shared,
                 prefix(self.number),
                 guard,
-                held=lambda: lease.held,
+                held=lambda: lease.held and not over.is_set(),
                 lost=lease.lose,
             )
+            exits.callback(over.set)
             near = [each.store for each in in_use if each.local is not None]
             stack = await exits.enter_async_context(
                 self._parts.open_stack(self.number, journal, containers, metastore, near)
             )
             exits.callback(judge)
-            lease.demand()
+            stack.blocks.incarnation = incarnation
+            open_now = True
+
+            def demand() -> None:
+                # What was opened in a sitting ends with it: the next one's memory of the same files is another.
+                if not open_now:
+                    raise unavailable(number)
+                lease.demand()
+
+            demand()
             async with self._beside(lease, stores, standing, stack):
                 self.stack = replace(
                     stack,
-                    objects=leased(stack.objects, Objects, lease.demand),
-                    files=leased(stack.files, Files, lease.demand),
-                    blocks=leased(stack.blocks, Blocks, lease.demand),
+                    objects=leased(stack.objects, Objects, demand),
+                    files=leased(stack.files, Files, demand),
+                    blocks=leased(stack.blocks, Blocks, demand),
                 )
                 self.opened.set()
                 log.info(
@@ -246,7 +274,8 @@ class Tenure:
                     end = await self._wait(lease, journal, standing)
                 finally:
                     self.stack = None
-            return end
+                    open_now = False
+            return end, journal
 
     async def _open_stores(
         self, exits: AsyncExitStack, lease: DomainLease, domain: Domain, patience_s: float

@@ -105,6 +105,7 @@ class Session:
     def __init__(self, peer: str, deadline_s: float) -> None:
         """Begin without links."""
         self.peer = peer
+        self.name = os.urandom(16).hex()
         self._ended: WarpError | None = None
         self.sizes: dict[tuple[str, int, str], Size] = {}
         # (event, handle or client) → who hears its values; None at the session's end
@@ -123,13 +124,13 @@ class Session:
                 return calls.broken
         return self._ended
 
-    async def open(self, dial: Dial, target: str) -> None:
-        """Open both links, and begin to watch over them.
+    async def open(self, dial: Dial, target: str, *, before: str = "") -> None:
+        """Open both links, and begin to watch over them; the home ends the session `before` first.
 
         Raises:
             Unavailable: The home is not there, or does not serve the target, or not this node.
         """
-        name = os.urandom(16).hex()
+        name = self.name
         try:
             for bulk in (False, True):
                 link = await dial()
@@ -141,7 +142,8 @@ class Session:
                     raised=lambda reply: messages.raised(reply, self.peer),
                     heard=lambda reply, payload, bulk=bulk: self._heard(bulk, reply, payload),  # type: ignore[misc]
                 )
-                values = pack_value([VERSION, name, "bulk" if bulk else "control", target])
+                part = "bulk" if bulk else "control"
+                values = pack_value([VERSION, name, part, target, before])
                 answer = await self.ask(HELLO, values, bulk=bulk)
                 if _hello.decode(answer.values)[:1] != [VERSION]:
                     raise Unavailable(f"{self.peer}: not the greeting of version {VERSION}")
@@ -347,6 +349,7 @@ class Line:
         self._target = target
         self._deadline_s = deadline_s
         self._session: Session | None = None
+        self._before = ""  # the session that was opened last
         self._opening = asyncio.Lock()
         self._failed: tuple[float, str] | None = None
         self._closed = False
@@ -371,11 +374,11 @@ class Line:
                 raise Unavailable(self._failed[1])
             session = Session(self.peer, self._deadline_s)
             try:
-                await session.open(self._dial, self._target)
+                await session.open(self._dial, self._target, before=self._before)
             except WarpError as error:
                 self._failed = (asyncio.get_running_loop().time(), str(error))
                 raise Unavailable(str(error)) from error
-            self._session = session
+            self._session, self._before = session, session.name
             self._failed = None
             return session
 

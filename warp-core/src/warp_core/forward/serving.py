@@ -58,7 +58,17 @@ SILENT_S = 10.0  # without a sign of life for so long, a session ends
 Admit = Callable[[str, str], Awaitable[Views]]  # (peer, target) → what it may use
 
 _log = logs.get("warp_core.forward")
-_greeting = msgspec.msgpack.Decoder(tuple[int, str, str, str])
+
+
+class _Greeting(msgspec.Struct, array_like=True, frozen=True):
+    version: int
+    session: str
+    link: str  # "control" or "bulk"
+    target: str
+    before: str = ""  # the caller's session before, of which nothing may be done any more
+
+
+_greeting = msgspec.msgpack.Decoder(_Greeting)
 
 
 @dataclass(slots=True)
@@ -127,11 +137,12 @@ class Forwarder:
             raise RemoteProtocolError(f"{request.verb!r} before a greeting")
         values, _ = divide(request, payload)
         try:
-            version, name, part, target = _greeting.decode(values)
+            greeting = _greeting.decode(values)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RemoteProtocolError(f"a greeting that cannot be read: {error}") from error
+        name, part, target = greeting.session, greeting.link, greeting.target
         try:
-            session = await self._joined(link, version, name, part, target)
+            session = await self._joined(link, greeting)
         except WarpError as error:
             _log.warning("a peer is refused", peer=link.peer, target=target, reason=str(error))
             await link.send(pack(refusal(request.id, error)))
@@ -139,11 +150,10 @@ class Forwarder:
         await link.send(pack(Reply(request.id, values=msgspec.Raw(pack_value([VERSION])))))
         return name, part, session
 
-    async def _joined(
-        self, link: Link, version: int, name: str, part: str, target: str
-    ) -> _Session:
-        if version != VERSION:
-            raise Unsupported(f"version {version} of forwarding, this is {VERSION}")
+    async def _joined(self, link: Link, greeting: _Greeting) -> _Session:
+        name, part, target = greeting.session, greeting.link, greeting.target
+        if greeting.version != VERSION:
+            raise Unsupported(f"version {greeting.version} of forwarding, this is {VERSION}")
         key = (link.peer, name)
         session = self._sessions.get(key)
         if part == "bulk":
@@ -153,6 +163,8 @@ class Forwarder:
             if session is not None or len(self._sessions) >= SESSIONS_MAX:
                 raise PermissionDenied(f"a session again, or more than {SESSIONS_MAX}")
             views = await self._admit(link.peer, target)
+            # What the session before still does must not come after what this one will ask for again.
+            await self._end_where(lambda key, each: key == (link.peer, greeting.before))
             now = asyncio.get_running_loop().time()
             session = _Session(Held(views, link.peer), target, now, {}, {})
             session.held.tell = lambda reply: link.send(pack(reply))
@@ -175,11 +187,17 @@ class Forwarder:
 
     async def end(self, target: str | None = None) -> None:
         """End all sessions, or those of a target: it is no longer served here. What they hold is closed on return."""
+        await self._end_where(lambda key, each: target is None or each.target == target)
+
+    async def _end_where(self, ends: Callable[[tuple[str, str], _Session], bool]) -> None:
         for key, session in list(self._sessions.items()):
-            if target is None or session.target == target:
+            if ends(key, session):
                 self._sessions.pop(key, None)
                 for link in list(session.links.values()):
                     await link.close()
+                for task in (working := list(session.working.values())):
+                    task.cancel()
+                await asyncio.gather(*working, return_exceptions=True)
                 await session.held.leave()
                 await session.held.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from typing import ClassVar, Final
@@ -44,6 +45,7 @@ class NamespaceBlocks(Blocks):
         self._files = files
         self._namespace = files.namespace
         self._shared: dict[tuple[int, int], Shared] = {}
+        self.incarnation = secrets.token_hex(8)
 
     # Disks ----------------------------------------------------------------------------------------
 
@@ -157,6 +159,7 @@ class NamespaceBlocks(Blocks):
             allocated=info.allocated,
             read_only=bool(snapshot),
             serial=serial,
+            incarnation=self.incarnation,
         )
 
     async def disks(self, volume: str = "") -> list[DiskInfo]:

@@ -37,6 +37,8 @@ class DiskInfo(msgspec.Struct, frozen=True, kw_only=True):
     allocated: int  # bytes that lie in chunks
     read_only: bool = False
     serial: str = ""  # 16 hex digits, the same as long as the disk lives
+    # Of the home: while it stays the same, what was written and not flushed is still there; after it changed it may be lost.
+    incarnation: str = ""
 
 
 class Status(NamedTuple):
@@ -205,6 +207,8 @@ class Disk:
 
 class Blocks:
     """The view. One instance serves every volume; all calls are safe to make concurrently."""
+
+    incarnation: str  # see `DiskInfo`; of one home only
 
     async def create(self, volume: str, path: bytes, *, size: int | None) -> DiskInfo:
         """Make a sparse disk, with the directories on the way; without `size`, make a disk of the file that exists.

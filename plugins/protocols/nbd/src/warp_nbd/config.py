@@ -30,6 +30,8 @@ class Config(Listening, frozen=True, kw_only=True):
     handshake_timeout: Annotated[Duration, Between("100ms", "1h")] = Duration(30)
     # Without a byte from a client in the middle of a request, or to one that does not take its replies.
     stall_timeout: Annotated[Duration, Between("100ms", "1h")] = Duration(60)
+    # In a cluster: how long requests wait for a new home of their disk. A takeover takes the lease's time and a second or two.
+    home_timeout: Annotated[Duration, Between("100ms", "1h")] = Duration(20)
 
     def __post_init__(self) -> None:
         """Refuse disks for everybody where nobody said so.

@@ -13,16 +13,17 @@ is reached nothing more is read from the socket.
 
 import asyncio
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from warp_core import logs
 from warp_core.errors import OutOfRange, RemoteProtocolError, WarpError
 from warp_core.interfaces.stores import Buffer
-from warp_core.views.blocks import Run
+from warp_core.views.blocks import Disk, Run
 
 from warp_nbd import wire
 from warp_nbd.errors import errno_of
+from warp_nbd.homes import HOMELESS, HeldDisk, HomeLost
 from warp_nbd.negotiating import CONTEXT, Chosen, Negotiator
 from warp_nbd.replies import Replies
 from warp_nbd.session import Negotiation, Request, Requests
@@ -89,12 +90,14 @@ class Connection(asyncio.BufferedProtocol):
         self._requests = Requests()
         self._replies = Replies(structured=False)
         self._chosen: Chosen
+        self._held: HeldDisk
         self._writable = True
         self._sink: memoryview | None = None
         self._filled = 0
         self._out: list[Buffer] = []
         self._out_bytes = 0
         self._durable: list[int] = []  # cookies that are answered after a flush
+        self._flushing = False  # one of them is a FLUSH
         self._tasks: set[asyncio.Task[None]] = set()
         self._reader: asyncio.Future[None] | None = None
         self._taker: asyncio.Future[None] | None = (
@@ -265,10 +268,11 @@ class Connection(asyncio.BufferedProtocol):
         try:
             chosen = await negotiator.run()
             if chosen is not None:
+                self._held = self._holding(chosen)
                 try:
                     await self._transmit(chosen)
                 finally:
-                    await chosen.disk.close()
+                    await self._held.close()
             self._transport.close()
         except ConnectionLost:
             self._transport.abort()
@@ -281,6 +285,19 @@ class Connection(asyncio.BufferedProtocol):
         finally:
             if self._lost:
                 server.disconnected(self)
+
+    def _holding(self, chosen: Chosen) -> HeldDisk:
+        """Return what keeps an export's disk open, wherever its home is."""
+        server, name = self._server, chosen.export.name
+
+        async def reopen() -> Disk:
+            _, disk = await server.exports.open(name, self.peer)
+            return disk
+
+        standing = server.standings.of(chosen.disk)
+        return HeldDisk(
+            chosen.disk, standing, reopen, self._end, timeout_s=server.home_s, name=name
+        )
 
     async def _transmit(self, chosen: Chosen) -> None:
         """Serve an export until the client or the server leaves."""
@@ -325,7 +342,8 @@ class Connection(asyncio.BufferedProtocol):
         requests.settle()
         if self._durable:
             cookies, self._durable = self._durable, []
-            self._spawn(self._flush(cookies))
+            asked, self._flushing = self._flushing, False
+            self._spawn(self._flush(cookies, asked=asked))
         if self._out:
             self._send_out()
         if requests.large is not None and not self._short and self._sink is None:
@@ -378,7 +396,7 @@ class Connection(asyncio.BufferedProtocol):
         command, flags, cookie, offset, length, payload = request
         try:
             if command == READ and not flags and length <= NOW_MAX:
-                runs = self._chosen.disk.read_now(offset, length)
+                runs = self._held.disk.read_now(offset, length)
                 if runs is not None:
                     self._out += self._replies.data(cookie, runs)
                     self._out_bytes += length
@@ -387,15 +405,18 @@ class Connection(asyncio.BufferedProtocol):
             elif (
                 payload is not None
                 and not flags & ~FUA
-                and self._chosen.disk.write_now(offset, payload)
+                and self._held.disk.write_now(offset, payload)
             ):
                 self._server.counts[WRITE].value += 1
+                self._held.standing.answered += 1
                 if flags:
                     self._durable.append(cookie)
                 else:
                     self._out.append(self._replies.done(cookie))
                     self._out_bytes += 16
                 return
+        except HOMELESS:
+            pass  # what waits finds the next home
         except WarpError as error:
             self._refuse(request, error)
             return
@@ -426,6 +447,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         if command == FLUSH:
             self._durable.append(cookie)
+            self._flushing = True
             return
         if payload is not None:
             request = request._replace(payload=bytes(payload))
@@ -461,7 +483,7 @@ class Connection(asyncio.BufferedProtocol):
 
     async def _done(self, request: Request) -> None:
         command, flags, cookie, offset, length, payload = request
-        disk = self._chosen.disk
+        do = self._held.do
         fua = bool(flags & FUA)
         if command == READ:
             await self._read(request)
@@ -473,38 +495,40 @@ class Connection(asyncio.BufferedProtocol):
                 self._error(cookie, Errno.EINVAL, "block status of no bytes")
             else:
                 limit = 1 if flags & REQ_ONE else EXTENTS_MAX
-                found = await disk.status(offset, length, limit=limit)
+                found = await do(lambda disk: disk.status(offset, length, limit=limit))
                 self._out.append(self._replies.status(cookie, CONTEXT, found))
             self._send_out()
             return
         if command == WRITE:
             assert payload is not None
-            await disk.write(offset, payload, fua=fua)
+            await do(lambda disk: disk.write(offset, payload, fua=fua))
         elif command == TRIM:
-            await disk.trim(offset, length, fua=fua)
+            await do(lambda disk: disk.trim(offset, length, fua=fua))
         elif command == WRITE_ZEROES:
             if flags & NO_HOLE and flags & FAST_ZERO:
                 # Zeros that keep their space are written like other bytes: not faster than a write.
                 self._error(cookie, Errno.ENOTSUP, "zeros without a hole are written one by one")
                 self._send_out()
                 return
-            await disk.zero(offset, length, fua=fua, may_trim=not flags & NO_HOLE)
+            may_trim = not flags & NO_HOLE
+            await do(lambda disk: disk.zero(offset, length, fua=fua, may_trim=may_trim))
         elif command == CACHE:
             await self._cache(offset, length)
+        if not fua and command != CACHE:
+            self._held.standing.answered += 1
         self._out.append(self._replies.done(cookie))
         self._send_out()
 
     async def _read(self, request: Request) -> None:
         """Read in steps, each a chunk of its own where replies are structured and nobody wants them whole."""
         _, flags, cookie, offset, length, _ = request
-        disk, replies = self._chosen.disk, self._replies
+        replies = self._replies
         end = offset + length
-        if end > disk.size:
-            raise OutOfRange(f"{length} bytes at {offset} of a disk of {disk.size}")
+        self._demand(end)
         gathered: list[Run] = []
         in_steps = replies.structured and not flags & DF
         for at in range(offset, end, STEP):
-            gathered += await disk.read_runs(at, min(STEP, end - at))
+            gathered += await self._runs(at, min(STEP, end - at))
             if in_steps and at + STEP < end:
                 await self.drained()
                 self._out += replies.data(cookie, gathered, last=False)
@@ -517,19 +541,30 @@ class Connection(asyncio.BufferedProtocol):
 
     async def _cache(self, offset: int, length: int) -> None:
         """Read ahead: what is read lies in the page cache then."""
-        disk = self._chosen.disk
-        if offset + length > disk.size:
-            raise OutOfRange(f"{length} bytes at {offset} of a disk of {disk.size}")
+        self._demand(offset + length)
         for at in range(offset, offset + length, STEP):
-            await disk.read_runs(at, min(STEP, offset + length - at))
+            await self._runs(at, min(STEP, offset + length - at))
 
-    async def _flush(self, cookies: list[int]) -> None:
-        """Make everything durable that was answered, and answer these."""
+    async def _runs(self, offset: int, length: int) -> Sequence[Run]:
+        return await self._held.do(lambda disk: disk.read_runs(offset, length))
+
+    def _demand(self, end: int) -> None:
         try:
-            await self._chosen.disk.flush()
+            size = self._held.disk.size
+        except HOMELESS:
+            return  # the next home says
+        if end > size:
+            raise OutOfRange(f"up to {end} of a disk of {size}")
+
+    async def _flush(self, cookies: list[int], *, asked: bool) -> None:
+        """Make everything durable that was answered, and answer these; `asked` if one is a FLUSH."""
+        try:
+            await self._held.flush()
         except WarpError as error:
             for cookie in cookies:
                 self._error(cookie, errno_of(error), str(error))
+            if asked:
+                self._held.told()
         else:
             done = self._replies.done
             self._out += [done(cookie) for cookie in cookies]
@@ -575,7 +610,7 @@ class Connection(asyncio.BufferedProtocol):
     def _refuse(self, request: Request, error: WarpError) -> None:
         writing = request.command in (WRITE, WRITE_ZEROES)
         number = errno_of(error, writing=writing)
-        if number is Errno.EIO:
+        if number is Errno.EIO and not isinstance(error, HomeLost):  # that was said once
             _log.exception(
                 "request failed", error, peer=self.peer, export=self._chosen.export.name,
                 command=wire.COMMANDS[request.command], offset=request.offset,

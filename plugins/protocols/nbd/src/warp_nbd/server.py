@@ -15,6 +15,7 @@ from warp_core.listening import Listening, listen, server_tls
 from warp_nbd.config import Config
 from warp_nbd.connection import Connection
 from warp_nbd.exports import Exports
+from warp_nbd.homes import Standings
 from warp_nbd.memory import Budget
 from warp_nbd.wire import COMMANDS
 
@@ -42,6 +43,7 @@ class Server(Protocol):
         scratch: Where bytes arrive that have no better place.
         exports: What there is to serve.
         memory: What payloads may take.
+        standings: What clients were promised about each disk that is open.
         counts: A counter for each command.
         tls: How to begin TLS, None without a certificate.
         draining: The server is about to end.
@@ -64,6 +66,8 @@ class Server(Protocol):
         self.draining = False
         self.handshake_s = float(config.handshake_timeout)
         self.stall_s = float(config.stall_timeout)
+        self.home_s = float(config.home_timeout)
+        self.standings = Standings()
         metrics = context.metrics
         requests = metrics.counters(
             "warp_nbd_requests_total", "Requests taken", labels=("command",)
