@@ -114,7 +114,7 @@ class Ledger:
             row = rows.decode_volume(value)
             version = tx._reads[keys.volume_name_key("v")]
             volume = VolumeTransaction(tx, self._volume(row, version))
-            change = Change(volume, 5, self.new_id, None)
+            change = Change(volume, 5, self.new_id, None, None)
             result = await body(change)
             pending = [chunk for each in change._freed for chunk in each.chunks]
             change.finish()

@@ -61,11 +61,13 @@ class OnObjects(ObjectsKit):
 
 @faults(OnObjects, "Objects.create_volume", "takes-over")
 class TakesOver(PlainObjects):
-    async def create_volume(self, name: str, *, owner: Principal) -> VolumeInfo:
+    async def create_volume(
+        self, name: str, *, owner: Principal, locked: bool = False
+    ) -> VolumeInfo:
         if name in self.infos and self.infos[name].owner != owner.name:
             self._set_info(name, owner=owner.name)
             return self.infos[name]
-        return await super().create_volume(name, owner=owner)
+        return await super().create_volume(name, owner=owner, locked=locked)
 
 
 @faults(OnObjects, "Objects.delete_volume", "forgets-markers")
@@ -86,8 +88,10 @@ class LeavesDocuments(PlainObjects):
         self.left[name] = self.infos[name].documents if name in self.infos else {}
         await super().delete_volume(name)
 
-    async def create_volume(self, name: str, *, owner: Principal) -> VolumeInfo:
-        await super().create_volume(name, owner=owner)
+    async def create_volume(
+        self, name: str, *, owner: Principal, locked: bool = False
+    ) -> VolumeInfo:
+        await super().create_volume(name, owner=owner, locked=locked)
         self._set_info(name, documents=self.left.get(name, {}))
         return self.infos[name]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -18,6 +19,7 @@ from warp_core.errors import (
     NotFound,
     OutOfRange,
     PreconditionFailed,
+    Retained,
     TooLarge,
     UploadNotFound,
     VersionNotFound,
@@ -35,6 +37,7 @@ from warp_core.views.objects import (
     Deleted,
     Digests,
     Listing,
+    LockMode,
     ObjectInfo,
     Objects,
     PartInfo,
@@ -43,6 +46,7 @@ from warp_core.views.objects import (
     Versioning,
     VersionListing,
     VolumeInfo,
+    VolumeLock,
     Writer,
 )
 
@@ -50,6 +54,7 @@ from warp_conformance.model import File, Model, ModelVolume, Version
 
 replace = msgspec.structs.replace
 BUFFER = 64 * 1024
+DAY_NS = 24 * 3600 * 10**9
 
 
 class PlainReader(Reader):
@@ -138,7 +143,9 @@ class PlainObjects(Objects):
 
     # Volumes --------------------------------------------------------------------------------------
 
-    async def create_volume(self, name: str, *, owner: Principal) -> VolumeInfo:
+    async def create_volume(
+        self, name: str, *, owner: Principal, locked: bool = False
+    ) -> VolumeInfo:
         """See `Objects`."""
         if name in self.infos:
             mine = self.infos[name].owner == owner.name
@@ -146,6 +153,9 @@ class PlainObjects(Objects):
         self.model.create(name)
         self.uploads[name] = {}
         self.infos[name] = VolumeInfo(name, next(self.clock), owner.name)
+        if locked:
+            self.at(name).versioning = "on"
+            self._set_info(name, versioning="on", lock=VolumeLock())
         return self.infos[name]
 
     async def delete_volume(self, name: str) -> None:
@@ -168,8 +178,18 @@ class PlainObjects(Objects):
         found = self.at(volume)
         if state == "off" and found.versioning != "off":
             raise InvalidArgument(volume)
+        if state != "on" and self.infos[volume].lock is not None:
+            raise InvalidArgument(volume)
         found.versioning = state
         self._set_info(volume, versioning=state)
+
+    async def set_lock(self, volume: str, lock: VolumeLock) -> None:
+        """See `Objects`."""
+        if self.at(volume).versioning != "on" or bool(lock.days) + bool(lock.years) != bool(
+            lock.mode
+        ):
+            raise InvalidArgument(volume)
+        self._set_info(volume, lock=lock)
 
     async def set_document(self, volume: str, name: str, document: bytes | None) -> None:
         """See `Objects`."""
@@ -280,6 +300,7 @@ class PlainObjects(Objects):
     ) -> ObjectInfo:
         """Make a file the current version."""
         self.check(volume, key, condition)
+        file.attributes = self.locked(volume, file.attributes)
         made = self.at(volume).put(key, file, self.new_version(volume))
         self.times[made.made] = next(self.clock)
         return self.describe(key, made)
@@ -334,17 +355,85 @@ class PlainObjects(Objects):
         made = File(found.content, found.attributes, found.digests, found.parts)
         if attributes is not None:
             made.attributes = replace(attributes, owner=attributes.owner or found.attributes.owner)
+        else:  # a lock is not copied
+            made.attributes = replace(
+                found.attributes, retain_mode="", retain_until_ns=0, legal_hold=None
+            )
         if digests is not None:
             made.digests, made.parts = digests, ()
         return self.link(volume, key, made, condition)
 
+    def locked(self, volume: str, attributes: Attributes) -> Attributes:
+        """Return attributes with the retention that the volume gives."""
+        lock = self.infos[volume].lock
+        if lock is None:
+            if attributes.retain_mode or attributes.legal_hold:
+                raise InvalidArgument(volume)
+            return attributes
+        if attributes.retain_mode or not lock.mode:
+            return attributes
+        until_ns = time.time_ns() + (lock.days + 365 * lock.years) * DAY_NS
+        return replace(attributes, retain_mode=lock.mode, retain_until_ns=until_ns)
+
+    async def set_retention(
+        self,
+        volume: str,
+        key: bytes,
+        mode: LockMode,
+        until_ns: int,
+        *,
+        version: str = "",
+        bypass: bool = False,
+    ) -> str:
+        """See `Objects`."""
+        found = self.find(volume, key, version)
+        assert found.file is not None
+        if self.infos[volume].lock is None or (mode and until_ns <= time.time_ns()):
+            raise InvalidArgument(volume)
+        old = found.file.attributes
+        if old.retain_mode and old.retain_until_ns > time.time_ns():
+            longer = until_ns >= old.retain_until_ns and mode == old.retain_mode
+            if not longer and (old.retain_mode == "COMPLIANCE" or not bypass):
+                raise Retained(key.hex())
+        found.file.attributes = replace(old, retain_mode=mode, retain_until_ns=until_ns)
+        return found.version
+
+    async def set_legal_hold(
+        self, volume: str, key: bytes, held: bool, *, version: str = ""
+    ) -> str:
+        """See `Objects`."""
+        found = self.find(volume, key, version)
+        assert found.file is not None
+        if self.infos[volume].lock is None:
+            raise InvalidArgument(volume)
+        found.file.attributes = replace(found.file.attributes, legal_hold=held)
+        return found.version
+
+    def demand_removable(self, volume: str, key: bytes, version: str, *, bypass: bool) -> None:
+        """Refuse to remove a version that is locked."""
+        found = self.at(volume).find(key, version)
+        if found is None or found.file is None:
+            return
+        said = found.file.attributes
+        ends = bypass and said.retain_mode == "GOVERNANCE"
+        retained = said.retain_mode and said.retain_until_ns > time.time_ns() and not ends
+        if said.legal_hold or retained:
+            raise Retained(key.hex())
+
     async def delete(
-        self, volume: str, key: bytes, *, version: str = "", condition: Condition = ALWAYS
+        self,
+        volume: str,
+        key: bytes,
+        *,
+        version: str = "",
+        condition: Condition = ALWAYS,
+        bypass: bool = False,
     ) -> Deleted:
         """See `Objects`."""
         found = self.at(volume)
         self.check(volume, key, condition)
         if version:
+            self.demand_removable(volume, key, version, bypass=bypass)
             removed = found.remove(key, version)
             if removed is None:
                 return Deleted(version=version, found=False)

@@ -101,6 +101,7 @@ class Running:
     """A server on a loop in a thread of its own."""
 
     objects: Any  # known once it runs
+    alice, bob = ALICE, BOB
     server: Server
 
     def __init__(

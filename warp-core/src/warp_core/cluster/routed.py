@@ -139,7 +139,9 @@ class RoutedObjects(Objects):
         found = await self._router.everywhere(lambda views: views.objects.volumes())
         return sorted((each for part in found for each in part), key=lambda each: each.name)
 
-    async def create_volume(self, name: str, *, owner: Principal) -> VolumeInfo:
+    async def create_volume(
+        self, name: str, *, owner: Principal, locked: bool = False
+    ) -> VolumeInfo:
         """As `Objects.create_volume`, in the domain of this node unless another has the name.
 
         Raises:
@@ -152,7 +154,7 @@ class RoutedObjects(Objects):
         router.forget(name)
         views, _ = await router.views(domain)
         try:
-            made = await views.objects.create_volume(name, owner=owner)
+            made = await views.objects.create_volume(name, owner=owner, locked=locked)
         except AlreadyExists:
             raise
         except WarpError:

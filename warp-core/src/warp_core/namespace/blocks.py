@@ -265,6 +265,7 @@ class NamespaceBlocks(Blocks):
         """See `Blocks.resize`."""
         _check_size(size)
         info = await self.show(volume, path)
+        await self._files.demand_unlocked(info.ref)
         number = await self._files.number(volume)
         async with self._files.opens.changing(number, info.ref.inode, FOR_WRITE):
             stored = Fresh(self._namespace, await self._namespace.volumes.get(volume))
@@ -287,6 +288,7 @@ class NamespaceBlocks(Blocks):
         number = await self._files.number(volume)
         if self._files.opens.open_count(number, info.ref.inode):
             raise Busy(f"disk {volume}/{path.decode(errors='replace')} is open")
+        await self._files.demand_unlocked(info.ref)
         for name in await self.snapshots(volume, path):
             await self.delete_snapshot(volume, path, name)
         parent = await self._files.lookup_parent(volume, path)

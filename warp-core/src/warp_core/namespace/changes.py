@@ -21,6 +21,7 @@ from warp_core.metadata import Transaction
 from warp_core.namespace import keys, rows
 from warp_core.namespace.keys import Step
 from warp_core.namespace.paths import Path, extend, resolve
+from warp_core.namespace.retention import LockClock
 from warp_core.namespace.rows import (
     CONTINUED,
     FILE,
@@ -37,6 +38,7 @@ from warp_core.namespace.rows import (
 from warp_core.namespace.tree import Rows, Volume, VolumeTransaction
 from warp_core.namespace.usage import Usage
 from warp_core.namespace.witnesses import WITNESSES, Witnesses
+from warp_core.views.objects import VolumeLock
 
 GARBAGE_CHUNKS: Final = 1000  # of one garbage row: about 40 bytes each, within a row's 64 KiB
 
@@ -112,9 +114,11 @@ class Change:
         "_witnesses",
         "apart",
         "disturbed",
+        "lock_clock",
         "now_ns",
         "rows",
         "take_id",
+        "unlocked",
         "untidy",
         "versioned",
         "versioning",
@@ -126,6 +130,7 @@ class Change:
         now_ns: int,
         take_id: Callable[[], Awaitable[int]],
         volume_of: Callable[[Transaction, int], Awaitable[Volume]],
+        lock_clock: LockClock,
         apart: Apart | None = None,
         witnesses: Witnesses | None = None,
     ) -> None:
@@ -139,6 +144,8 @@ class Change:
         self._parts: dict[int, Change] = {}
         self._first: Change | None = None
         self.apart = apart
+        self.lock_clock = lock_clock
+        self.unlocked = 0  # a revision that may be dropped although it is retained
         self.versioning = transaction.volume.row.versioning
         self.versioned = self.versioning != "off"
         self._usage = [0] * len(Usage._fields)
@@ -152,6 +159,11 @@ class Change:
     def epoch(self) -> int:
         """Return what rows written now are born in."""
         return self.rows.epoch
+
+    @property
+    def lock(self) -> VolumeLock | None:
+        """Return what the volume says about object lock, None where it has none."""
+        return self.rows.volume.row.lock
 
     # Names ----------------------------------------------------------------------------------------
 
@@ -349,14 +361,16 @@ class Change:
                 await self.rows.put(keys.left_key(number), rows.held(self.epoch))
                 return
         revision = await self.revision(number)
-        self.check_retention(number, revision)
+        if holder[:1] != keys.OF_REVISION:
+            # What only borrowed from it may always go: whatever showed it was removed, and judged, before.
+            await self.check_retention(number, revision)
         kept = await self.rows.delete(keys.revision_key(number))
         if revision.windowed:
             self.rows.put_present(keys.drain_key(number), b"")
         if not kept:
             await self.drop_content(number, revision)
 
-    def check_retention(self, number: int, revision: Revision) -> None:
+    async def check_retention(self, number: int, revision: Revision) -> None:
         """Raise if a revision may not be dropped now.
 
         Raises:
@@ -364,7 +378,9 @@ class Change:
         """
         if revision.legal_hold:
             raise Retained(f"revision {number} is under legal hold")
-        if revision.retain_mode and revision.retain_until_ns > self.now_ns:
+        if not revision.retain_mode or number == self.unlocked:
+            return
+        if revision.retain_until_ns > await self.lock_clock.now_ns():
             raise Retained(f"revision {number} is retained until {revision.retain_until_ns}")
 
     async def drop_content(self, number: int, revision: Revision) -> None:
@@ -405,6 +421,7 @@ class Change:
                 self.now_ns,
                 self.take_id,
                 self._volume_of,
+                self.lock_clock,
                 witnesses=self._witnesses,
             )
             found._first = first

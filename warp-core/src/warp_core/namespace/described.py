@@ -129,8 +129,16 @@ def make_revision(
         digests.checksum_type,
         parts,
         part_count,
+        attributes.retain_mode,
+        attributes.retain_until_ns,
+        attributes.legal_hold,
         acl=attributes.acl,
     )
+
+
+def retained_by(attributes: Attributes) -> Revision:
+    """Return a row of no content with the retention that attributes ask for."""
+    return make_revision(0, attributes, Digests(etag=""))
 
 
 def describe(
@@ -161,6 +169,9 @@ def describe(
             storage_class=storage_class,
             owner=name.owner,
             acl=revision.acl,
+            retain_mode=revision.retain_mode,  # type: ignore[arg-type]
+            retain_until_ns=revision.retain_until_ns,
+            legal_hold=revision.legal_hold,
         ),
         checksums=revision.checksums,
         parts=tuple(part_info(part, name.modified_ns) for part in parts),
@@ -235,7 +246,7 @@ def borrowed(original: Revision, home: int, number: int, target: int) -> Revisio
         lent_manifest=original.manifest is not None,
         retain_mode="",
         retain_until_ns=0,
-        legal_hold=False,
+        legal_hold=None,
     )
 
 
@@ -288,6 +299,9 @@ def with_attributes(
             storage_class="" if attributes.storage_class == STANDARD else attributes.storage_class,
             owner=attributes.owner or revision.owner,
             acl=attributes.acl,
+            retain_mode=attributes.retain_mode,
+            retain_until_ns=attributes.retain_until_ns,
+            legal_hold=attributes.legal_hold,
         )
     if digests is not None:
         revision = msgspec.structs.replace(

@@ -17,6 +17,7 @@ from warp_core.errors import (
     IsADirectory,
     NotFound,
     ReadOnly,
+    Retained,
     StaleHandle,
     TooLarge,
     Unsupported,
@@ -159,6 +160,7 @@ class NamespaceFiles(Namer):
             inode = found.inode
             if want & Want.WRITE:
                 inode = await self._set_apart(file)
+                await self.demand_unlocked(file)
             content = await self.inodes.take(file.volume, volume.number, file.inode, inode)
             if want & Want.WRITE and content.inode.mode != inode.mode:
                 content.inode = msgspec.structs.replace(content.inode, mode=inode.mode)
@@ -208,6 +210,27 @@ class NamespaceFiles(Namer):
             file, volume.number, content, self.opens, None, owner, access,
             on_close=nothing, stat=self.getattr, room=self._room,
         )  # fmt: skip
+
+    async def demand_unlocked(self, file: Ref) -> None:
+        """Check that a file's content may be written in place.
+
+        Raises:
+            Retained: Object lock or a legal hold is on it.
+        """
+        volume = await self._volume(file)
+        if volume.row.lock is None:
+            return
+        stored = self._rows(volume)
+        inode = (await self._by_ref(stored, volume, file)).inode
+        value = await stored.get(keys.revision_key(inode.revision))
+        if value is None:
+            raise StaleHandle(f"inode {file.inode} is gone")
+        revision: Revision = rows.checked(
+            rows.decode_revision, keys.revision_key(inode.revision), value
+        )
+        now_ns = await self.namespace.lock_clock.now_ns()
+        if revision.legal_hold or (revision.retain_mode and revision.retain_until_ns > now_ns):
+            raise Retained(f"inode {file.inode} is retained or under legal hold")
 
     async def _set_apart(self, file: Ref) -> Inode:
         """Give a file that is about to be changed a row of its own."""
@@ -457,7 +480,7 @@ class NamespaceFiles(Namer):
                 lent_manifest=False,
                 retain_mode="",
                 retain_until_ns=0,
-                legal_hold=False,
+                legal_hold=None,
             ),
         )
         await change.hold(

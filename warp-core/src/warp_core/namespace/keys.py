@@ -43,6 +43,7 @@ NAMES: Final = b"n"  # n, volume name
 NAMES_END: Final = b"o"
 FILES_DONE: Final = b"c"  # position in the journal up to which files' rows tell all
 NUMBERS: Final = b"m"  # m, volume number
+LOCK_CLOCK: Final = b"l"  # what the clock of object lock showed last
 
 
 def volume_name_key(name: str) -> bytes:
@@ -296,9 +297,12 @@ def snapshot_key(snapshot: int) -> bytes:
 SNAPSHOTS: Final = (b"S", b"T")
 
 
+OF_REVISION: Final = b"r"  # what a holder begins with that is another revision
+
+
 def holder_of_revision(volume: int, revision: int) -> bytes:
     """Return how a revision (a copy, or one written over another) is named as a holder."""
-    return b"r" + volume.to_bytes(4, "big") + _U64.pack(revision)
+    return OF_REVISION + volume.to_bytes(4, "big") + _U64.pack(revision)
 
 
 def holder_of_name(directory: int, component: bytes, sequence: int) -> bytes:

@@ -18,6 +18,7 @@ from warp_core.namespace.changes import Apart, Change, Held, TooDeep
 from warp_core.namespace.ids import Ids
 from warp_core.namespace.leases import FOR_NAMES
 from warp_core.namespace.opens import Access, Opens
+from warp_core.namespace.retention import LockClock
 from warp_core.namespace.rows import decode_volume
 from warp_core.namespace.tree import Rows, ViewSource, Volume, VolumeTransaction
 from warp_core.namespace.usage import Usage, decode_usage
@@ -57,6 +58,7 @@ class Namespace:
         self.clock_ns = clock_ns
         self.ids = Ids(store)
         self.volumes = Volumes(store, clock_ns)
+        self.lock_clock = LockClock(store, clock_ns)
         self.apart: Apart | None = None
         self._witnesses = Witnesses()
         self.journaled = store.capabilities.journaled
@@ -183,6 +185,7 @@ class Namespace:
                 self.clock_ns(),
                 self.ids.take,
                 self.volume_in,
+                self.lock_clock,
                 self.apart,
                 self._witnesses,
             )

@@ -423,6 +423,10 @@ class Namer(Finder):
             raise NotFound(f"no {target_name!r} in directory {target.inode}")
         for each in (moved, there) if there is not None else (moved,):
             self.opens.check_share(volume.number, each.number, Access.DELETE)
+        either = moved.is_directory or (there is not None and there.is_directory)
+        if change.lock is not None and either:
+            # It would take the versions below it along: what is retained under a key has to stay there.
+            raise CrossesVolumes("directories of a volume with object lock keep their names")
         await self._no_circle(change, moved, target)
         if how == Rename.EXCHANGE:
             assert there is not None

@@ -10,6 +10,7 @@ from warp_core.namespace.changes import Apart, Change
 from warp_core.namespace.described import judge
 from warp_core.namespace.lookup import sequence_of
 from warp_core.namespace.paths import Path, extend
+from warp_core.namespace.retention import as_locked
 from warp_core.namespace.rows import FILE, MARKER, NULL_VERSION, Event, Name, Revision
 from warp_core.namespace.tree import Rows
 from warp_core.namespace.versions import (
@@ -47,6 +48,9 @@ async def put_object(
         await change.make_way(path)
     sequence = await next_sequence(change, path)
     await supersede(change, path)
+    if change.lock is not None or revision.retain_mode or revision.legal_hold:
+        fresh = verb != "complete"
+        revision = await as_locked(change.lock, change.lock_clock, revision, fresh=fresh)
     epoch = change.epoch
     if epoch:
         revision = msgspec.structs.replace(revision, born=epoch)
@@ -87,7 +91,9 @@ async def put_object(
     return name
 
 
-async def delete_object(change: Change, key: bytes, version: str, condition: Condition) -> Deleted:
+async def delete_object(
+    change: Change, key: bytes, version: str, condition: Condition, *, bypass: bool = False
+) -> Deleted:
     """Remove the current version of a key or put a marker before it, as versioning says, or remove the named version for good.
 
     Raises:
@@ -100,7 +106,7 @@ async def delete_object(change: Change, key: bytes, version: str, condition: Con
     if condition is not ALWAYS:
         judge(condition, key, await summary_of(change.apart, change.rows, path.current))
     if version:
-        return await _delete_version(change, path, version)
+        return await _delete_version(change, path, version, bypass=bypass)
     return await _delete_current(change, path)
 
 
@@ -122,10 +128,10 @@ async def _delete_current(change: Change, path: Path) -> Deleted:
     return Deleted(version=version_id(marker), marker=True, found=current is not None)
 
 
-async def _delete_version(change: Change, path: Path, version: str) -> Deleted:
+async def _delete_version(change: Change, path: Path, version: str, *, bypass: bool) -> Deleted:
     current = path.current
     if current is not None and version_id(current) == version:
-        await remove_current(change, path)
+        await remove_current(change, path, bypass=bypass)
         change.tell(event_of("remove", change, path.key, current))
         return Deleted(version=version)
     names = len(path.names)
@@ -133,7 +139,9 @@ async def _delete_version(change: Change, path: Path, version: str) -> Deleted:
     sequence = await sequence_of(change.rows, path, version)
     if sequence is None:
         return Deleted(version=version, found=False)
-    dropped = await remove_version(change, path, sequence, live=names == len(path.steps))
+    dropped = await remove_version(
+        change, path, sequence, live=names == len(path.steps), bypass=bypass
+    )
     change.tell(event_of("remove", change, path.key, dropped))
     return Deleted(version=version, marker=dropped.kind == MARKER)
 

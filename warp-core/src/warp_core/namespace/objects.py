@@ -39,9 +39,11 @@ from warp_core.namespace.described import (
 from warp_core.namespace.listing import list_names, list_versions
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.object_changes import Also, delete_object, event_of, put_object, summary_of
+from warp_core.namespace.object_locking import set_legal_hold, set_retention
 from warp_core.namespace.object_reading import ObjectFinder
 from warp_core.namespace.object_sources import Source, find_object
 from warp_core.namespace.paths import resolve
+from warp_core.namespace.retention import check_lock
 from warp_core.namespace.rows import (
     DIRECTORY,
     INLINE_MAX,
@@ -62,6 +64,7 @@ from warp_core.views.objects import (
     Deleted,
     Digests,
     Listing,
+    LockMode,
     ObjectInfo,
     Objects,
     PartInfo,
@@ -70,6 +73,7 @@ from warp_core.views.objects import (
     Versioning,
     VersionListing,
     VolumeInfo,
+    VolumeLock,
     Writer,
 )
 
@@ -87,9 +91,17 @@ class NamespaceObjects(Objects):
 
     # Volumes --------------------------------------------------------------------------------------
 
-    async def create_volume(self, name: str, *, owner: Principal) -> VolumeInfo:
+    async def create_volume(
+        self, name: str, *, owner: Principal, locked: bool = False
+    ) -> VolumeInfo:
         """See `Objects.create_volume`."""
-        return await self._volume_info(await self._volumes.create(name, owner=owner.name))
+        if not locked:
+            return await self._volume_info(await self._volumes.create(name, owner=owner.name))
+        await self._namespace.lock_clock.start()
+        made = await self._volumes.create(
+            name, owner=owner.name, versioning="on", lock=VolumeLock()
+        )
+        return await self._volume_info(made)
 
     async def delete_volume(self, name: str) -> None:
         """See `Objects.delete_volume`."""
@@ -129,9 +141,24 @@ class NamespaceObjects(Objects):
         async def change(row: VolumeRow, _: Transaction) -> VolumeRow:
             if state == "off" and row.versioning != "off":
                 raise InvalidArgument(f"volume {volume!r} had versioning: it can be suspended only")
+            if state != "on" and row.lock is not None:
+                raise InvalidArgument(f"volume {volume!r} has object lock: versioning stays on")
             return msgspec.structs.replace(row, versioning=state)
 
         await self._volumes.writable(volume)
+        await self._volumes.update(volume, change)
+
+    async def set_lock(self, volume: str, lock: VolumeLock) -> None:
+        """See `Objects.set_lock`."""
+        check_lock(lock)
+
+        async def change(row: VolumeRow, _: Transaction) -> VolumeRow:
+            if row.versioning != "on":
+                raise InvalidArgument(f"volume {volume!r} needs versioning for object lock")
+            return msgspec.structs.replace(row, lock=lock)
+
+        await self._volumes.writable(volume)
+        await self._namespace.lock_clock.start()
         await self._volumes.update(volume, change)
 
     async def set_document(self, volume: str, name: str, document: bytes | None) -> None:
@@ -354,12 +381,18 @@ class NamespaceObjects(Objects):
     # Deleting -------------------------------------------------------------------------------------
 
     async def delete(
-        self, volume: str, key: bytes, *, version: str = "", condition: Condition = ALWAYS
+        self,
+        volume: str,
+        key: bytes,
+        *,
+        version: str = "",
+        condition: Condition = ALWAYS,
+        bypass: bool = False,
     ) -> Deleted:
         """See `Objects.delete`."""
         check_key(key)
         return await self._namespace.change(
-            volume, lambda change: delete_object(change, key, version, condition)
+            volume, lambda change: delete_object(change, key, version, condition, bypass=bypass)
         )
 
     async def set_tags(
@@ -373,6 +406,27 @@ class NamespaceObjects(Objects):
         """See `Objects.set_acl`."""
         check_acl(acl)
         return await self._set(volume, key, version, "acl", acl=acl)
+
+    async def set_retention(
+        self,
+        volume: str,
+        key: bytes,
+        mode: LockMode,
+        until_ns: int,
+        *,
+        version: str = "",
+        bypass: bool = False,
+    ) -> str:
+        """See `Objects.set_retention`."""
+        return await set_retention(
+            self._namespace, volume, key, version, mode, until_ns, bypass=bypass
+        )
+
+    async def set_legal_hold(
+        self, volume: str, key: bytes, held: bool, *, version: str = ""
+    ) -> str:
+        """See `Objects.set_legal_hold`."""
+        return await set_legal_hold(self._namespace, volume, key, version, held=held)
 
     async def _set(self, volume: str, key: bytes, version: str, verb: str, **fields: object) -> str:
         """Change what a revision says besides its content; returns the version's id."""
@@ -538,4 +592,5 @@ def _volume_info(volume: Volume, documents: Mapping[str, bytes]) -> VolumeInfo:
         versioning=row.versioning,  # type: ignore[arg-type]
         tags=row.tags,
         documents=documents,
+        lock=row.lock,
     )

@@ -101,7 +101,7 @@ async def begin(
 
 
 async def _demand_free(namespace: Namespace, volume: Volume) -> None:
-    now_ns = namespace.clock_ns()
+    now_ns = await namespace.lock_clock.now_ns()
     stored = Cursor(Fresh(namespace, volume), b"R", b"S", PAGE, False)
     while (row := await stored.peek()) is not None:
         stored.skip()
@@ -238,7 +238,13 @@ class _Rollback:
             if volume.row.rolling != self._snapshot:
                 raise Corrupt(f"volume {self._name!r} is no longer being rolled back")
             stored = VolumeTransaction(tx, replace(volume, snapshot=0))
-            change = Change(stored, namespace.clock_ns(), namespace.ids.take, namespace.volume_in)
+            change = Change(
+                stored,
+                namespace.clock_ns(),
+                namespace.ids.take,
+                namespace.volume_in,
+                namespace.lock_clock,
+            )
             result = await body(change)
             change.finish()
             return result

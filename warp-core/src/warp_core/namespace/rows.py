@@ -14,6 +14,7 @@ import msgspec
 
 from warp_core.containers.format import Chunk
 from warp_core.errors import Corrupt
+from warp_core.views.objects import VolumeLock
 
 FORMAT: Final = 1
 
@@ -119,7 +120,7 @@ class Revision(msgspec.Struct, frozen=True, array_like=True, gc=False):
     part_count: int = 0
     retain_mode: str = ""  # "", "GOVERNANCE", "COMPLIANCE"
     retain_until_ns: int = 0
-    legal_hold: bool = False
+    legal_hold: bool | None = None
     windowed: bool = False
     base: int = 0  # revision that shows through where this one has no window
     cut: int = -1  # extents and base are visible only below this offset; -1: everywhere
@@ -169,6 +170,9 @@ class Upload(msgspec.Struct, frozen=True, array_like=True, gc=False):
     version: str = ""  # id of the version made
     ended_ns: int = 0
     acl: bytes = b""  # of the object made
+    retain_mode: str = ""  # of the object made, as the next two
+    retain_until_ns: int = 0
+    legal_hold: bool | None = None
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -201,6 +205,9 @@ class VolumeRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     frozen: bool = False  # nothing changes it now: a rollback begins or is going on
     rolling: int = 0  # snapshot that it is being rolled back to, and shows meanwhile
     rolled: bool = False  # it was rolled back: content may be in several pieces of time
+    lock: VolumeLock | None = (
+        None  # objects can be locked, and what holds for those that do not say
+    )
 
 
 class SnapshotRow(msgspec.Struct, frozen=True, array_like=True, gc=False):

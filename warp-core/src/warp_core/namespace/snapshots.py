@@ -218,6 +218,7 @@ class Snapshots:
             base=(origin.number, number),
             policy=dict(origin.row.policy),
             versioning=origin.row.versioning,  # it has the versions as well
+            lock=origin.row.lock,
         )
 
         async def pin(row: VolumeRow, tx: Transaction) -> VolumeRow:

@@ -31,6 +31,7 @@ class Upkeep:
     async def work(self) -> dict[str, int]:
         """Do a bounded pass; returns counters, all zero when there is nothing to do now."""
         counts = {"uploads": 0, "directories": 0, "events": 0, "rows_of_deleted": 0}
+        await self._namespace.lock_clock.persist()
         for volume in await self._namespace.volumes.all(deleted=True):
             if volume.row.frozen:
                 continue

@@ -142,6 +142,9 @@ def upload_info(number: int, row: Upload) -> UploadInfo:
             storage_class=row.storage_class or STANDARD,
             owner=row.owner,
             acl=row.acl,
+            retain_mode=row.retain_mode,  # type: ignore[arg-type]
+            retain_until_ns=row.retain_until_ns,
+            legal_hold=row.legal_hold,
         ),
         checksum_algorithm=row.checksum_algorithm,
         checksum_type=row.checksum_type,

@@ -19,10 +19,11 @@ from warp_core.namespace.content import (
     extents_of,
     placed,
 )
-from warp_core.namespace.described import STANDARD, cut, lent, make_revision, place
+from warp_core.namespace.described import STANDARD, cut, lent, make_revision, place, retained_by
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.object_changes import Also
 from warp_core.namespace.object_sources import Found
+from warp_core.namespace.retention import as_locked
 from warp_core.namespace.rows import (
     Extent,
     Name,
@@ -98,7 +99,12 @@ class Uploads:
                 algorithm,
                 kind,
                 acl=attributes.acl,
+                retain_mode=attributes.retain_mode,
+                retain_until_ns=attributes.retain_until_ns,
+                legal_hold=attributes.legal_hold,
             )
+            if attributes.retain_mode or attributes.legal_hold:  # refused now, not with all parts
+                await as_locked(change.lock, change.lock_clock, retained_by(attributes))
             change.rows.put_present(keys.upload_key(key, number), encode(upload))
             change.count(uploads=1)
             return upload
@@ -370,6 +376,9 @@ class Uploads:
             storage_class=row.storage_class or STANDARD,
             owner=row.owner,
             acl=row.acl,
+            retain_mode=row.retain_mode,  # type: ignore[arg-type]
+            retain_until_ns=row.retain_until_ns,
+            legal_hold=row.legal_hold,
         )
         revision = make_revision(
             size,

@@ -155,7 +155,19 @@ async def put_marker(change: Change, path: Path) -> Name:
     return marker
 
 
-async def remove_current(change: Change, path: Path) -> None:
+async def demand_removable(change: Change, number: int, *, bypass: bool) -> None:
+    """Check that a version's revision may go.
+
+    Raises:
+        Retained: It is locked, and not in a mode that `bypass` ends.
+    """
+    revision = await change.revision(number)
+    if bypass and revision.retain_mode == "GOVERNANCE":
+        change.unlocked = number
+    await change.check_retention(number, revision)
+
+
+async def remove_current(change: Change, path: Path, *, bypass: bool = False) -> None:
     """Remove the current version for good; the one before it becomes current, unless that is a marker.
 
     Raises:
@@ -169,7 +181,7 @@ async def remove_current(change: Change, path: Path) -> None:
         assert change.apart is not None, "an inode set apart, and no Files view"
         gone = await change.apart.unlinked(change, current, path.holder(current.sequence))
     if gone.revision:
-        change.check_retention(gone.revision, await change.revision(gone.revision))
+        await demand_removable(change, gone.revision, bypass=bypass)
         await change.release(gone.revision, path.holder(gone.sequence))
     # Bytes of an inode set apart are counted with it, not with its names.
     change.count(objects=-1, bytes=-current.size)
@@ -180,7 +192,9 @@ async def remove_current(change: Change, path: Path) -> None:
         await _promote(change, path, newest)
 
 
-async def remove_version(change: Change, path: Path, sequence: int, *, live: bool) -> Name:
+async def remove_version(
+    change: Change, path: Path, sequence: int, *, live: bool, bypass: bool = False
+) -> Name:
     """Remove a noncurrent version or marker for good; where no version is current (`live`), the newest becomes so if it is none.
 
     Raises:
@@ -188,7 +202,7 @@ async def remove_version(change: Change, path: Path, sequence: int, *, live: boo
     """
     version = await take_version(change, path, sequence)
     if version.revision:
-        change.check_retention(version.revision, await change.revision(version.revision))
+        await demand_removable(change, version.revision, bypass=bypass)
         await change.release(version.revision, path.holder(sequence))
     newest = None if live else await newest_version(change, path)
     if newest is not None and newest.kind != MARKER:

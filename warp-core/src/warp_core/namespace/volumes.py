@@ -33,6 +33,7 @@ from warp_core.namespace.rows import (
     is_whiteout,
 )
 from warp_core.namespace.tree import Volume, VolumeTransaction
+from warp_core.views.objects import VolumeLock
 
 Versioning = Literal["off", "on", "suspended"]
 
@@ -195,6 +196,7 @@ class Volumes:
         base: tuple[int, int] | None = None,
         policy: dict[str, str] | None = None,
         versioning: str = "off",
+        lock: VolumeLock | None = None,
     ) -> Volume:
         """Make a volume; with `base` a clone of (volume, snapshot), whose row the caller has marked.
 
@@ -228,6 +230,7 @@ class Volumes:
                 versioning,
                 base=base,
                 policy=policy or {},
+                lock=lock,
             )
             tx.put(keys.volume_name_key(name), encode(row))
 

@@ -20,6 +20,7 @@ SMALL_MAX = 64 * 1024  # payloads up to here may go through `put`
 PART_NUMBER_MAX = 10_000
 
 Versioning = Literal["off", "on", "suspended"]
+LockMode = Literal["", "GOVERNANCE", "COMPLIANCE"]
 
 
 class Attributes(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +34,9 @@ class Attributes(msgspec.Struct, frozen=True, kw_only=True):
     storage_class: str = "STANDARD"
     owner: str = ""  # principal name
     acl: bytes = b""  # of the protocol, at most 4 KiB; empty: the owner's alone
+    retain_mode: LockMode = ""  # empty: what the volume says
+    retain_until_ns: int = 0
+    legal_hold: bool | None = None  # None: nobody ever said
 
 
 class Digests(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,6 +198,14 @@ class UploadInfo:
     checksum_type: str = ""
 
 
+class VolumeLock(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a volume with object lock says of objects that say nothing themselves: with a mode, either days or years."""
+
+    mode: LockMode = ""
+    days: int = 0
+    years: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class VolumeInfo:
     """A volume as Objects sees it (a bucket)."""
@@ -206,6 +218,7 @@ class VolumeInfo:
     documents: Mapping[str, bytes] = field(
         default_factory=dict
     )  # protocol-owned settings by name ("s3.cors", ...)
+    lock: VolumeLock | None = None  # None: nothing can be locked in it
 
 
 class Reader:
@@ -271,8 +284,10 @@ class Objects:
 
     # Volumes --------------------------------------------------------------------------------------
 
-    async def create_volume(self, name: str, *, owner: Principal) -> VolumeInfo:
-        """Make a volume with the default policy.
+    async def create_volume(
+        self, name: str, *, owner: Principal, locked: bool = False
+    ) -> VolumeInfo:
+        """Make a volume with the default policy; where objects can be `locked`, it keeps versions.
 
         Raises:
             AlreadyOwned, AlreadyExists: The name is taken, by the same owner or another.
@@ -304,7 +319,19 @@ class Objects:
         raise NotImplementedError
 
     async def set_versioning(self, volume: str, state: Versioning) -> None:
-        """Switch versioning ("off" only while it never was on)."""
+        """Switch versioning ("off" only while it never was on; a volume with object lock stays "on").
+
+        Raises:
+            InvalidArgument
+        """
+        raise NotImplementedError
+
+    async def set_lock(self, volume: str, lock: VolumeLock) -> None:
+        """Let objects be locked from now on, for good, and say what holds for those that come without retention.
+
+        Raises:
+            InvalidArgument: The volume does not keep versions, or the period is out of range.
+        """
         raise NotImplementedError
 
     async def set_document(self, volume: str, name: str, document: bytes | None) -> None:
@@ -384,9 +411,17 @@ class Objects:
         raise NotImplementedError
 
     async def delete(
-        self, volume: str, key: bytes, *, version: str = "", condition: Condition = ALWAYS
+        self,
+        volume: str,
+        key: bytes,
+        *,
+        version: str = "",
+        condition: Condition = ALWAYS,
+        bypass: bool = False,
     ) -> Deleted:
         """Delete: the object, or (versioned) put a marker, or remove the named version for good.
+
+        `bypass` ends retention in mode GOVERNANCE, which the caller has judged; nothing ends COMPLIANCE or a legal hold.
 
         Raises:
             Retained: The version is locked.
@@ -401,6 +436,38 @@ class Objects:
 
     async def set_acl(self, volume: str, key: bytes, acl: bytes, *, version: str = "") -> str:
         """Replace the ACL of a version, which only the protocol can read; returns its version id."""
+        raise NotImplementedError
+
+    async def set_retention(
+        self,
+        volume: str,
+        key: bytes,
+        mode: LockMode,
+        until_ns: int,
+        *,
+        version: str = "",
+        bypass: bool = False,
+    ) -> str:
+        """Retain a version until a moment, an empty mode: no longer; returns its version id.
+
+        It can be made longer by everybody, shorter or another only with `bypass`, and only in mode GOVERNANCE.
+
+        Raises:
+            Retained: It would become shorter or another.
+            InvalidArgument: The volume has no object lock, or the moment is over.
+            Locked: It is open for writing in place.
+        """
+        raise NotImplementedError
+
+    async def set_legal_hold(
+        self, volume: str, key: bytes, held: bool, *, version: str = ""
+    ) -> str:
+        """Hold a version, or let it go; returns its version id.
+
+        Raises:
+            InvalidArgument: The volume has no object lock.
+            Locked: It is open for writing in place.
+        """
         raise NotImplementedError
 
     async def list(

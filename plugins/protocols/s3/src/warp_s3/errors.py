@@ -86,6 +86,10 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         ),
         "InvalidRange": (416, "The requested range is not satisfiable"),
         "InvalidRequest": (400, "Invalid Request"),
+        "InvalidRetentionPeriod": (
+            400,
+            "Default retention period must be a positive integer value.",
+        ),
         "InvalidStorageClass": (400, "The storage class you specified is not valid"),
         "InvalidTag": (400, "The tag provided was not a valid tag."),
         "InvalidURI": (400, "Couldn't parse the specified URI."),

@@ -8,6 +8,7 @@ from warp_core.views.objects import Attributes, ObjectInfo
 
 from warp_s3.errors import S3Error
 from warp_s3.http import http_date
+from warp_s3.locking import HEADERS, asked_in, lock_headers
 from warp_s3.xml_input import checked_tags
 
 USER_PREFIX: Final = "x-amz-meta-"
@@ -41,15 +42,8 @@ _KEPT: Final = {
 # Query parameters of a GET that replace what is kept.
 _OVERRIDES: Final = {f"response-{name}": name for name in _KEPT if not name.startswith("x-")}
 
-# What is asked for but not there must be refused: a client that believes its object encrypted or
-# locked is worse off than one that gets an error.
-_LOCKS: Final = frozenset(
-    {
-        "x-amz-object-lock-mode",
-        "x-amz-object-lock-retain-until-date",
-        "x-amz-object-lock-legal-hold",
-    }
-)
+# What is asked for but not there must be refused: a client that believes its object encrypted is
+# worse off than one that gets an error.
 _UNKNOWN: Final = frozenset(
     {
         "x-amz-server-side-encryption",
@@ -57,7 +51,7 @@ _UNKNOWN: Final = frozenset(
         "x-amz-write-offset-bytes",
     }
 )
-_REFUSED: Final = _LOCKS | _UNKNOWN
+_REFUSED: Final = _UNKNOWN
 
 
 def attributes_of(headers: Mapping[str, str], *, owner: str, acl: bytes = b"") -> Attributes:
@@ -90,6 +84,7 @@ def attributes_of(headers: Mapping[str, str], *, owner: str, acl: bytes = b"") -
     if encoding is not None and "aws-chunked" in encoding.lower():
         _drop_aws_chunked(kept, encoding)
     tagging = headers.get("x-amz-tagging")
+    mode, until_ns, held = ("", 0, None) if HEADERS.isdisjoint(headers) else asked_in(headers)
     return Attributes(
         headers=kept,
         metadata=user,
@@ -97,6 +92,9 @@ def attributes_of(headers: Mapping[str, str], *, owner: str, acl: bytes = b"") -
         storage_class=storage_class(headers),
         owner=owner,
         acl=acl,
+        retain_mode=mode,
+        retain_until_ns=until_ns,
+        legal_hold=held,
     )
 
 
@@ -104,11 +102,9 @@ def check_refused(headers: Mapping[str, str]) -> None:
     """Refuse what would be ignored at the client's peril.
 
     Raises:
-        S3Error: `NotImplemented` or `InvalidRequest`.
+        S3Error: `NotImplemented`.
     """
     for name in _REFUSED & headers.keys():
-        if name in _LOCKS:
-            raise S3Error("InvalidRequest", "Bucket is missing Object Lock Configuration")
         raise S3Error("NotImplemented", details={"Header": name})
 
 
@@ -167,6 +163,8 @@ def described(info: ObjectInfo, query: Mapping[str, str]) -> list[tuple[str, str
         headers.append(("x-amz-tagging-count", str(len(attributes.tags))))
     if info.storage_class != "STANDARD":
         headers.append(("x-amz-storage-class", info.storage_class))
+    if attributes.retain_mode or attributes.legal_hold is not None:
+        headers += lock_headers(attributes)
     if info.parts:
         headers.append(("x-amz-mp-parts-count", str(len(info.parts))))
     return headers

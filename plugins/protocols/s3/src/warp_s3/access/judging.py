@@ -19,9 +19,10 @@ from warp_core.interfaces.auth import ANONYMOUS, Principal
 from warp_core.views import Objects
 from warp_core.views.objects import ObjectInfo
 
+from warp_s3 import locking
 from warp_s3.access import acl as acls
 from warp_s3.access.policy import Verdict, Who, evaluate
-from warp_s3.access.rules import RULES, Rule
+from warp_s3.access.rules import BYPASS, RULES, Rule
 from warp_s3.access.settings import PREFERRED, SNAPSHOT, Memory, Settings, of_snapshot
 from warp_s3.access.values import RequestValues
 from warp_s3.call import Call
@@ -121,6 +122,12 @@ class Access:
             return False
         return True
 
+    async def may_bypass(self, call: Call, bucket: str, key: bytes, version: str) -> bool:
+        """Say whether the sender of a request may end retention in mode GOVERNANCE."""
+        if call.principal.admin:
+            return True
+        return await self._allows(call, BYPASS, BYPASS.action, bucket, key, version, None)
+
     async def hide(self, call: Call, error: S3Error, bucket: str = "") -> S3Error:
         """Return what the sender of a request may know of an error: not what is missing, if it may not list the bucket."""
         if call.principal.admin or error.code not in _NOT_FOUND:
@@ -164,6 +171,10 @@ class Access:
         """Check what a write asks for besides its content."""
         if "x-amz-tagging" in call.headers:
             await self._demand_of_new(call, "PutObjectTagging")
+        if locking.MODE in call.headers:
+            await self._demand_of_new(call, "PutObjectRetention")
+        if locking.HOLD in call.headers:
+            await self._demand_of_new(call, "PutObjectLegalHold")
         if not acls.HEADERS.isdisjoint(call.headers):
             settings = await self.settings(call.bucket)
             # Where ACLs are on, whoever may write may say the ACL of what it will own.

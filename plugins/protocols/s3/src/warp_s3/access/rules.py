@@ -131,6 +131,9 @@ _ALL: Final[dict[str, Rule]] = {
     "RestoreObject": Rule("s3:RestoreObject", OBJECT, content=True),
 }
 
+BYPASS: Final = Rule("s3:BypassGovernanceRetention", OBJECT)
+"""No operation, but what one asks for that ends retention in mode GOVERNANCE before its time."""
+
 OPEN: Final = frozenset({"Preflight"})
 """Operations that nobody has to be anybody for: a browser asks before it has permission."""
 

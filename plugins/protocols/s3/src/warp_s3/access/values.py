@@ -11,6 +11,7 @@ from warp_core.interfaces.accounts import Account
 from warp_core.interfaces.auth import ANONYMOUS
 
 from warp_s3.call import Call
+from warp_s3.locking import UNTIL, moment
 
 # Headers that conditions know as `s3:NAME`.
 _HEADERS: Final = frozenset(
@@ -104,6 +105,8 @@ class RequestValues:
             return None if call.principal.name == ANONYMOUS.name else ("AWS4-HMAC-SHA256",)
         if key == "s3:signatureage":
             return self._signature_age()
+        if key == "s3:object-lock-remaining-retention-days":
+            return self._retention_days()
         if key == "s3:tlsversion":
             return _one(call.body.client.tls_version)
         if key == "s3:resourceaccount":
@@ -147,6 +150,12 @@ class RequestValues:
         if key == "s3:requestobjecttagkeys":
             return tuple(tags) or None
         return _tag(tags, key)
+
+    def _retention_days(self) -> Sequence[str] | None:
+        until_ns = moment(self._call.headers.get(UNTIL, ""))
+        if until_ns is None:
+            return None
+        return (str(max(0, (until_ns - time.time_ns()) // (86_400 * 10**9))),)
 
     def _signature_age(self) -> Sequence[str] | None:
         call = self._call

@@ -12,6 +12,7 @@ from warp_s3.operations import (
     cors,
     deleting,
     listing,
+    locking,
     multipart,
     objects,
     posting,
@@ -62,6 +63,7 @@ HANDLERS: Final[Mapping[str, Handler]] = MappingProxyType(
         "DeleteBucketCors": cors.delete_cors,
         "Preflight": cors.preflight,
         **access.HANDLERS,
+        **locking.HANDLERS,
         **settings.HANDLERS,
     }
 )

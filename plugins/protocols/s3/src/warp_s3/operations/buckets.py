@@ -58,13 +58,12 @@ async def create_bucket(service: "Service", call: Call) -> Answer:
     if not valid_name(name):
         raise S3Error("InvalidBucketName", details={"BucketName": name})
     check_refused(call.headers)
-    if call.headers.get("x-amz-bucket-object-lock-enabled", "false").lower() == "true":
-        raise S3Error("NotImplemented", details={"Header": "x-amz-bucket-object-lock-enabled"})
+    locked = call.headers.get("x-amz-bucket-object-lock-enabled", "false").lower() == "true"
     region = location_constraint(body)
     if region is not None and _REGION.fullmatch(region) is None:
         raise S3Error("InvalidLocationConstraint", details={"LocationConstraint": region})
     documents = await new_bucket_documents(service, call)
-    await service.objects.create_volume(name, owner=call.principal)
+    await service.objects.create_volume(name, owner=call.principal, locked=locked)
     for document, content in documents.items():
         await service.objects.set_document(name, document, content)
     return empty(200, [("Location", f"/{name}")])
@@ -99,6 +98,12 @@ async def get_versioning(service: "Service", call: Call) -> Answer:
 async def put_versioning(service: "Service", call: Call) -> Answer:
     """Begin or suspend keeping versions."""
     status = versioning_status(await read_document(call))
+    if status != "Enabled" and (await service.objects.volume(call.bucket)).lock is not None:
+        raise S3Error(
+            "InvalidBucketState",
+            "An Object Lock configuration is present on this bucket, so the versioning state "
+            "cannot be changed.",
+        )
     await service.objects.set_versioning(call.bucket, "on" if status == "Enabled" else "suspended")
     return empty(200)
 

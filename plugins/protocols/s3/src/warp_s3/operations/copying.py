@@ -12,6 +12,7 @@ from warp_s3.call import Answer, Call, xml
 from warp_s3.checksums import FULL_OBJECT, Algorithm, algorithm_named, encode
 from warp_s3.conditions import check_copy_source, write_condition
 from warp_s3.errors import S3Error, from_core
+from warp_s3.locking import demand_lockable
 from warp_s3.metadata import attributes_of, storage_class
 
 if TYPE_CHECKING:
@@ -49,7 +50,11 @@ async def copy_object(service: "Service", call: Call) -> Answer:
         storage_class=given.storage_class,
         owner=given.owner,
         acl=given.acl,
+        retain_mode=given.retain_mode,
+        retain_until_ns=given.retain_until_ns,
+        legal_hold=given.legal_hold,
     )
+    await demand_lockable(service, call, attributes)
     info = await service.objects.copy(
         bucket,
         key,

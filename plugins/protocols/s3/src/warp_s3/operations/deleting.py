@@ -10,6 +10,7 @@ from warp_s3 import xml_output
 from warp_s3.call import Answer, Call, empty, xml
 from warp_s3.conditions import delete_condition
 from warp_s3.errors import S3Error, from_core
+from warp_s3.locking import bypasses
 from warp_s3.receiving import read_document
 from warp_s3.router import KEY_MAX
 from warp_s3.xml_input import DeletedKey, deleted_keys
@@ -30,6 +31,9 @@ async def delete_object(service: "Service", call: Call) -> Answer:
             call.key,
             version=call.query.get("versionId", ""),
             condition=condition,
+            bypass=await bypasses(
+                service, call, call.bucket, call.key, call.query.get("versionId", "")
+            ),
         )
     except VolumeNotFound as error:
         raise S3Error("NoSuchBucket", details={"BucketName": call.bucket}) from error
@@ -67,6 +71,7 @@ async def _delete(service: "Service", call: Call, one: DeletedKey, quiet: bool) 
             key,
             version=one.version or "",
             condition=Condition(etag=(one.etag or "").strip('"')),
+            bypass=await bypasses(service, call, call.bucket, key, version),
         )
     except NotFound:
         deleted = Deleted(version=one.version or "", found=False)

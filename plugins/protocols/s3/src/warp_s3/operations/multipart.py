@@ -26,6 +26,7 @@ from warp_s3.conditions import check_copy_source, copy_range, write_condition
 from warp_s3.digesting import Expected
 from warp_s3.errors import S3Error
 from warp_s3.listing_arguments import PAGE_MAX, count_argument, list_arguments
+from warp_s3.locking import demand_lockable
 from warp_s3.metadata import attributes_of, checksum_headers
 from warp_s3.operations.copying import (
     copy_source,
@@ -49,6 +50,7 @@ async def create_upload(service: "Service", call: Call) -> Answer:
     headers = call.headers
     owner, acl = await service.access.placed(call)
     attributes = attributes_of(headers, owner=owner, acl=acl)
+    await demand_lockable(service, call, attributes)
     algorithm, kind = _wanted_checksum(call)
     upload = await service.objects.create_upload(
         call.bucket,

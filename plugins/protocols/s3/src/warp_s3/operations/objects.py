@@ -17,6 +17,7 @@ from warp_s3.digesting import Expected, kept_algorithm
 from warp_s3.errors import S3Error, delete_marker
 from warp_s3.http import field_lines, http_date
 from warp_s3.listing_arguments import PAGE_MAX, count_argument
+from warp_s3.locking import demand_lockable
 from warp_s3.metadata import attributes_of, checksum_headers, described
 from warp_s3.receiving import read_small, store
 
@@ -214,6 +215,7 @@ async def put_object(service: "Service", call: Call) -> Answer:
         raise S3Error("MissingContentLength")
     owner, acl = await service.access.placed(call)
     attributes = attributes_of(call.headers, owner=owner, acl=acl)
+    await demand_lockable(service, call, attributes)
     condition = write_condition(call.headers)
     expected = Expected(call.headers, call.payload)
     algorithm = kept_algorithm(expected)

@@ -17,6 +17,7 @@ from warp_s3.conditions import write_condition
 from warp_s3.digesting import Expected, kept_algorithm
 from warp_s3.errors import S3Error
 from warp_s3.form import Form, boundary_of
+from warp_s3.locking import demand_lockable
 from warp_s3.metadata import attributes_of, checksum_headers
 from warp_s3.receiving import OBJECT_MAX
 from warp_s3.router import KEY_MAX
@@ -172,6 +173,7 @@ async def _stored(
     """Receive the file and store it."""
     owner, acl = await service.access.placed(put)
     attributes = attributes_of(put.headers, owner=owner, acl=acl)
+    await demand_lockable(service, put, attributes)
     condition = write_condition(put.headers)
     expected = Expected(put.headers, UNSIGNED_PAYLOAD)
     algorithm = kept_algorithm(expected)

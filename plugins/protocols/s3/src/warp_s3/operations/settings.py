@@ -30,7 +30,6 @@ _UNSET: Final = {
     "GetBucketLifecycleConfiguration": "NoSuchLifecycleConfiguration",
     "GetBucketReplication": "ReplicationConfigurationNotFoundError",
     "GetBucketWebsite": "NoSuchWebsiteConfiguration",
-    "GetObjectLockConfiguration": "ObjectLockConfigurationNotFoundError",
 }
 
 # Operation to root element and content of the document that says how things are.
