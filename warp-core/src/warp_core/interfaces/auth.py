@@ -9,6 +9,7 @@ from typing import Self
 
 from warp_core.errors import Unsupported
 from warp_core.interfaces.accounts import Account, Accounts
+from warp_core.interfaces.records import Records
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class AuthCapabilities:
     passwords: bool = False  # verify_password()
     manages_keys: bool = False  # create_key, revoke_key, list_keys, set_password
     manages_accounts: bool = False  # set_account, delete_account, and those of the configuration
+    keeps_records: bool = False  # records, seal, unseal
 
 
 class Authenticator(ABC):
@@ -139,6 +141,31 @@ class Authenticator(ABC):
             InvalidArgument: The configuration describes it, or it is root.
         """
         raise Unsupported("this authenticator manages no accounts")
+
+    def records(self, shelf: str) -> Records:
+        """Return a shelf of records beside the keys, for what a protocol knows of identities besides.
+
+        Raises:
+            Unsupported: Without the capability keeps_records.
+        """
+        raise Unsupported("this authenticator keeps no records")
+
+    def seal(self, data: bytes, name: str) -> bytes:
+        """Return data that only `unseal` with the same name opens, so that it may lie or travel where others can read it.
+
+        Raises:
+            Unsupported: Without the capability keeps_records.
+        """
+        raise Unsupported("this authenticator seals nothing")
+
+    def unseal(self, sealed: bytes, name: str) -> bytes:
+        """Return what was sealed.
+
+        Raises:
+            Corrupt: It was changed, or sealed under another name or key.
+            Unsupported: Without the capability keeps_records.
+        """
+        raise Unsupported("this authenticator seals nothing")
 
 
 class Authorizer(ABC):

@@ -28,7 +28,9 @@ from warp_core.errors import (
 from warp_core.interfaces.accounts import Account, Accounts, made_id, made_number
 from warp_core.interfaces.auth import AuthCapabilities, Authenticator, Credential, Principal
 from warp_core.interfaces.consistency import SCAN_MAX, Row
+from warp_core.interfaces.records import Records
 from warp_core.metadata import Transaction, transact
+from warp_core.metadata.records import MetaRecords
 
 from warp_keys.config import Config
 from warp_keys.passwords import hash_password, matches, nobody
@@ -64,7 +66,11 @@ class Keys(Authenticator):
     """Access keys with shared secrets."""
 
     capabilities = AuthCapabilities(
-        shared_secrets=True, passwords=True, manages_keys=True, manages_accounts=True
+        shared_secrets=True,
+        passwords=True,
+        manages_keys=True,
+        manages_accounts=True,
+        keeps_records=True,
     )
 
     def __init__(
@@ -268,6 +274,18 @@ class Keys(Authenticator):
                 groups=tuple(sorted(principal.groups)),
             ),
         )
+
+    def records(self, shelf: str) -> Records:
+        """Return a shelf of records in the rows of the metadata engine; see `Authenticator`."""
+        return MetaRecords(self._store, shelf)
+
+    def seal(self, data: bytes, name: str) -> bytes:
+        """Seal data under the key that wraps secrets; see `Authenticator`."""
+        return self._wrapping.seal(data, name)
+
+    def unseal(self, sealed: bytes, name: str) -> bytes:
+        """Return what was sealed; see `Authenticator`."""
+        return self._wrapping.unseal(sealed, name)
 
     async def accounts(self) -> Accounts:
         """Return all accounts; in a cluster, as they were at most `remember` ago."""

@@ -14,6 +14,7 @@ from warp_core.errors import ConfigError, Corrupt, StoreFailed
 
 FILE = "wrap.key"  # 32 bytes, mode 0600
 _KEY_BYTES = 32
+_SEALED = b"sealed\0"  # no access key begins so
 _NONCE_BYTES = 12  # random: 2^32 secrets under one key stay safe (NIST SP 800-38D, 8.3)
 
 
@@ -48,6 +49,28 @@ class Wrapping:
                 f"the secret of access key {name} does not open with {self._path}: restore that file, or"
                 " revoke the key and make a new one"
             ) from None
+
+    def seal(self, data: bytes, name: str) -> bytes:
+        """Return the sealed form of data that is no secret of an access key; names have a space of their own."""
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        return nonce + AESGCM(self._load(make=True)).encrypt(nonce, data, _SEALED + name.encode())
+
+    def unseal(self, sealed: bytes, name: str) -> bytes:
+        """Return what was sealed.
+
+        Raises:
+            Corrupt: It was sealed under another key, for another name, or was changed.
+        """
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        nonce, inner = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+        try:
+            return AESGCM(self._load(make=False)).decrypt(nonce, inner, _SEALED + name.encode())
+        except (InvalidTag, ValueError):
+            raise Corrupt(f"what was sealed as {name} does not open with {self._path}") from None
 
     def _load(self, *, make: bool) -> bytes:
         if self._key:

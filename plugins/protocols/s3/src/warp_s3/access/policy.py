@@ -1,4 +1,4 @@
-"""Bucket policies: read, checked and evaluated. Pure: a request is known here by its values only.
+"""Policies of buckets and of identities: read, checked and evaluated. Pure: a request is known here by its values only.
 
 A policy is a list of statements. An explicit Deny that fits decides; otherwise one Allow is enough; otherwise the policy says nothing.
 
@@ -59,6 +59,7 @@ class Who(msgspec.Struct, frozen=True):
     canonical_id: str = ""
     number: str = ""
     arns: frozenset[str] = frozenset()  # arn:aws:iam::NUMBER:user/NAME and the like
+    direct: bool = False  # what is allowed to its whole account is not yet allowed to it
 
     @property
     def anonymous(self) -> bool:
@@ -75,16 +76,16 @@ class Principals(msgspec.Struct, frozen=True):
     canonical_ids: frozenset[str] = frozenset()
     others: frozenset[str] = frozenset()  # services and federations, which nobody is here
 
-    def fits(self, who: Who) -> bool:
-        """Say whether `who` is one of them."""
+    def fits(self, who: Who, *, direct: bool = False) -> bool:
+        """Say whether `who` is one of them; `direct`: by itself, not as one of its account."""
         if self.everybody:
             return True
         if who.anonymous:
             return False
-        return (
-            who.number in self.accounts
-            or who.canonical_id in self.canonical_ids
-            or not self.arns.isdisjoint(who.arns)
+        if not self.arns.isdisjoint(who.arns):
+            return True
+        return not direct and (
+            who.number in self.accounts or who.canonical_id in self.canonical_ids
         )
 
 
@@ -119,7 +120,7 @@ class Statement(msgspec.Struct, frozen=True):
         """Say whether it is about a request."""
         return (
             any(like(pattern, action) for pattern in self.actions) != self.not_actions
-            and self.principals.fits(who) != self.not_principals
+            and self.principals.fits(who, direct=self.allows and who.direct) != self.not_principals
             and self._names(resource, values) != self.not_resources
             and all(condition.holds(values) for condition in self.conditions)
         )
@@ -243,6 +244,16 @@ def _wide(network: str) -> bool:
 # Reading ------------------------------------------------------------------------------------------
 
 
+class Grammar(msgspec.Struct, frozen=True):
+    """What the statements of one kind of policy say and what they must not."""
+
+    action: Callable[[str], str]  # each of these: from text to pattern, or Malformed
+    resource: Callable[[str], str] | None  # None: statements name no resources
+    known: (
+        Callable[[str, str], bool] | None
+    )  # whether a principal exists; None: statements name no principals
+
+
 def read(
     document: bytes, bucket: str, *, known: Callable[[str, str], bool] = lambda kind, name: True
 ) -> Policy:
@@ -256,6 +267,30 @@ def read(
     Raises:
         Malformed: It is none; wording as S3's.
     """
+    return _read(document, Grammar(_action, lambda text: _resource(text, bucket), known))
+
+
+def read_identity(document: bytes) -> Policy:
+    """Read a policy of an identity, or of a session: whom it is about is whoever has it.
+
+    Raises:
+        Malformed
+    """
+    return _read(document, Grammar(_any_action, _any_resource, None))
+
+
+def read_trust(
+    document: bytes, *, known: Callable[[str, str], bool] = lambda kind, name: True
+) -> Policy:
+    """Read a policy that says who may become what it belongs to: that is its only resource.
+
+    Raises:
+        Malformed
+    """
+    return _read(document, Grammar(_any_action, None, known))
+
+
+def _read(document: bytes, grammar: Grammar) -> Policy:
     try:
         made = json.loads(document, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
@@ -281,10 +316,10 @@ def read(
     sids = [one["Sid"] for one in statements if isinstance(one, dict) and one.get("Sid")]
     if len(sids) != len({str(one) for one in sids}):
         raise Malformed("Statement IDs (SID) in a single policy must be unique.")
-    return Policy(tuple([_statement(one, bucket, known) for one in statements]))
+    return Policy(tuple([_statement(one, grammar) for one in statements]))
 
 
-def _statement(made: object, bucket: str, known: Callable[[str, str], bool]) -> Statement:
+def _statement(made: object, grammar: Grammar) -> Statement:
     if not isinstance(made, dict):
         raise Malformed("Statement must be an object")
     for name in made:
@@ -297,18 +332,29 @@ def _statement(made: object, bucket: str, known: Callable[[str, str], bool]) -> 
         )
     if "Sid" in made and not isinstance(made["Sid"], str):
         raise Malformed("Sid must be text")
-    principals, not_principals = _one_of(made, "Principal", "NotPrincipal")
-    if not_principals and effect == "Allow":
-        raise Malformed("Allow with NotPrincipal is not allowed.")
+    principals, not_principals = Principals(everybody=True), False
+    if grammar.known is not None:
+        said, not_principals = _one_of(made, "Principal", "NotPrincipal")
+        if not_principals and effect == "Allow":
+            raise Malformed("Allow with NotPrincipal is not allowed.")
+        principals = _principals(said, grammar.known)
+    elif "Principal" in made or "NotPrincipal" in made:
+        raise Malformed("Policy document should not specify a principal.")
     actions, not_actions = _one_of(made, "Action", "NotAction")
-    resources, not_resources = _one_of(made, "Resource", "NotResource")
+    resources: tuple[str, ...] = ("*",)
+    not_resources = False
+    if grammar.resource is not None:
+        named, not_resources = _one_of(made, "Resource", "NotResource")
+        resources = tuple([grammar.resource(one) for one in _texts(named, "resource")])
+    elif "Resource" in made or "NotResource" in made:
+        raise Malformed("Has prohibited field Resource")
     return Statement(
         effect == "Allow",
-        _principals(principals, known),
+        principals,
         not_principals,
-        tuple(_action(one) for one in _texts(actions, "action")),
+        tuple([grammar.action(one) for one in _texts(actions, "action")]),
         not_actions,
-        tuple(_resource(one, bucket) for one in _texts(resources, "resource")),
+        resources,
         not_resources,
         _conditions(made.get("Condition", {})),
     )
@@ -335,6 +381,20 @@ def _action(text: str) -> str:
     if not _ACTION.match(text) or (text != "*" and not like(text.partition(":")[0].lower(), "s3")):
         raise Malformed("Policy has invalid action")
     return text.lower()
+
+
+def _any_action(text: str) -> str:
+    if not _ACTION.match(text):
+        raise Malformed(
+            "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc."
+        )
+    return text.lower()
+
+
+def _any_resource(text: str) -> str:
+    if text != "*" and not (text.startswith("arn:") and text.count(":") >= 5):
+        raise Malformed(f'Resource {text} must be in ARN format or "*".')
+    return text
 
 
 def _resource(text: str, bucket: str) -> str:
@@ -432,7 +492,8 @@ def _value(value: object, operator: Operator) -> str:
 
 
 def _is_condition_key(key: str) -> bool:
-    return bool(re.fullmatch(r"[A-Za-z0-9-]+:[^\s]{1,512}", key))
+    # Providers of identities have keys of their own: "accounts.example.com:aud".
+    return bool(re.fullmatch(r"[A-Za-z0-9./_-]+:[^\s]{1,512}", key))
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
