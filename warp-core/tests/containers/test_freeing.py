@@ -159,6 +159,49 @@ async def test_compaction_keeps_every_chunk_readable_under_its_old_name() -> Non
     assert rig.blobs(media[0]) == rig.blobs(media[1]) == []
 
 
+async def test_compaction_takes_what_one_copy_has_damaged_from_the_other() -> None:
+    media = Medium(), Medium()
+    policy = DataPolicy(redundancy="replica:2", chunker="fixed:10000")
+    async with rig.node(*media) as containers:
+        chunks = await stream(containers, noise(240_000), policy)
+        await seal_all(containers)
+        for medium, victim in zip(media, (chunks[6], chunks[12]), strict=True):
+            (name,) = rig.blobs(medium)
+            rig.flip(medium, name, victim.offset + victim.stored - 5)
+        alive = chunks[::3]
+        await containers.reclaim([chunk for chunk in chunks if chunk not in alive])
+        assert (await all_of_it(containers))["compacted"] == 1
+    for medium in media:
+        async with rig.node(medium) as containers:
+            for n, chunk in enumerate(alive):
+                found = bytes(await containers.read(chunk))
+                assert found == noise(240_000)[n * 30_000 :][: chunk.length]
+
+
+async def test_compaction_reads_many_small_records_at_once() -> None:
+    disk = Disk(Medium())
+    reads = 0
+    read = disk.read
+
+    async def counted(name: str, *, offset: int, length: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        return await read(name, offset=offset, length=length)
+
+    disk.read = counted  # type: ignore[method-assign]
+    async with rig.node(disk) as containers:
+        chunks = await stream(containers, noise(240_000), DataPolicy(chunker="fixed:1000"))
+        await seal_all(containers)
+        alive = chunks[::3]
+        await containers.reclaim([chunk for chunk in chunks if chunk not in alive])
+        before = reads
+        assert (await all_of_it(containers))["compacted"] == 1
+        assert len(alive) == 80
+        assert reads - before < 20
+        for n, chunk in enumerate(alive):
+            assert bytes(await containers.read(chunk)) == noise(240_000)[n * 3_000 :][:1_000]
+
+
 async def test_reads_during_compaction_never_fail() -> None:
     async with rig.node(Medium()) as containers:
         chunks = await stream(containers, noise(240_000), SMALL_CHUNKS)

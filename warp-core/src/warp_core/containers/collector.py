@@ -152,8 +152,8 @@ class Collector:
                 return
             dead = facts.DeadRanges()
         ranges = dead.ranges()
-        live = await self._live_bytes(entry, dead)
-        if live <= 0 and await self._all_explained(entry):
+        live, found = await self._live_bytes(entry, dead)
+        if live <= 0 and await self._all_explained(entry, found):
             counts["freed_bytes"] += sum(copy.allocated for copy in entry.copies)
             counts["deleted"] += 1
             await self.delete(entry)
@@ -164,7 +164,7 @@ class Collector:
             counts["freed_bytes"] += freed
         residue = max(copy.allocated for copy in entry.copies) - PAGE - live
         if residue >= await self._threshold(entry) * (live + residue) and residue > PUNCH_MIN:
-            await self._compact(entry, live, counts)
+            await self._compact(entry, found, counts)
 
     async def _has_payload(self, entry: Container) -> bool:
         """Look at the first records of a segment: is it one of those that payloads go to?"""
@@ -177,28 +177,32 @@ class Collector:
             return False
         return True
 
-    async def _all_explained(self, entry: Container) -> bool:
+    async def _all_explained(self, entry: Container, found: Sequence[Head] | None) -> bool:
         """Make sure that nothing in a container is anything but dead, or a commit that the journal does not need."""
         if not unexplained(self._fleet, entry, ()):
             return True
-        found = await inventory(self._fleet, entry)
+        if found is None:
+            found = await inventory(self._fleet, entry)
         return not unexplained(self._fleet, entry, found) and not living(self._fleet, entry, found)
 
-    async def _live_bytes(self, entry: Container, dead: facts.DeadRanges) -> int:
-        """Return how many bytes of a container's records are payload that is alive."""
+    async def _live_bytes(
+        self, entry: Container, dead: facts.DeadRanges
+    ) -> tuple[int, list[Head] | None]:
+        """Return how many bytes of a container's records are payload that is alive, and its records if they had to be read."""
         for copy in entry.copies:
             await self._fleet.load(copy)
             if copy.map is not None:  # it holds payload only
                 gone = sum(length for _, length in copy.stretches(dead.ranges()))
-                return sum(copy.map.lengths) - gone
+                return sum(copy.map.lengths) - gone, None
         if lane_of(entry.id) != Lane.JOURNAL:
-            return entry.size - PAGE - dead.bytes
+            return entry.size - PAGE - dead.bytes, None
+        found: list[Head] | None = None
         payload = self._payload.get(entry.id)
         if payload is None:  # a segment of the journal holds commits as well
             found = await inventory(self._fleet, entry)
             payload = sum(head.next - head.offset for head in found if head.kind not in PASSING)
             self._payload[entry.id] = payload
-        return payload - dead.bytes
+        return payload - dead.bytes, found
 
     async def _threshold(self, entry: Container) -> float:
         for copy in entry.copies:
@@ -220,8 +224,11 @@ class Collector:
         copy.allocated = (await copy.slot.store.stat(copy.name)).allocated
         return max(0, before - copy.allocated)
 
-    async def _compact(self, entry: Container, live: int, counts: dict[str, int]) -> None:
-        found = await inventory(self._fleet, entry)
+    async def _compact(
+        self, entry: Container, found: Sequence[Head] | None, counts: dict[str, int]
+    ) -> None:
+        if found is None:
+            found = await inventory(self._fleet, entry)
         if unexplained(self._fleet, entry, found):
             self.damaged.add(
                 entry.id

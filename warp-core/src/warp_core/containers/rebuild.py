@@ -24,9 +24,11 @@ from warp_core.containers.format import (
     unpack_page,
 )
 from warp_core.containers.policy import StoreSlot
-from warp_core.containers.records import PIECE_FRAMES, pieces
+from warp_core.containers.records import PIECE_FRAMES, read_stretch, stored, stretches
 from warp_core.errors import AlreadyExists, Corrupt, NotFound, WarpError
 from warp_core.interfaces.stores import Buffer
+
+BUFFERS_MAX = 1000  # of one write: the kernel takes 1024 at once
 
 
 async def rebuild(
@@ -82,16 +84,12 @@ async def _write(fleet: Fleet, entry: Container, keep: Sequence[Head], copy: Cop
     assert mapped is not None
     batch: list[Buffer] = []
     size, at = 0, PAGE
-    for head in keep:
-        async for piece in pieces(fleet, entry, head):
-            batch.append(piece)
-            size += len(piece)
-            if size >= PIECE_FRAMES * 64 * 1024:
-                await store.write(copy.name, offset=at, buffers=batch)
-                batch, at, size = [], at + size, 0
-        padding = head.next - head.offset - head.stored
-        batch.append(bytes(padding))
-        size += padding
+    async for piece in stored(fleet, entry, keep):
+        batch.append(piece)
+        size += len(piece)
+        if size >= PIECE_FRAMES * 64 * 1024 or len(batch) >= BUFFERS_MAX:
+            await store.write(copy.name, offset=at, buffers=batch)
+            batch, at, size = [], at + size, 0
     packed = mapped.pack()
     batch.append(packed)
     await store.write(copy.name, offset=at, buffers=batch, sync=True)
@@ -109,18 +107,29 @@ async def _verify(keep: Sequence[Head], copy: Copy) -> None:
     Raises:
         Corrupt: The store did not keep it.
     """
-    store, mapped = copy.slot.store, copy.map
-    assert mapped is not None
+    store = copy.slot.store
     page = unpack_page(await store.read(copy.name, offset=0, length=PAGE))
     if page is None or page.rewrite != copy.rewrite:
         raise Corrupt(f"{copy.name} on store {copy.slot.name} lost its page")
-    for head in keep:
-        position = mapped.position(head.offset)
-        assert position is not None
-        if unpack_head(await store.read(copy.name, offset=position, length=head.size)) != head:
-            raise Corrupt(f"{copy.name} on store {copy.slot.name} lost the head at {head.offset}")
-        for first in range(0, len(head.ends), PIECE_FRAMES):
-            begin, end = head.span(first, min(first + PIECE_FRAMES, len(head.ends)) - 1)
-            data = await store.read(copy.name, offset=position + begin, length=end - begin)
-            if len(data) < end - begin or bad_frames(head, first, data):
-                raise Corrupt(f"{copy.name} on store {copy.slot.name} lost frames at {head.offset}")
+    runs = list(stretches(keep, copy))
+    assert sum(map(len, runs)) == len(keep), "the map was made of these records"
+    for run in runs:
+        if len(run) == 1:
+            await _verify_one(*run[0], copy)
+            continue
+        for (head, _), data in zip(run, await read_stretch(copy, run), strict=True):
+            if data is None:
+                raise Corrupt(
+                    f"{copy.name} on store {copy.slot.name} lost the record at {head.offset}"
+                )
+
+
+async def _verify_one(head: Head, position: int, copy: Copy) -> None:
+    store = copy.slot.store
+    if unpack_head(await store.read(copy.name, offset=position, length=head.size)) != head:
+        raise Corrupt(f"{copy.name} on store {copy.slot.name} lost the head at {head.offset}")
+    for first in range(0, len(head.ends), PIECE_FRAMES):
+        begin, end = head.span(first, min(first + PIECE_FRAMES, len(head.ends)) - 1)
+        data = await store.read(copy.name, offset=position + begin, length=end - begin)
+        if len(data) < end - begin or bad_frames(head, first, data):
+            raise Corrupt(f"{copy.name} on store {copy.slot.name} lost frames at {head.offset}")
