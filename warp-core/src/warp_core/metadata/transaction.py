@@ -218,38 +218,15 @@ class Transaction:
         checks: list[KeyCheck | RangeCheck] = [_new(KeyCheck, read) for read in self._reads.items()]
         if self._ranges:
             checks += self._ranges
-        request_id = _request_id()
         commit = Commit(
             checks,
             [_new(Write, write) for write in self._writes.items()],
             list(self._merges.values()),
             self._stamps,
-            request_id,
+            new_request_id(),
         )
-        try:
-            self.version = await self._store.commit(commit)
-        except Ambiguous as error:
-            self.version = await self._resolve(request_id, error)
+        self.version = await commit_once(self._store, commit)
         return self.version
-
-    async def _resolve(self, request_id: bytes, error: Ambiguous) -> int:
-        """Find out what became of a commit."""
-        deadline = time.monotonic() + BUDGET_S
-        delay = BACKOFF_FIRST_S
-        while True:
-            try:
-                version = await self._store.outcome(request_id)
-            except (Unavailable, Ambiguous):
-                if time.monotonic() + delay > deadline:
-                    raise error from None
-                await asyncio.sleep(delay * random.random())
-                delay = min(2 * delay, BACKOFF_MAX_S)
-                continue
-            except WarpError:
-                raise error from None  # nobody will ever tell
-            if version is None:
-                raise Conflict("the commit was lost before it was applied") from error
-            return version
 
     def close(self) -> None:
         """Release the view; harmless when repeated."""
@@ -283,10 +260,45 @@ _request_ids: list[_RequestIds] = []
 os.register_at_fork(after_in_child=_request_ids.clear)
 
 
-def _request_id() -> bytes:
+def new_request_id() -> bytes:
+    """Return an id that no commit had before."""
     if not _request_ids:
         _request_ids.append(_RequestIds())
     return _request_ids[0]()
+
+
+async def commit_once(store: MetaStore, commit: Commit) -> int:
+    """Commit, find out what became of it where the engine cannot tell at first, and return the version.
+
+    Raises:
+        Conflict: A check does not hold, or the engine lost the commit.
+        Ambiguous: The engine cannot tell whether it was applied.
+        TooLarge: Beyond the limits of a commit.
+    """
+    try:
+        return await store.commit(commit)
+    except Ambiguous as error:
+        return await _resolved(store, commit.request_id, error)
+
+
+async def _resolved(store: MetaStore, request_id: bytes, error: Ambiguous) -> int:
+    """Find out what became of a commit."""
+    deadline = time.monotonic() + BUDGET_S
+    delay = BACKOFF_FIRST_S
+    while True:
+        try:
+            version = await store.outcome(request_id)
+        except (Unavailable, Ambiguous):
+            if time.monotonic() + delay > deadline:
+                raise error from None
+            await asyncio.sleep(delay * random.random())
+            delay = min(2 * delay, BACKOFF_MAX_S)
+            continue
+        except WarpError:
+            raise error from None  # nobody will ever tell
+        if version is None:
+            raise Conflict("the commit was lost before it was applied") from error
+        return version
 
 
 async def _scan_with(

@@ -446,7 +446,7 @@ class Change:
     def free(self, revision: int, chunks: Iterable[Chunk], manifest: Chunk | None = None) -> None:
         """Write that nothing refers to these chunks any more once this transaction is committed."""
         every = sorted(
-            chunks, key=_place
+            chunks, key=place_of
         )  # many come as a set, whose order is another in each process
         number = self.rows.volume.number
         for start in range(0, max(len(every), 1), GARBAGE_CHUNKS):
@@ -516,7 +516,8 @@ def own_chunks(extents: Iterable[Extent]) -> set[Chunk]:
     return {extent.chunk for extent in extents if not extent.revision}
 
 
-def _place(chunk: Chunk) -> tuple[int, int]:
+def place_of(chunk: Chunk) -> tuple[int, int]:
+    """Return what chunks are sorted by."""
     return chunk.container, chunk.offset
 
 

@@ -60,7 +60,7 @@ class Namespace:
         self.volumes = Volumes(store, clock_ns)
         self.lock_clock = LockClock(store, clock_ns)
         self.apart: Apart | None = None
-        self._witnesses = Witnesses()
+        self.witnesses = Witnesses()
         self.journaled = store.capabilities.journaled
         self._policies: dict[int, tuple[dict[str, str], DataPolicy]] = {}
 
@@ -187,7 +187,7 @@ class Namespace:
                 self.volume_in,
                 self.lock_clock,
                 self.apart,
-                self._witnesses,
+                self.witnesses,
             )
             result = await body(change)
             if self.opens is not None:

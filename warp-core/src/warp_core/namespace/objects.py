@@ -36,6 +36,7 @@ from warp_core.namespace.described import (
     make_revision,
     with_attributes,
 )
+from warp_core.namespace.direct import Direct, NotHere
 from warp_core.namespace.listing import list_names, list_versions
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.object_changes import Also, delete_object, event_of, put_object, summary_of
@@ -88,6 +89,7 @@ class NamespaceObjects(Objects):
         self._ids = namespace.ids
         self._uploads = Uploads(namespace, self._link)
         self._finder = ObjectFinder(namespace)
+        self._direct = Direct(namespace)
 
     # Volumes --------------------------------------------------------------------------------------
 
@@ -274,6 +276,13 @@ class NamespaceObjects(Objects):
         also: Also | None = None,
     ) -> ObjectInfo:
         """Make a revision the current version of a key; `also` runs in the same transaction."""
+        if also is None:
+            try:
+                name = await self._direct.put(volume, key, number, revision, condition, verb)
+            except NotHere:
+                pass
+            else:
+                return describe(key, name, revision, revision.parts)
 
         async def body(change: Change) -> Name:
             return await put_object(change, key, number, revision, condition, verb, also)
@@ -391,6 +400,13 @@ class NamespaceObjects(Objects):
     ) -> Deleted:
         """See `Objects.delete`."""
         check_key(key)
+        if not version:
+            try:
+                await self._direct.delete(volume, key, condition)
+            except NotHere:
+                pass
+            else:
+                return Deleted()
         return await self._namespace.change(
             volume, lambda change: delete_object(change, key, version, condition, bypass=bypass)
         )

@@ -1,0 +1,300 @@
+"""PUT and DELETE as one commit made at once, where nothing special is about them: what nearly all requests of S3 are.
+
+`object_changes` has the rules; this module is the same for the case that needs few of them, without a transaction's bookkeeping, which
+costs as much as the change itself. It reads rows and writes the checks, rows and counters that the transaction would, so that whoever
+comes in between makes the commit fail, and it returns `NotHere` wherever a rule might apply that it does not know: then, and after
+a conflict, the transaction does it. `tests/namespace/test_direct.py` holds the two to the same rows.
+
+```
+ plain volume, unversioned, without snapshots, every directory there, nobody holds what changes ──▶ one commit
+ anything else                                                                                  ──▶ `Namespace.change`
+```
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from warp_core.containers import Chunk
+from warp_core.errors import Conflict, Unavailable
+from warp_core.interfaces.consistency import (
+    Commit,
+    KeyCheck,
+    Merge,
+    RangeCheck,
+    Stamp,
+    View,
+    Write,
+)
+from warp_core.metadata import commit_once, new_request_id
+from warp_core.namespace import keys, rows
+from warp_core.namespace.changes import lenders, own_chunks, place_of
+from warp_core.namespace.described import judge
+from warp_core.namespace.namespace import Namespace
+from warp_core.namespace.rows import (
+    CONTINUED,
+    FILE,
+    IMPLIED,
+    NULL_VERSION,
+    Event,
+    Garbage,
+    Name,
+    Revision,
+    decode_name,
+    decode_revision,
+    decode_way,
+    encode,
+)
+from warp_core.namespace.tree import Volume
+from warp_core.namespace.volumes import demand_writable
+from warp_core.views.objects import ALWAYS, Condition
+
+_FIRST: Final = (0).to_bytes(2, "big")  # number of the only event, or garbage row, of a commit
+_NULL: Final = "null"  # id of the version that an unversioned volume has
+_new = tuple.__new__
+
+
+class NotHere(Exception):
+    """A rule may apply that only the transaction knows."""
+
+
+class Direct:
+    """The short way of a namespace's objects."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._namespace = namespace
+        self._volumes = namespace.volumes
+        self._store = namespace.store
+        self._witnesses = namespace.witnesses
+        self._immediate = namespace.store.capabilities.immediate
+
+    async def put(
+        self,
+        volume: str,
+        key: bytes,
+        number: int,
+        revision: Revision,
+        condition: Condition,
+        verb: str,
+    ) -> Name:
+        """Make a revision the current version of a key, as `object_changes.put_object` does.
+
+        Raises:
+            NotHere: Nothing was done.
+            PreconditionFailed, NotFound: The condition does not hold.
+        """
+        target = self._target(volume)
+        view = self._store.view()
+        try:
+            draft = _Draft(target, view, self._namespace.clock_ns())
+            directory, component, _ = draft.walk(keys.steps(key))
+            current = draft.current(directory, component)
+            if condition is not ALWAYS:
+                judge(condition, key, current)
+            objects, size, sequence = 1, revision.size, 0
+            if current is not None:
+                self._demand_free(target, current.inode)
+                await draft.drop(current, directory, component)
+                objects, size, sequence = 0, size - current.size, current.sequence
+            self._demand_free(target, directory)
+        finally:
+            view.close()
+        epoch = target.row.epoch
+        if epoch:
+            revision = msgspec.structs.replace(revision, born=epoch)
+        name = Name(
+            epoch,
+            FILE,
+            number,
+            number,
+            sequence,
+            NULL_VERSION,
+            revision.size,
+            revision.etag,
+            revision.modified_ns or draft.now_ns,
+            revision.owner,
+            revision.storage_class,
+            tuple(revision.checksums),
+            revision.checksum_type,
+        )
+        draft.put(keys.revision_key(number), encode(revision))
+        draft.put(keys.name_key(directory, component), encode(name))
+        draft.finish(directory, objects, size, verb, key, name)
+        await self._commit(draft)
+        return name
+
+    async def delete(self, volume: str, key: bytes, condition: Condition) -> None:
+        """Remove the current version of a key, as `object_changes.delete_object` does.
+
+        Raises:
+            NotHere: Nothing was done.
+            PreconditionFailed, NotFound: The condition does not hold.
+        """
+        target = self._target(volume)
+        view = self._store.view()
+        try:
+            draft = _Draft(target, view, self._namespace.clock_ns())
+            directory, component, kind = draft.walk(keys.steps(key))
+            current = draft.current(directory, component)
+            if current is None:
+                raise NotHere
+            if condition is not ALWAYS:
+                judge(condition, key, current)
+            self._demand_free(target, current.inode)
+            self._demand_free(target, directory)
+            await draft.drop(current, directory, component)
+            if kind in (IMPLIED, CONTINUED):
+                self._demand_occupied(draft, directory, component)
+        finally:
+            view.close()
+        draft.delete(keys.name_key(directory, component))
+        draft.finish(directory, -1, -current.size, "delete", key, current)
+        await self._commit(draft)
+
+    def _target(self, volume: str) -> Volume:
+        """Return the volume, if it is one of the simple kind."""
+        target = self._volumes.known(volume) if self._immediate else None
+        if target is None:
+            raise NotHere
+        row = target.row
+        if not target.plain or row.newest or row.rolled or row.versioning != "off":
+            raise NotHere
+        demand_writable(target, volume)
+        return target
+
+    def _demand_free(self, target: Volume, inode: int) -> None:
+        """Leave it to the transaction, which recalls, where somebody may hold the inode."""
+        opens = self._namespace.opens
+        if opens is not None and opens.holders(target.number, inode):
+            raise NotHere
+
+    def _demand_occupied(self, draft: _Draft, directory: int, component: bytes) -> None:
+        """Make sure by one other row that a directory has not become empty; where none is known, the transaction looks."""
+        start = draft.prefix + keys.names_of(directory)[0]
+        going = draft.prefix + keys.name_key(directory, component)
+        known = self._witnesses.one_of(start)
+        if known is None or known == going or not draft.present(known):
+            raise NotHere
+
+    async def _commit(self, draft: _Draft) -> None:
+        try:
+            await commit_once(self._store, draft.commit())
+        except (Conflict, Unavailable) as error:  # it was not applied: the transaction tries again
+            raise NotHere from error
+
+
+class _Draft:
+    """A commit in the making: what is read is checked, as `Transaction` and `Change` do."""
+
+    __slots__ = (
+        "_checks",
+        "_garbage",
+        "_merges",
+        "_stamps",
+        "_view",
+        "_volume",
+        "_writes",
+        "now_ns",
+        "prefix",
+    )
+
+    def __init__(self, volume: Volume, view: View, now_ns: int) -> None:
+        self._volume = volume
+        self._view = view
+        self.now_ns = now_ns
+        self.prefix = volume.prefix
+        self._checks: list[KeyCheck | RangeCheck] = [
+            _new(KeyCheck, (keys.volume_name_key(volume.row.name), volume.version))
+        ]
+        self._writes: list[Write] = []
+        self._merges: list[Merge] = []
+        self._stamps: list[Stamp] = []
+
+    def _get(self, key: bytes) -> bytes | None:
+        row = self._view.get_now(key)
+        if row is None:
+            self._checks.append(_new(KeyCheck, (key, 0)))
+            return None
+        self._checks.append(_new(KeyCheck, (key, row[1])))
+        return row[0]
+
+    def walk(self, steps: list[keys.Step]) -> tuple[int, bytes, int]:
+        """Return the directory and the component that the last step names, and the kind of that directory's own entry."""
+        directory, kind = keys.ROOT, rows.DIRECTORY
+        prefix = self.prefix
+        for step in steps[:-1]:
+            value = self._get(prefix + keys.name_key(directory, step[0]))
+            if value is None:
+                raise NotHere
+            way = decode_way(value)
+            directory, kind = way.inode, way.kind
+        return directory, steps[-1][0], kind
+
+    def current(self, directory: int, component: bytes) -> Name | None:
+        """Return the current version of a name, which is an object that nothing sets apart, or None."""
+        value = self._get(self.prefix + keys.name_key(directory, component))
+        if value is None:
+            return None
+        name = decode_name(value)
+        if name.kind != FILE or not name.revision:
+            raise NotHere
+        return name
+
+    def present(self, key: bytes) -> bool:
+        """Say whether a row is there; the commit fails if that changes."""
+        return self._get(key) is not None
+
+    async def drop(self, current: Name, directory: int, component: bytes) -> None:
+        """Drop the revision of a name whose only holder that is, as `Change.release` does."""
+        number, prefix = current.revision, self.prefix
+        start, end = keys.holds_of(number)
+        start, end = prefix + start, prefix + end
+        view = self._view
+        if await view.scan(start, end, limit=1):
+            raise NotHere
+        self._checks.append(_new(RangeCheck, (start, end, view.version)))
+        key = keys.revision_key(number)
+        value = self._get(prefix + key)
+        if value is None:
+            raise NotHere
+        revision: Revision = rows.checked(decode_revision, key, value)
+        if revision.legal_hold or revision.retain_mode or revision.windowed or lenders(revision):
+            raise NotHere
+        self.delete(key)
+        manifest = None if revision.lent_manifest else revision.manifest
+        extents = revision.extents
+        if len(extents) == 1:
+            chunks: tuple[Chunk, ...] = (extents[0].chunk,)
+        else:
+            chunks = tuple(sorted(own_chunks(extents), key=place_of))
+        if chunks or manifest is not None:
+            garbage = Garbage(self._volume.number, number, chunks, manifest)
+            self._stamps.append(_new(Stamp, (keys.GARBAGE, _FIRST, encode(garbage), False)))
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set a row of the volume."""
+        self._writes.append(_new(Write, (self.prefix + key, value)))
+
+    def delete(self, key: bytes) -> None:
+        """Remove a row of the volume."""
+        self._writes.append(_new(Write, (self.prefix + key, None)))
+
+    def finish(
+        self, directory: int, objects: int, size: int, verb: str, key: bytes, name: Name
+    ) -> None:
+        """Count, touch the directory and tell what happened, as `Change.finish` does."""
+        prefix = self.prefix
+        if objects or size:
+            usage = prefix + keys.usage_key(self._volume.row.epoch)
+            self._merges.append(_new(Merge, (usage, (objects, size, 0, 0, 0, 0), ())))
+        self._merges.append(_new(Merge, (prefix + keys.times_key(directory), (), (self.now_ns,))))
+        event = Event(
+            verb, self.now_ns, key, 0, b"", name.inode, _NULL, name.size, name.etag, name.owner
+        )
+        self._stamps.append(_new(Stamp, (prefix + keys.FEED, _FIRST, encode(event), False)))
+
+    def commit(self) -> Commit:
+        """Return the commit."""
+        return Commit(self._checks, self._writes, self._merges, self._stamps, new_request_id())
