@@ -6,8 +6,10 @@ comes in between makes the commit fail, and it returns `NotHere` wherever a rule
 a conflict, the transaction does it. `tests/namespace/test_direct.py` holds the two to the same rows.
 
 ```
- plain volume, unversioned, without snapshots, every directory there, nobody holds what changes ──▶ one commit
- anything else                                                                                  ──▶ `Namespace.change`
+ plain volume, unversioned, without snapshots and object lock, every directory there, nobody holds what changes
+     ──▶ one commit
+ anything else
+     ──▶ `Namespace.change`
 ```
 """
 
@@ -86,6 +88,8 @@ class Direct:
             PreconditionFailed, NotFound: The condition does not hold.
         """
         target = self._target(volume)
+        if revision.retain_mode or revision.legal_hold:
+            raise NotHere
         view = self._store.view()
         try:
             draft = _Draft(target, view, self._namespace.clock_ns())
@@ -159,7 +163,7 @@ class Direct:
         if target is None:
             raise NotHere
         row = target.row
-        if not target.plain or row.newest or row.rolled or row.versioning != "off":
+        if not target.plain or row.newest or row.rolled or row.versioning != "off" or row.lock:
             raise NotHere
         demand_writable(target, volume)
         return target
