@@ -11,7 +11,7 @@ from unittest import mock
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from warp_core.containers import Containers, StoreSlot
 from warp_core.errors import Ambiguous, NotFound, PreconditionFailed, Unavailable
@@ -67,7 +67,10 @@ async def made(way: type[Direct]) -> AsyncIterator[NamespaceObjects]:
         MemoryMeta() as meta,
         MemoryStore() as store,
         Containers(
-            [StoreSlot("m", store)], codec=lambda _: Fixed(10_000), now_ns=lambda: NOW
+            [StoreSlot("m", store)],
+            codec=lambda _: Fixed(10_000),
+            now_ns=lambda: NOW,
+            container_size=1 << 20,
         ) as containers,
     ):
         times: dict[str, int] = {"now": next(clock)}
@@ -155,6 +158,7 @@ steps = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(steps, max_size=25))
 def test_both_ways_leave_the_same_rows(sequence: list[tuple[Any, ...]]) -> None:
     async def run() -> None:
