@@ -390,3 +390,8 @@ def document_key(name: str) -> bytes:
 
 
 DOCUMENTS: Final = (b"K", b"L")
+
+
+def progress_key(service: str) -> bytes:
+    """w: how far a service has come in the volume, which it alone reads."""
+    return b"w" + service.encode()

@@ -22,6 +22,8 @@ class Config(Listening, frozen=True, kw_only=True):
     )
     # Whether a bucket that does not say so itself keeps everybody out whom neither ACL nor policy names.
     block_public_access: bool = True
+    # Whether objects stay in STANDARD for 30 days before they move to an IA class, as AWS demands.
+    transition_days_min: bool = True
     # Open connections; one that is idle costs about 4 KiB.
     connections_max: Annotated[int, Meta(ge=1, le=100_000)] = 4096
     # Bodies above 64 KiB on their way in at once, each a few MiB of buffers; others wait their turn.

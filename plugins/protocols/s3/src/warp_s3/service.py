@@ -20,6 +20,7 @@ from warp_s3.config import Config
 from warp_s3.cors import answer_headers
 from warp_s3.errors import S3Error, from_core
 from warp_s3.http import Request
+from warp_s3.lifecycle import Rules
 from warp_s3.operations import HANDLERS
 from warp_s3.operations.cors import rules_of_bucket
 from warp_s3.owners import owner_of
@@ -51,6 +52,7 @@ class Service:
         config: Options of the protocol.
         access: Says who may do what.
         signing_keys: Derived from secrets.
+        lifecycles: Rules of buckets that say when objects expire.
         described: Objects and their headers as text, the last that were asked for (`operations.objects`).
     """
 
@@ -71,6 +73,7 @@ class Service:
         self.described: dict[tuple[str, bytes], tuple[ObjectInfo, str]] = {}
         self._router = Router(config.domains)
         self.signing_keys = SigningKeys()
+        self.lifecycles = Rules()
 
     def start(self, request: Request, body: Body) -> Outcome:
         """Answer a request, or return what does where something has to be waited for.

@@ -11,6 +11,7 @@ from warp_s3.operations import (
     copying,
     cors,
     deleting,
+    lifecycle,
     listing,
     locking,
     multipart,
@@ -63,6 +64,7 @@ HANDLERS: Final[Mapping[str, Handler]] = MappingProxyType(
         "DeleteBucketCors": cors.delete_cors,
         "Preflight": cors.preflight,
         **access.HANDLERS,
+        **lifecycle.HANDLERS,
         **locking.HANDLERS,
         **settings.HANDLERS,
     }

@@ -14,6 +14,7 @@ from warp_s3.conditions import check_copy_source, write_condition
 from warp_s3.errors import S3Error, from_core
 from warp_s3.locking import demand_lockable
 from warp_s3.metadata import attributes_of, storage_class
+from warp_s3.operations.lifecycle import expiry
 
 if TYPE_CHECKING:
     from warp_s3.service import Service
@@ -68,6 +69,7 @@ async def copy_object(service: "Service", call: Call) -> Answer:
     answer_headers = source_version_header(source)
     if info.version != "null":
         answer_headers.append(("x-amz-version-id", info.version))
+    answer_headers += await expiry(service, call.bucket, info)
     return xml(xml_output.copied("CopyObjectResult", info), headers=answer_headers)
 
 

@@ -34,6 +34,7 @@ from warp_s3.operations.copying import (
     read_source,
     source_version_header,
 )
+from warp_s3.operations.lifecycle import expiry
 from warp_s3.owners import owner_writer
 from warp_s3.receiving import read_document, store
 from warp_s3.xml_input import PARTS_MAX, CompletedPart, completed_parts
@@ -222,6 +223,7 @@ async def complete_upload(service: "Service", call: Call) -> Answer:
         raise _no_upload(call) from error
     place = f"{_base(call)}/{call.bucket}/{xml_output.url_key(call.key)}"
     headers = [("x-amz-version-id", info.version)] if info.version != "null" else []
+    headers += await expiry(service, call.bucket, info)
     return xml(xml_output.upload_completed(place, call.bucket, info), headers=headers)
 
 

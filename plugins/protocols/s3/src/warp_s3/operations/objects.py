@@ -1,5 +1,6 @@
 """Objects: read, described, written, copied."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from warp_core.errors import (
@@ -19,6 +20,7 @@ from warp_s3.http import field_lines, http_date
 from warp_s3.listing_arguments import PAGE_MAX, count_argument
 from warp_s3.locking import demand_lockable
 from warp_s3.metadata import attributes_of, checksum_headers, described
+from warp_s3.operations.lifecycle import expiry, expiry_by
 from warp_s3.receiving import read_small, store
 
 if TYPE_CHECKING:
@@ -41,12 +43,15 @@ DESCRIBED_LENGTH_MAX: Final = 1024
 
 def get_object(service: "Service", call: Call) -> Outcome:
     """Send an object, a range of it, or one of the parts it was uploaded in."""
-    reader = None
-    if not call.query:
-        reader = service.objects.open_now(call.bucket, call.key)
-    if reader is None:
+    volume = service.objects.volume_now(call.bucket) if not call.query else None
+    reader = service.objects.open_now(call.bucket, call.key) if volume is not None else None
+    if volume is None or reader is None:
         return _get_object(service, call)
     size = reader.info.size
+    if volume.documents and (
+        told := expiry_by(service, call.bucket, volume.documents, reader.info)
+    ):
+        return _send(service, call, reader, told)
     if size and _SPECIAL.isdisjoint(call.headers):
         fields = _fields(service, call, reader.info)
         return Answer(200, (), b"", size, reader, 0, fields)
@@ -58,12 +63,19 @@ async def _get_object(service: "Service", call: Call) -> Answer:
         reader = await service.objects.open(call.bucket, call.key, version=_version(call))
     except NotFound as error:
         raise missing(call, error) from error
-    return _send(service, call, reader)
-
-
-def _send(service: "Service", call: Call, reader: Reader) -> Answer:
     try:
-        answer = _describe(service, call, reader.info)
+        told = await expiry(service, call.bucket, reader.info)
+    except BaseException:
+        reader.close()
+        raise
+    return _send(service, call, reader, told)
+
+
+def _send(
+    service: "Service", call: Call, reader: Reader, told: Sequence[tuple[str, str]] = ()
+) -> Answer:
+    try:
+        answer = _describe(service, call, reader.info, told)
     except BaseException:
         reader.close()
         raise
@@ -83,10 +95,12 @@ def _send(service: "Service", call: Call, reader: Reader) -> Answer:
 
 def head_object(service: "Service", call: Call) -> Outcome:
     """Describe an object as GET would."""
-    info = service.objects.head_now(call.bucket, call.key) if not call.query else None
-    if info is None:
+    volume = service.objects.volume_now(call.bucket) if not call.query else None
+    info = service.objects.head_now(call.bucket, call.key) if volume is not None else None
+    if volume is None or info is None:
         return _head_object(service, call)
-    return _describe(service, call, info)
+    told = expiry_by(service, call.bucket, volume.documents, info) if volume.documents else ()
+    return _describe(service, call, info, told)
 
 
 async def _head_object(service: "Service", call: Call) -> Answer:
@@ -94,7 +108,7 @@ async def _head_object(service: "Service", call: Call) -> Answer:
         info = await service.objects.head(call.bucket, call.key, version=_version(call))
     except NotFound as error:
         raise missing(call, error) from error
-    return _describe(service, call, info)
+    return _describe(service, call, info, await expiry(service, call.bucket, info))
 
 
 async def get_attributes(service: "Service", call: Call) -> Answer:
@@ -124,14 +138,16 @@ async def get_attributes(service: "Service", call: Call) -> Answer:
     return xml(body, headers=headers)
 
 
-def _describe(service: "Service", call: Call, info: ObjectInfo) -> Answer:
-    """Answer with an object's head: all of it, a part or a range, or 304."""
+def _describe(
+    service: "Service", call: Call, info: ObjectInfo, told: Sequence[tuple[str, str]] = ()
+) -> Answer:
+    """Answer with an object's head: all of it, a part or a range, or 304; `told` is what more there is to say."""
     query = call.query
-    if not query and _SPECIAL.isdisjoint(call.headers):
+    if not query and not told and _SPECIAL.isdisjoint(call.headers):
         return Answer(200, (), b"", info.size, None, 0, _fields(service, call, info))
     if not check_read(call.headers, info):
         return empty(304, described(info, query)[:2])
-    headers = described(info, query)
+    headers = [*described(info, query), *told]
     if "partNumber" in query:
         offset, length, first = _part(query["partNumber"], info)
         if info.size:
@@ -239,4 +255,5 @@ async def put_object(service: "Service", call: Call) -> Answer:
     headers += checksum_headers(info.checksums, info.checksum_type)
     if info.version != "null":
         headers.append(("x-amz-version-id", info.version))
+    headers += await expiry(service, call.bucket, info)
     return empty(200, headers)

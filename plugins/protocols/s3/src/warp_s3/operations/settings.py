@@ -1,7 +1,7 @@
 """Settings of buckets and objects that have one fixed state here, and their standard answers.
 
-Clients ask for these as a matter of course. The answers are true: there is no lifecycle, so
-NoSuchLifecycleConfiguration. Deleting what is not set succeeds. Changing the rest is refused as
+Clients ask for these as a matter of course. The answers are true: there is no replication, so
+ReplicationConfigurationNotFoundError. Deleting what is not set succeeds. Changing the rest is refused as
 not implemented, by the router's names.
 """
 
@@ -27,7 +27,6 @@ Handler = Callable[["Service", Call], Coroutine[Any, Any, Answer]]
 # Operation to the error that says that nothing is set.
 _UNSET: Final = {
     "GetBucketEncryption": "ServerSideEncryptionConfigurationNotFoundError",
-    "GetBucketLifecycleConfiguration": "NoSuchLifecycleConfiguration",
     "GetBucketReplication": "ReplicationConfigurationNotFoundError",
     "GetBucketWebsite": "NoSuchWebsiteConfiguration",
 }
@@ -40,7 +39,6 @@ _FIXED: Final = {
 
 _DELETES: Final = (
     "DeleteBucketEncryption",
-    "DeleteBucketLifecycleConfiguration",
     "DeleteBucketReplication",
     "DeleteBucketWebsite",
 )
