@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import urllib.request
 from typing import Any
 
 import boto3
@@ -536,3 +537,65 @@ def test_settings_outlive_a_restart_of_their_readers(open_server: Any, people: A
     open_server.server.service.access._memory._known.clear()
 
     bob.get_object(Bucket="alices", Key="k")
+
+
+def test_a_grant_to_the_bucket_owner_is_no_more_than_a_write(people: Any) -> None:
+    alice, bob, _ = people
+    alice.put_bucket_policy(Bucket="alices", Policy=policy(allow("s3:PutObject", "alices/*")))
+
+    bob.put_object(Bucket="alices", Key="granted", GrantFullControl=f"id={ALICE_ID}")
+    bob.put_object(Bucket="alices", Key="canned", ACL="bucket-owner-full-control")
+
+    for more in ({"ACL": "public-read"}, {"GrantRead": f"id={made_id('account:root')}"}):
+        assert code(bob.put_object, Bucket="alices", Key="k", **more) == DENIED
+    alice.get_object(Bucket="alices", Key="granted")
+    alice.get_object(Bucket="alices", Key="canned")
+
+
+def test_whom_an_acl_lets_write_it_lets_tag_what_is_written(people: Any) -> None:
+    alice, bob, _ = people
+    assert code(bob.put_object, Bucket="alices", Key="k", Tagging="a=b") == DENIED
+    alice.put_bucket_acl(Bucket="alices", ACL="public-read-write")
+
+    bob.put_object(Bucket="alices", Key="k", Tagging="a=b")
+
+    assert bob.get_object_tagging(Bucket="alices", Key="k")["TagSet"] == [
+        {"Key": "a", "Value": "b"}
+    ]
+    deny = {**allow("s3:PutObjectTagging", "alices/*"), "Effect": "Deny"}
+    alice.put_bucket_policy(Bucket="alices", Policy=policy(deny))
+    assert code(bob.put_object, Bucket="alices", Key="k", Tagging="a=b") == DENIED
+
+
+def test_a_bucket_is_public_by_its_acl_too(people: Any) -> None:
+    alice, _, _ = people
+
+    def public() -> bool:
+        status = alice.get_bucket_policy_status(Bucket="alices")["PolicyStatus"]
+        return bool(status["IsPublic"])
+
+    assert not public()
+    alice.put_bucket_acl(Bucket="alices", ACL="authenticated-read")
+    assert public()
+    alice.put_public_access_block(
+        Bucket="alices", PublicAccessBlockConfiguration={"IgnorePublicAcls": True}
+    )
+    assert not public()
+
+
+def test_groups_stand_before_the_owner(people: Any) -> None:
+    alice, _, _ = people
+    alice.put_bucket_acl(Bucket="alices", ACL="public-read-write")
+
+    grants = alice.get_bucket_acl(Bucket="alices")["Grants"]
+
+    assert [one["Permission"] for one in grants] == ["READ", "WRITE", "FULL_CONTROL"]
+
+
+def test_a_tenant_before_a_buckets_name_is_nobody(people: Any, open_server: Any) -> None:
+    alice, _, _ = people
+    alice.put_object(Bucket="alices", Key="k", Body=b"x", ACL="public-read")
+
+    for name in ("%3Aalices", "tenant%3Aalices", "tenant:alices"):
+        with urllib.request.urlopen(f"{open_server.url}/{name}/k") as answer:
+            assert answer.read() == b"x"

@@ -67,8 +67,27 @@ def test_a_taken_name_says_whose_it_is(s3: Any, shared: Any, connect: Any) -> No
     alice = connect(shared.url, _credential("ALICEKEY", "alice-secret"))
     alice.create_bucket(Bucket="alices")
 
-    assert code(alice.create_bucket, Bucket="alices") == (409, "BucketAlreadyOwnedByYou")
     assert code(s3.create_bucket, Bucket="alices") == (409, "BucketAlreadyExists")
+
+
+def test_where_a_bucket_can_be_made_twice_it_stays_as_it_is(serve: Any, connect: Any) -> None:
+    here = serve(object_ownership="ObjectWriter", block_public_access=False)
+    there = serve(region="eu-west-1")
+    for one, wrong in ((here, "BucketAlreadyExists"), (there, "BucketAlreadyOwnedByYou")):
+        s3 = connect(one.url)
+        s3.create_bucket(Bucket="mine", ObjectOwnership="ObjectWriter")
+        s3.put_object(Bucket="mine", Key="k")
+        changed = [{"ACL": "public-read"}, {"ObjectOwnership": "BucketOwnerPreferred"}]
+        changed += [{"ObjectLockEnabledForBucket": True}]
+        if one is here:
+            s3.create_bucket(Bucket="mine")
+            s3.create_bucket(Bucket="mine", ACL="private", ObjectOwnership="ObjectWriter")
+        else:
+            assert code(s3.create_bucket, Bucket="mine") == (409, wrong)
+            changed = [{}]
+        for more in changed:
+            assert code(s3.create_bucket, Bucket="mine", **more) == (409, wrong)
+        assert s3.list_objects_v2(Bucket="mine")["KeyCount"] == 1
 
 
 def _credential(access_key: str, secret: str) -> Any:
@@ -264,7 +283,6 @@ def test_buckets_have_tags(s3: Any, bucket: str) -> None:
         ("get_bucket_encryption", (404, "ServerSideEncryptionConfigurationNotFoundError")),
         ("get_bucket_lifecycle_configuration", (404, "NoSuchLifecycleConfiguration")),
         ("get_bucket_policy", (404, "NoSuchBucketPolicy")),
-        ("get_bucket_policy_status", (404, "NoSuchBucketPolicy")),
         ("get_bucket_replication", (404, "ReplicationConfigurationNotFoundError")),
         ("get_bucket_website", (404, "NoSuchWebsiteConfiguration")),
         ("get_object_lock_configuration", (404, "ObjectLockConfigurationNotFoundError")),

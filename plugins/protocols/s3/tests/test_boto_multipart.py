@@ -2,6 +2,7 @@
 
 import hashlib
 from base64 import b64decode, b64encode
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -230,3 +231,29 @@ def test_a_copied_range_must_be_complete_and_inside(s3: Any, bucket: str, range_
         CopySource=f"{bucket}/source",
         CopySourceRange=range_,
     ) == (400, "InvalidArgument")
+
+
+def test_a_completion_says_the_objects_checksum_not_its_own(s3: Any, bucket: str) -> None:
+    content = b"A" * 1024
+    digest = sha256(content).digest()
+    composite = f"{b64encode(sha256(digest).digest()).decode()}-1"
+
+    def complete(**more: str) -> Any:
+        upload = s3.create_multipart_upload(Bucket=bucket, Key="k", ChecksumAlgorithm="SHA256")
+        named = {"Bucket": bucket, "Key": "k", "UploadId": upload["UploadId"]}
+        part = s3.upload_part(**named, PartNumber=1, Body=content, ChecksumAlgorithm="SHA256")
+        parts = [{"PartNumber": 1, "ETag": part["ETag"], "ChecksumSHA256": part["ChecksumSHA256"]}]
+        return s3.complete_multipart_upload(**named, MultipartUpload={"Parts": parts}, **more)
+
+    for given in (composite, composite.removesuffix("-1")):
+        assert complete(ChecksumSHA256=given)["ChecksumSHA256"] == composite
+    assert code(complete, ChecksumSHA256="bad") == (400, "InvalidRequest")
+    assert code(complete, ChecksumSHA256=b64encode(digest).decode()) == (400, "BadDigest")
+
+
+def test_a_completion_without_parts_is_malformed(s3: Any, bucket: str) -> None:
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="k")["UploadId"]
+
+    wrong = code(s3.complete_multipart_upload, Bucket=bucket, Key="k", UploadId=upload)
+
+    assert wrong == (400, "MalformedXML")

@@ -467,3 +467,30 @@ def test_nothing_stays_open(serve: Any, connect: Any) -> None:
     code(s3.get_object, Bucket=bucket, Key="k", IfNoneMatch="*")
 
     assert (running.objects.open_readers, running.objects.open_writers) == (0, 0)
+
+
+def test_keys_are_deleted_only_as_they_were_seen(s3: Any, bucket: str) -> None:
+    def delete(**seen: Any) -> str:
+        s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+        told = s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "k", **seen}]})
+        return str(told["Errors"][0]["Code"]) if "Errors" in told else "deleted"
+
+    then = datetime.datetime(2015, 1, 1, tzinfo=datetime.UTC)
+    assert delete(ETag="other") == "PreconditionFailed"
+    assert delete(Size=9) == "PreconditionFailed"
+    assert delete(LastModifiedTime=then) == "PreconditionFailed"
+    modified = s3.head_object(Bucket=bucket, Key="k")["LastModified"]
+    assert delete(Size=1) == "deleted"
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    etag = s3.head_object(Bucket=bucket, Key="k")["ETag"]
+    assert delete(ETag=etag, Size=1) == "deleted"
+    assert modified > then
+
+
+def test_a_header_of_tags_is_sorted_and_a_torrent_is_not_there(s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="k", Tagging="foo=bar&bar")
+
+    tags = s3.get_object_tagging(Bucket=bucket, Key="k")["TagSet"]
+
+    assert tags == [{"Key": "bar", "Value": ""}, {"Key": "foo", "Value": "bar"}]
+    assert code(s3.get_object_torrent, Bucket=bucket, Key="k") == (404, "NoSuchKey")

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import hashlib
 import hmac
 import http.client
 import json
@@ -243,3 +244,23 @@ def test_any_policy_is_judged_or_refused(data: bytes) -> None:
 
 def test_boundaries_may_be_quoted() -> None:
     assert boundary_of('multipart/form-data; charset=x; boundary="a b"') == b"a b"
+
+
+def test_a_policy_may_escape_dollars_and_need_not_name_checksums(
+    s3: Any, bucket: str, shared: Any
+) -> None:
+    moment = datetime.fromtimestamp(time.time() + 600, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def form(start: str, key: str, **more: str) -> Any:
+        text = f'{{"expiration": "{moment}", "conditions": [["starts-with", "$key", "{start}"]]}}'
+        made = signed_v2(base64.b64encode(text.encode()).decode(), key=key, **more)
+        return post(shared.url, bucket, made)
+
+    assert code(form(r"\$foo", "$foo.txt")) == (204, "")
+    assert code(form(r"\\$foo", r"\$foo.txt")) == (204, "")
+    assert code(form(r"\\$foo", "$foo.txt")) == (403, "AccessDenied")
+    right = base64.b64encode(hashlib.sha256(b"bar").digest()).decode()
+    assert code(form("foo", "foo", **{"x-amz-checksum-sha256": right})) == (204, "")
+    wrong = base64.b64encode(hashlib.sha256(b"other").digest()).decode()
+    assert code(form("foo", "foo", **{"x-amz-checksum-sha256": wrong})) == (400, "BadDigest")
+    assert code(form("foo", "foo", **{"x-amz-checksum-sha256": "no"})) == (400, "InvalidRequest")

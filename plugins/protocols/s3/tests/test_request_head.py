@@ -133,13 +133,19 @@ def test_what_could_be_read_two_ways_is_refused(raw: bytes) -> None:
         (head(b"Transfer-Encoding: gzip, chunked"), "NotImplemented"),
         (head(b"Transfer-Encoding: identity"), "NotImplemented"),
         (head(b"Transfer-Encoding: \x0bchunked"), "BadRequest"),
-        (head(b"Expect: 200-maybe"), "ExpectationFailed"),
         (head(b"A: " + b"x" * HEAD_MAX), "RequestHeaderSectionTooLarge"),
         (head(*[b"A: b"] * (FIELDS_MAX + 1)), "RequestHeaderSectionTooLarge"),
     ],
 )
 def test_a_refusal_says_what_is_wrong(raw: bytes, code: str) -> None:
     assert refusal(raw) == code
+
+
+@pytest.mark.parametrize("value", [b"200-maybe", b"200", b""])
+def test_an_expectation_that_nobody_knows_is_none(value: bytes) -> None:
+    request = parse_head(head(b"Expect: " + value))
+
+    assert not request.expects_continue
 
 
 def test_repeated_fields_are_joined_in_order() -> None:

@@ -71,16 +71,29 @@ def delete_condition(headers: Mapping[str, str]) -> Condition:
     Raises:
         S3Error: `InvalidArgument` for values that are none.
     """
-    etag = headers.get("if-match")
-    size = headers.get("x-amz-if-match-size")
-    modified = headers.get("x-amz-if-match-last-modified-time")
+    return only_if(
+        etag=headers.get("if-match"),
+        size=headers.get("x-amz-if-match-size"),
+        modified=headers.get("x-amz-if-match-last-modified-time"),
+        names=("If-Match", "x-amz-if-match-size", "x-amz-if-match-last-modified-time"),
+    )
+
+
+def only_if(
+    *, etag: str | None, size: str | None, modified: str | None, names: tuple[str, str, str]
+) -> Condition:
+    """Read what must hold of an object when it is deleted, from texts that `names` calls so.
+
+    Raises:
+        S3Error: `InvalidArgument` for values that are none.
+    """
     if etag is None and size is None and modified is None:
         return ALWAYS
     if size is not None and not (size.isascii() and size.isdigit() and len(size) < 19):
-        raise S3Error("InvalidArgument", "x-amz-if-match-size is not a number")
+        raise S3Error("InvalidArgument", f"{names[1]} is not a number")
     moment = None if modified is None else http_seconds(modified)
     if modified is not None and moment is None:
-        raise S3Error("InvalidArgument", "x-amz-if-match-last-modified-time is not a date")
+        raise S3Error("InvalidArgument", f"{names[2]} is not a date")
     return Condition(
         etag=_unquote(etag or ""),
         size=None if size is None else int(size),

@@ -16,6 +16,8 @@ class Config(Listening, frozen=True, kw_only=True):
     ] = ("localhost",)
     # What GetBucketLocation says; requests signed for any region are accepted.
     region: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,63}$")] = "us-east-1"
+    # Whether requests signed by version 2 are taken as well; forms always are.
+    signature_v2: bool = True
     # Whose the objects are in a bucket that does not say so itself; with "BucketOwnerEnforced" ACLs are off.
     object_ownership: Literal["BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter"] = (
         "BucketOwnerEnforced"

@@ -36,7 +36,6 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
             400,
             "Your proposed upload is smaller than the minimum allowed size",
         ),
-        "ExpectationFailed": (417, "Only the expectation 100-continue is supported."),
         "IllegalVersioningConfigurationException": (
             400,
             "The versioning configuration specified in the request is not valid.",

@@ -134,7 +134,7 @@ def tags_of(text: str) -> dict[str, str]:
             "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query "
             "parameters without tag name duplicates.",
         ) from error
-    return checked_tags(iter(pairs))
+    return checked_tags(iter(sorted(pairs)))
 
 
 def described(info: ObjectInfo, query: Mapping[str, str]) -> list[tuple[str, str]]:

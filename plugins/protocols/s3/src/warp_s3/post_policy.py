@@ -4,6 +4,7 @@ Source: "Creating a POST policy" in the Amazon S3 API reference.
 """
 
 import json
+import re
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
@@ -20,6 +21,12 @@ SIZE_MAX: Final = 2**63
 
 # Fields that a policy need not mention.
 _FREE: Final = frozenset({"policy", "signature", "awsaccesskeyid", "x-amz-signature", "file"})
+# Nor these: a checksum gives nobody more, it only refuses a file that was damaged on its way.
+_FREE_PREFIXES: Final = ("x-ignore-", "x-amz-checksum-")
+
+# A dollar and a vertical tab are written as JSON does not know them.
+_ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPES: Final = {"$": "$", "v": "\\u000b"}
 
 
 def check(document: str, fields: Mapping[str, str], bucket: str, *, now: float) -> tuple[int, int]:
@@ -60,7 +67,7 @@ def check(document: str, fields: Mapping[str, str], bucket: str, *, now: float) 
                     "AccessDenied", f"Invalid according to Policy: Policy Condition failed: {shown}"
                 )
     for name in fields:
-        if name not in named and name not in _FREE and not name.startswith("x-ignore-"):
+        if name not in named and name not in _FREE and not name.startswith(_FREE_PREFIXES):
             raise S3Error(
                 "AccessDenied", f"Invalid according to Policy: Extra input fields: {name}"
             )
@@ -69,7 +76,8 @@ def check(document: str, fields: Mapping[str, str], bucket: str, *, now: float) 
 
 def _decoded(document: str) -> dict[str, Any]:
     try:
-        policy = json.loads(b64decode("".join(document.split()), validate=True))
+        text = b64decode("".join(document.split()), validate=True).decode("utf-8")
+        policy = json.loads(_ESCAPE.sub(_unescape, text))
     except (Base64Error, ValueError, RecursionError) as error:
         raise _invalid("Invalid Policy: Invalid JSON.") from error
     if not isinstance(policy, dict):
@@ -78,6 +86,10 @@ def _decoded(document: str) -> dict[str, Any]:
         if name not in {"expiration", "conditions"}:
             raise _invalid(f"Invalid Policy: Unexpected: '{name}'.")
     return policy
+
+
+def _unescape(match: re.Match[str]) -> str:
+    return _ESCAPES.get(match[1], match[0])
 
 
 def _time(text: object) -> float:
@@ -119,7 +131,7 @@ def _simple(condition: object) -> list[tuple[str, str, str]]:
         raise _invalid("Invalid Policy: Invalid condition.")
     if not all(isinstance(value, str) for _, _, value in found):
         raise _invalid("Invalid Policy: Invalid Simple-Condition: value must be a string.")
-    return [(operator, name.lower(), value.replace("\\$", "$")) for operator, name, value in found]
+    return [(operator, name.lower(), value) for operator, name, value in found]
 
 
 def _fits(operator: str, wanted: str, value: str | None, name: str) -> bool:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 from warp_core.views.objects import ObjectInfo, Writer
 
 from warp_s3.call import Call
-from warp_s3.checksums import Algorithm
+from warp_s3.checksums import HEADERS, Algorithm
 from warp_s3.digesting import Expected, Sums
 from warp_s3.errors import S3Error
 from warp_s3.xml_input import BODY_MAX
@@ -13,17 +13,26 @@ from warp_s3.xml_input import BODY_MAX
 if TYPE_CHECKING:
     from warp_s3.service import Service
 
+OF_PAYLOAD: Final = HEADERS.keys() | {"x-amz-sdk-checksum-algorithm"}
+"""Headers that say a checksum."""
+
 OBJECT_MAX: Final = 5 * 1024**4
 """Bytes of an object; S3's own figure. S3 wants more than 5 GiB in parts, which needs no rule here."""
 
 
-async def read_document(call: Call) -> bytes:
+async def read_document(call: Call, *, checksums: bool = True) -> bytes:
     """Read a small body, such as XML, and verify it.
+
+    Args:
+        checksums: Headers with checksums speak of this body; where an upload is completed they speak of the object.
 
     Raises:
         S3Error: It is too long, or not what its headers say.
     """
-    expected = Expected(call.headers, call.payload)
+    headers = call.headers
+    if not checksums:
+        headers = {name: text for name, text in headers.items() if name not in OF_PAYLOAD}
+    expected = Expected(headers, call.payload)
     try:
         body = await call.body.read(BODY_MAX)
     except S3Error as error:

@@ -148,16 +148,15 @@ class Router:
             S3Error: `InvalidURI`, `KeyTooLongError`, `MethodNotAllowed` or `InvalidArgument`.
         """
         path = request.path
-        host = request.headers.get("host", "")
-        bucket = self._buckets.get(host)
-        if bucket is None:
-            bucket = self._host_bucket(host)
+        bucket = self.bucket_of_host(request.headers.get("host", ""))
         if bucket:
             raw = path[1:]
         else:
             bucket, _, raw = path[1:].partition("/")
             if "%" in bucket:
                 bucket = _decode(bucket).decode("utf-8", "replace")
+            if ":" in bucket:  # TENANT:BUCKET, as Ceph's gateway has it: here names are everybody's
+                bucket = bucket.rpartition(":")[2]
         key = _decode(raw) if "%" in raw else raw.encode("ascii")
         if len(key) > KEY_MAX:
             raise S3Error(
@@ -167,6 +166,11 @@ class Router:
         level = OBJECT if key else BUCKET if bucket else SERVICE
         query = parse_query(request.query) if request.query else {}
         return Route(_operation(request, level, query), bucket, key, query)
+
+    def bucket_of_host(self, host: str) -> str:
+        """Give the bucket that a Host names, or nothing."""
+        known = self._buckets.get(host)
+        return self._host_bucket(host) if known is None else known
 
     def _host_bucket(self, host: str) -> str:
         """Give the bucket that a Host names, or nothing, and remember it."""

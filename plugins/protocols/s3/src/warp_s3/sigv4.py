@@ -215,7 +215,7 @@ def _header_claim(request: Request, authorization: str, now: float) -> Claim:
             "RequestTimeTooSkewed",
             details={
                 "RequestTime": timestamp,
-                "ServerTime": _iso(now),
+                "ServerTime": iso(now),
                 "MaxAllowedSkewMilliseconds": str(SKEW_MAX_S * 1000),
             },
         )
@@ -282,8 +282,8 @@ def _query_claim(request: Request, now: float) -> Claim:
             "Request has expired",
             details={
                 "X-Amz-Expires": expires,
-                "Expires": _iso(signed_at + int(expires)),
-                "ServerTime": _iso(now),
+                "Expires": iso(signed_at + int(expires)),
+                "ServerTime": iso(now),
             },
         )
     payload = request.headers.get("x-amz-content-sha256") or fields.get(
@@ -486,5 +486,6 @@ def _query_error(message: str) -> S3Error:
     return S3Error("AuthorizationQueryParametersError", message)
 
 
-def _iso(second: float) -> str:
+def iso(second: float) -> str:
+    """Write a moment, in seconds since the epoch, as errors tell it."""
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -51,6 +51,8 @@ class DeletedKey(msgspec.Struct, frozen=True):
     key: str
     version: str | None
     etag: str | None
+    size: str | None = None
+    modified: str | None = None
 
 
 class _BoundedBuilder(TreeBuilder):
@@ -106,6 +108,8 @@ def completed_parts(body: bytes) -> list[CompletedPart]:
     Raises:
         S3Error: `MalformedXML`, `InvalidPartOrder` or `InvalidRequest`.
     """
+    if not body:  # no part is named: S3 does not say that the body is missing
+        raise S3Error("MalformedXML")
     parts: list[CompletedPart] = []
     document = parse(body, "CompleteMultipartUpload")
     for element in document.iterfind("Part"):
@@ -142,6 +146,8 @@ def deleted_keys(body: bytes) -> tuple[list[DeletedKey], bool]:
             _text(element, "Key"),
             element.findtext("VersionId") or None,
             element.findtext("ETag") or None,
+            element.findtext("Size"),
+            element.findtext("LastModifiedTime"),
         )
         for element in document.iterfind("Object")
     ]

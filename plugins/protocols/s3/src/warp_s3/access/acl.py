@@ -43,11 +43,12 @@ _URIS: Final = {
 _GROUPS: Final = {uri: group for group, uri in _URIS.items()}
 
 _GRANT_HEADERS: Final = {
-    "x-amz-grant-full-control": FULL_CONTROL,
+    # In the order that the grants come back in.
     "x-amz-grant-read": READ,
-    "x-amz-grant-read-acp": READ_ACP,
     "x-amz-grant-write": WRITE,
+    "x-amz-grant-read-acp": READ_ACP,
     "x-amz-grant-write-acp": WRITE_ACP,
+    "x-amz-grant-full-control": FULL_CONTROL,
 }
 HEADERS: Final = frozenset({"x-amz-acl", *_GRANT_HEADERS})
 _HEADER_GRANTEE: Final = re.compile(
@@ -160,7 +161,8 @@ def canned(name: str, *, owner: str, bucket_owner: str, bucket: bool) -> Acl | N
             further = (Grant(bucket_owner, READ),)
         elif name == "bucket-owner-full-control":
             further = (Grant(bucket_owner, FULL_CONTROL),)
-    return (Grant(owner, FULL_CONTROL), *further) if further else None
+    # Groups come first: clients that sort grants by display name, which groups have none of, look at the first alone.
+    return (*further, Grant(owner, FULL_CONTROL)) if further else None
 
 
 def from_headers(

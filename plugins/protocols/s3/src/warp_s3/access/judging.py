@@ -180,13 +180,24 @@ class Access:
             # Where ACLs are on, whoever may write may say the ACL of what it will own.
             if settings.enforced or settings.policy is None:
                 return
-            if settings.acl is not None and acls.grants(settings.acl, acls.WRITE, call.principal):
+            # What gives nobody anything but those who own the object and the bucket is no more than a write.
+            made = acls.from_headers(
+                call.headers,
+                await self._accounts(),
+                owner=call.principal.name,
+                bucket_owner=settings.owner,
+                bucket=False,
+            )
+            if all(one.grantee in {call.principal.name, settings.owner} for one in made or ()):
                 return
             await self._demand_of_new(call, "PutObjectAcl")
 
     async def _demand_of_new(self, call: Call, operation: str) -> None:
-        """Check an operation on what will be written: what is there now has no say in it."""
-        rule = RULES[operation]._replace(content=False, acl="")
+        """Check an operation on what will be written: what is there now has no say in it.
+
+        Whom the bucket's ACL lets write, it lets do that, too: it will own what it writes.
+        """
+        rule = RULES[operation]._replace(content=False, acl=acls.WRITE, acl_level=BUCKET)
         if not await self._allows(call, rule, rule.action, call.bucket, call.key, "", None):
             raise S3Error("AccessDenied")
 

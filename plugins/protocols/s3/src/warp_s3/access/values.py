@@ -99,10 +99,13 @@ class RequestValues:
                 return None
             if call.route.operation == "PostObject":
                 return ("POST",)
-            presigned = "X-Amz-Signature" in call.query
+            presigned = not call.query.keys().isdisjoint({"X-Amz-Signature", "AWSAccessKeyId"})
             return ("REST-QUERY-STRING" if presigned else "REST-HEADER",)
         if key == "s3:signatureversion":
-            return None if call.principal.name == ANONYMOUS.name else ("AWS4-HMAC-SHA256",)
+            if call.principal.name == ANONYMOUS.name:
+                return None
+            old = call.headers.get("authorization", "").startswith("AWS ")
+            return ("AWS" if old or "AWSAccessKeyId" in call.query else "AWS4-HMAC-SHA256",)
         if key == "s3:signatureage":
             return self._signature_age()
         if key == "s3:object-lock-remaining-retention-days":

@@ -144,8 +144,6 @@ def parse_head(head: bytes) -> Request:
     length, chunked = _framing(headers, minor) if _has_framing(headers) else (None, False)
     connection = headers.get("connection")
     expect = headers.get("expect")
-    if expect is not None and expect.lower() != "100-continue":
-        raise S3Error("ExpectationFailed", closes=True)
     return Request(
         method,
         path,
@@ -155,7 +153,8 @@ def parse_head(head: bytes) -> Request:
         chunked,
         minor == "1" if connection is None else _keeps_alive(connection, minor),
         # RFC 9110, 10.1.1: an HTTP/1.0 client is not sent a 100.
-        expect is not None and minor == "1",
+        # Other expectations are nobody's, and S3 goes on without a word.
+        expect is not None and minor == "1" and expect.lower() == "100-continue",
     )
 
 

@@ -283,11 +283,14 @@ async def delete_policy(service: "Service", call: Call) -> Answer:
 
 
 async def get_policy_status(service: "Service", call: Call) -> Answer:
-    """Say whether a bucket's policy lets everybody in."""
+    """Say whether a bucket lets everybody in, by its policy or its ACL; without a policy, too, where S3 has no answer."""
     settings = await service.access.settings(call.bucket)
-    if settings.policy is None:
-        raise S3Error("NoSuchBucketPolicy", details={"BucketName": call.bucket})
-    text = "true" if settings.policy_public else "false"
+    by_acl = (
+        not settings.enforced
+        and not settings.block.ignore_public_acls
+        and acls.is_public(settings.acl)
+    )
+    text = "true" if settings.policy_public or by_acl else "false"
     return xml(xml_output.document("PolicyStatus", f"<IsPublic>{text}</IsPublic>"))
 
 

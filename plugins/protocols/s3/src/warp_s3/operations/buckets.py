@@ -1,10 +1,14 @@
 """Buckets: made, listed, described, removed."""
 
 import re
+from collections.abc import Mapping
 from ipaddress import AddressValueError, IPv4Address
 from typing import TYPE_CHECKING, Final
 
+from warp_core.errors import AlreadyOwned
+
 from warp_s3 import xml_output
+from warp_s3.access.settings import ACL, OWNERSHIP
 from warp_s3.call import Answer, Call, empty, xml
 from warp_s3.errors import S3Error
 from warp_s3.listing_arguments import count_argument
@@ -16,6 +20,9 @@ from warp_s3.xml_input import location_constraint, versioning_status
 
 if TYPE_CHECKING:
     from warp_s3.service import Service
+
+FORGIVING_REGION: Final = "us-east-1"
+"""Where making a bucket that one has already succeeds, as it always has; elsewhere it is an error."""
 
 BUCKETS_PAGE: Final = 10_000
 """Buckets of one page; S3's own figure."""
@@ -63,10 +70,34 @@ async def create_bucket(service: "Service", call: Call) -> Answer:
     if region is not None and _REGION.fullmatch(region) is None:
         raise S3Error("InvalidLocationConstraint", details={"LocationConstraint": region})
     documents = await new_bucket_documents(service, call)
-    await service.objects.create_volume(name, owner=call.principal, locked=locked)
+    try:
+        await service.objects.create_volume(name, owner=call.principal, locked=locked)
+    except AlreadyOwned:
+        if service.region != FORGIVING_REGION:
+            raise
+        await _check_same(service, name, documents, locked=locked)
+        return empty(200, [("Location", f"/{name}")])
     for document, content in documents.items():
         await service.objects.set_document(name, document, content)
     return empty(200, [("Location", f"/{name}")])
+
+
+async def _check_same(
+    service: "Service", name: str, documents: Mapping[str, bytes], *, locked: bool
+) -> None:
+    """Refuse to make a bucket again as another one than it is.
+
+    Raises:
+        S3Error: `BucketAlreadyExists`.
+    """
+    volume = await service.objects.volume(name)
+    kept = volume.documents
+    if (
+        kept.get(ACL, b"") != documents.get(ACL, b"")
+        or (OWNERSHIP in documents and kept.get(OWNERSHIP) != documents[OWNERSHIP])
+        or (locked and volume.lock is None)
+    ):
+        raise S3Error("BucketAlreadyExists")
 
 
 async def head_bucket(service: "Service", call: Call) -> Answer:

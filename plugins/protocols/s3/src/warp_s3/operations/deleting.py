@@ -4,11 +4,11 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from warp_core.errors import NotFound, VersionNotFound, VolumeNotFound, WarpError
-from warp_core.views.objects import Condition, Deleted
+from warp_core.views.objects import Deleted
 
 from warp_s3 import xml_output
 from warp_s3.call import Answer, Call, empty, xml
-from warp_s3.conditions import delete_condition
+from warp_s3.conditions import delete_condition, only_if
 from warp_s3.errors import S3Error, from_core
 from warp_s3.locking import bypasses
 from warp_s3.receiving import read_document
@@ -70,7 +70,12 @@ async def _delete(service: "Service", call: Call, one: DeletedKey, quiet: bool) 
             call.bucket,
             key,
             version=one.version or "",
-            condition=Condition(etag=(one.etag or "").strip('"')),
+            condition=only_if(
+                etag=one.etag,
+                size=one.size,
+                modified=one.modified,
+                names=("ETag", "Size", "LastModifiedTime"),
+            ),
             bypass=await bypasses(service, call, call.bucket, key, version),
         )
     except NotFound:

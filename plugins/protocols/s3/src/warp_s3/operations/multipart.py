@@ -203,7 +203,7 @@ async def abort_upload(service: "Service", call: Call) -> Answer:
 
 async def complete_upload(service: "Service", call: Call) -> Answer:
     """Make an object of the parts that the client names."""
-    named = completed_parts(await read_document(call))
+    named = completed_parts(await read_document(call, checksums=False))
     condition = write_condition(call.headers)
     try:
         upload = await service.objects.upload(call.bucket, call.key, call.query["uploadId"])
@@ -350,6 +350,8 @@ def _whole_digests(call: Call, upload: UploadInfo, parts: Sequence[PartInfo]) ->
         sizes = [part.size for part in parts]
         value = full_object(algorithm, zip(digests, sizes, strict=True))
     given = call.headers.get(algorithm.header)
+    if given is not None:
+        decode(algorithm, given.partition("-")[0])
     if given is not None and given not in {value, value.partition("-")[0]}:
         raise S3Error(
             "BadDigest",

@@ -29,6 +29,7 @@ _UNSET: Final = {
     "GetBucketEncryption": "ServerSideEncryptionConfigurationNotFoundError",
     "GetBucketReplication": "ReplicationConfigurationNotFoundError",
     "GetBucketWebsite": "NoSuchWebsiteConfiguration",
+    "GetObjectTorrent": "NoSuchKey",
 }
 
 # Operation to root element and content of the document that says how things are.
