@@ -129,6 +129,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         "NoSuchBucket": (404, "The specified bucket does not exist"),
         "NoSuchBucketPolicy": (404, "The bucket policy does not exist"),
         "NoSuchCORSConfiguration": (404, "The CORS configuration does not exist"),
+        "NoSuchConfiguration": (404, "The specified configuration does not exist."),
         "NoSuchKey": (404, "The specified key does not exist."),
         "NoSuchLifecycleConfiguration": (404, "The lifecycle configuration does not exist"),
         "NoSuchObjectLockConfiguration": (
@@ -204,6 +205,10 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         "TooManyBuckets": (
             400,
             "You have attempted to create more buckets than allowed",
+        ),
+        "TooManyConfigurations": (
+            400,
+            "You are attempting to create a new configuration but have already reached the limit.",
         ),
         "UnexpectedContent": (400, "This request does not support content"),
         "UnresolvableGrantByEmailAddress": (

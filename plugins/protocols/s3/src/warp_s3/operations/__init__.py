@@ -8,6 +8,7 @@ from warp_s3.call import Call, Outcome
 from warp_s3.operations import (
     access,
     buckets,
+    configurations,
     copying,
     cors,
     deleting,
@@ -15,10 +16,12 @@ from warp_s3.operations import (
     listing,
     locking,
     multipart,
+    notifications,
     objects,
     posting,
     settings,
     tagging,
+    website,
 )
 
 if TYPE_CHECKING:
@@ -64,8 +67,11 @@ HANDLERS: Final[Mapping[str, Handler]] = MappingProxyType(
         "DeleteBucketCors": cors.delete_cors,
         "Preflight": cors.preflight,
         **access.HANDLERS,
+        **configurations.HANDLERS,
         **lifecycle.HANDLERS,
         **locking.HANDLERS,
+        **notifications.HANDLERS,
         **settings.HANDLERS,
+        **website.HANDLERS,
     }
 )

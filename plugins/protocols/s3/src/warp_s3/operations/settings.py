@@ -28,20 +28,17 @@ Handler = Callable[["Service", Call], Coroutine[Any, Any, Answer]]
 _UNSET: Final = {
     "GetBucketEncryption": "ServerSideEncryptionConfigurationNotFoundError",
     "GetBucketReplication": "ReplicationConfigurationNotFoundError",
-    "GetBucketWebsite": "NoSuchWebsiteConfiguration",
     "GetObjectTorrent": "NoSuchKey",
 }
 
 # Operation to root element and content of the document that says how things are.
 _FIXED: Final = {
     "GetBucketLogging": ("BucketLoggingStatus", ""),
-    "GetBucketNotificationConfiguration": ("NotificationConfiguration", ""),
 }
 
 _DELETES: Final = (
     "DeleteBucketEncryption",
     "DeleteBucketReplication",
-    "DeleteBucketWebsite",
 )
 
 
