@@ -286,8 +286,6 @@ def test_buckets_have_tags(s3: Any, bucket: str) -> None:
         ("get_bucket_replication", (404, "ReplicationConfigurationNotFoundError")),
         ("get_bucket_website", (404, "NoSuchWebsiteConfiguration")),
         ("get_object_lock_configuration", (404, "ObjectLockConfigurationNotFoundError")),
-        ("list_bucket_analytics_configurations", (501, "NotImplemented")),
-        ("list_bucket_metrics_configurations", (501, "NotImplemented")),
     ],
 )
 def test_settings_that_are_not_set_say_so(
