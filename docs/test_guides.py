@@ -10,6 +10,7 @@ from pathlib import Path
 
 GUIDES = Path(__file__).parent / "guides"
 FILE = re.compile(r"```python file=(\S+)\n(.*?)```", re.S)
+SETTINGS = re.compile(r"```toml file=(\S+)\n(.*?)```", re.S)
 
 
 def test_the_first_plugin_is_green_after_its_methods_are_filled(tmp_path: Path) -> None:
@@ -27,3 +28,14 @@ def test_the_first_plugin_is_green_after_its_methods_are_filled(tmp_path: Path) 
     assert programs
     assert before.returncode == 1, "an empty skeleton keeps no promise"
     assert after.returncode == 0, after.stdout
+
+
+def test_the_file_of_a_test_bed_is_fine(tmp_path: Path) -> None:
+    [(name, text)] = SETTINGS.findall((GUIDES / "s3-suites.md").read_text())
+    (tmp_path / name).write_text(text)
+    check = [sys.executable, "-m", "warp_cli", "config", "check", "--config", name]
+
+    checked = subprocess.run(check, cwd=tmp_path, capture_output=True, text=True)
+
+    assert checked.returncode == 0, checked.stderr
+    assert "s3" in checked.stdout

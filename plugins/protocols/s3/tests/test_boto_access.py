@@ -599,3 +599,18 @@ def test_a_tenant_before_a_buckets_name_is_nobody(people: Any, open_server: Any)
     for name in ("%3Aalices", "tenant%3Aalices", "tenant:alices"):
         with urllib.request.urlopen(f"{open_server.url}/{name}/k") as answer:
             assert answer.read() == b"x"
+
+
+def test_what_nobody_wrote_is_the_bucket_owners(people: Any) -> None:
+    alice, bob, nobody = people
+    alice.put_bucket_acl(Bucket="alices", ACL="public-read-write")
+
+    nobody.put_object(Bucket="alices", Key="plain", Body=b"x")
+    nobody.put_object(Bucket="alices", Key="public", ACL="public-read")
+
+    for key in ("plain", "public"):
+        assert alice.get_object_acl(Bucket="alices", Key=key)["Owner"]["ID"] == ALICE_ID
+        alice.get_object_tagging(Bucket="alices", Key=key)
+    for other in (bob, nobody):
+        assert code(other.get_object, Bucket="alices", Key="plain") == DENIED
+        other.get_object(Bucket="alices", Key="public")

@@ -145,12 +145,15 @@ class Access:
         """
         settings = await self.settings(call.bucket)
         headers = call.headers
+        # What nobody wrote would be nobody's to read or to take away: it is the bucket's owner's.
+        nobodys = call.principal.name == ANONYMOUS.name
+        writer = settings.owner if nobodys or settings.enforced else call.principal.name
         if acls.HEADERS.isdisjoint(headers):
-            return (settings.owner if settings.enforced else call.principal.name), b""
+            return writer, b""
         if settings.enforced:
             refuse_unless_harmless(headers)
             return settings.owner, b""
-        owner = call.principal.name
+        owner = writer
         if (
             settings.ownership == PREFERRED
             and headers.get("x-amz-acl") == "bucket-owner-full-control"
