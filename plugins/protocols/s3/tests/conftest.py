@@ -4,7 +4,12 @@ import asyncio
 import importlib.util
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+)
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -115,6 +120,7 @@ class Running:
         self.metrics = Metrics()
         options.setdefault("listen", Address("127.0.0.1:0"))
         self._drain_s = options.pop("drain_s", 5.0)
+        self._authenticator = options.pop("authenticator", Keys)
         self._config = Config(**options)
         self.errors: list[BaseException] = []
         self._started = threading.Event()
@@ -134,7 +140,11 @@ class Running:
             )
         )
         try:
-            async with self._view() as self.objects, self._make() as self.server:
+            async with (
+                self._view() as self.objects,
+                self._authenticator() as authenticator,
+                self._make(authenticator) as self.server,
+            ):
                 self._started.set()
                 await self._stop.wait()
         except BaseException as error:
@@ -142,7 +152,7 @@ class Running:
         finally:
             self._started.set()
 
-    def _make(self) -> Server:
+    def _make(self, authenticator: Authenticator) -> Server:
         return Server(
             self._config,
             ProtocolContext(
@@ -151,7 +161,7 @@ class Running:
                 objects=self.objects,
                 files=None,  # type: ignore[arg-type]
                 blocks=None,  # type: ignore[arg-type]
-                authenticator=Keys(),
+                authenticator=authenticator,
                 metrics=self.metrics,
                 drain_s=self._drain_s,
             ),
@@ -222,6 +232,49 @@ def shared(
     running = Running(tmp_path_factory.mktemp("data"), request.param)
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="module")
+def run_server() -> Callable[..., AbstractContextManager[Running]]:
+    """Run servers over core's view whose accounts, users and roles are kept: alice, bob, and an operator who may everything."""
+
+    def accounts(data: Path) -> Callable[[], AbstractAsyncContextManager[Authenticator]]:
+        from warp_core.contexts import AuthContext
+        from warp_core.interfaces.accounts import DeclaredAccount
+        from warp_keys import Config as KeysConfig
+        from warp_keys.keys import Keys as KeptKeys
+        from warp_meta_memory.engine import Memory as MemoryMeta
+
+        known = (
+            DeclaredAccount(
+                account(f"account:{name}", number=digit * 12, admin=admin), [(key, secret)]
+            )
+            for name, digit, admin, key, secret in (
+                ("alice", "1", False, "ALICEKEY", "alice-secret"),
+                ("bob", "2", False, "BOBKEY", "bob-secret"),
+                ("operator", "3", True, "OPKEY", "op-secret"),
+            )
+        )
+        declared = tuple(known)
+
+        @asynccontextmanager
+        async def kept() -> AsyncIterator[Authenticator]:
+            async with MemoryMeta() as meta:
+                context = AuthContext(data, meta, ("ROOTKEY", "root-secret"), declared)
+                async with KeptKeys(KeysConfig(password_cost=10), context) as authenticator:
+                    yield authenticator
+
+        return kept
+
+    @contextmanager
+    def run(data: Path, **options: Any) -> Iterator[Running]:
+        running = Running(data, namespace, authenticator=accounts(data), **options)
+        try:
+            yield running
+        finally:
+            running.stop()
+
+    return run
 
 
 @pytest.fixture

@@ -26,6 +26,10 @@ class Config(Listening, frozen=True, kw_only=True):
     block_public_access: bool = True
     # Whether objects stay in STANDARD for 30 days before they move to an IA class, as AWS demands.
     transition_days_min: bool = True
+    # Addresses of OpenID providers that this server asks for their keys; accounts make providers known by themselves.
+    identity_providers: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=255)], ...], Meta(max_length=64)
+    ] = ("https://*",)
     # Open connections; one that is idle costs about 4 KiB.
     connections_max: Annotated[int, Meta(ge=1, le=100_000)] = 4096
     # Bodies above 64 KiB on their way in at once, each a few MiB of buffers; others wait their turn.

@@ -36,6 +36,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
             400,
             "Your proposed upload is smaller than the minimum allowed size",
         ),
+        "ExpiredToken": (400, "The provided token has expired."),
         "IllegalVersioningConfigurationException": (
             400,
             "The versioning configuration specified in the request is not valid.",
@@ -91,6 +92,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         ),
         "InvalidStorageClass": (400, "The storage class you specified is not valid"),
         "InvalidTag": (400, "The tag provided was not a valid tag."),
+        "InvalidToken": (400, "The provided token is malformed or otherwise invalid."),
         "InvalidURI": (400, "Couldn't parse the specified URI."),
         "KeyTooLongError": (400, "Your key is too long"),
         "MalformedACLError": (

@@ -35,6 +35,7 @@ _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _PLAIN: Final[Mapping[tuple[int, str], str]] = MappingProxyType(
     {
         (SERVICE, "GET"): "ListBuckets",
+        (SERVICE, "POST"): "Query",
         (BUCKET, "GET"): "ListObjects",
         (BUCKET, "HEAD"): "HeadBucket",
         (BUCKET, "PUT"): "CreateBucket",

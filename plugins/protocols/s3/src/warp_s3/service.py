@@ -2,8 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from warp_core.errors import NotFound, Unauthenticated, WarpError
@@ -13,7 +14,7 @@ from warp_core.views import Objects
 from warp_core.views.objects import ObjectInfo
 
 from warp_s3 import sigv2
-from warp_s3.access.judging import Access
+from warp_s3.access.judging import Access, known_principal
 from warp_s3.aws_chunked import AwsChunkedDecoder
 from warp_s3.body import Body
 from warp_s3.call import Answer, Call, Outcome, finished
@@ -21,6 +22,7 @@ from warp_s3.config import Config
 from warp_s3.cors import answer_headers
 from warp_s3.errors import S3Error, from_core
 from warp_s3.http import Request
+from warp_s3.iam.identities import Identities
 from warp_s3.lifecycle import Rules
 from warp_s3.operations import HANDLERS
 from warp_s3.operations.cors import rules_of_bucket
@@ -37,6 +39,9 @@ from warp_s3.sigv4 import (
     read_claim,
     verify,
 )
+
+if TYPE_CHECKING:
+    from warp_s3.iam.service import QueryService
 
 # What a body in chunks that nobody signed goes on from.
 _NOBODYS: Final = Claim("", "", "", "", "", STREAMING_UNSIGNED_TRAILER, presigned=False)
@@ -73,8 +78,12 @@ class Service:
         self._authenticator = authenticator
         self.described: dict[tuple[str, bytes], tuple[ObjectInfo, str]] = {}
         self._router = Router(config.domains)
+        self._identities = (
+            Identities(authenticator) if authenticator.capabilities.keeps_records else None
+        )
         self.signing_keys = SigningKeys()
         self.lifecycles = Rules()
+        self._queries: QueryService | None = None  # made with the first that asks
 
     def start(self, request: Request, body: Body) -> Outcome:
         """Answer a request, or return what does where something has to be waited for.
@@ -111,12 +120,14 @@ class Service:
         """Find out who signed a request, and go on with it."""
         if route.operation == "PostObject":  # its form says who, and is judged when it is read
             return self._handle(Call(request, route, ANONYMOUS, body, UNSIGNED_PAYLOAD))
+        if route.operation == "Query":
+            return self._query(request, body, route)
         if sigv2.signed(request) and self.config.signature_v2:
             return self._begin_v2(request, body, route)
         claim = read_claim(request, now=time.time())
         if claim is None:
             return self._anonymous(request, body, route)
-        credential = self._authenticator.lookup_now(claim.access_key)
+        credential = self._credential_now(claim.access_key, security_token(request, route))
         if credential is None:
             return self._look_up_first(request, body, route, claim)
         return self._start(request, body, route, claim, credential)
@@ -134,7 +145,7 @@ class Service:
     async def _begin_v2(self, request: Request, body: Body, route: Route) -> Answer:
         """Find out who signed a request by version 2, which is rare enough to take its time."""
         claim = sigv2.read_claim(request, route.query, now=time.time())
-        credential = await self.credential(claim.access_key)
+        credential = await self.credential(claim.access_key, security_token(request, route))
         bucket = self._router.bucket_of_host(request.headers.get("host", ""))
         sigv2.verify(claim, request, route.query, bucket=bucket, secret=credential.secret)
         if claim.payload in STREAMING:
@@ -175,7 +186,7 @@ class Service:
     async def _look_up_first(
         self, request: Request, body: Body, route: Route, claim: Claim
     ) -> Answer:
-        credential = await self.credential(claim.access_key)
+        credential = await self.credential(claim.access_key, security_token(request, route))
         return await finished(self._start(request, body, route, claim, credential))
 
     async def _permitted(self, call: Call) -> Answer:
@@ -191,19 +202,47 @@ class Service:
         except NotFound as error:
             raise await self.access.hide(call, from_core(error)) from error
 
-    async def credential(self, access_key: str) -> Credential:
-        """Return the credential of an access key.
+    async def _query(self, request: Request, body: Body, route: Route) -> Answer:
+        """Answer a request of the query protocol."""
+        from warp_s3.iam.service import QueryService
+
+        if self._identities is None:
+            raise S3Error(
+                "NotImplemented", "The authenticator of this server keeps no users and roles."
+            )
+        if self._queries is None:
+            self._queries = QueryService(
+                self._identities, self._authenticator, self.signing_keys, self.config
+            )
+        return await self._queries.answer(Call(request, route, ANONYMOUS, body, UNSIGNED_PAYLOAD))
+
+    def _credential_now(self, access_key: str, token: str | None) -> Credential | None:
+        if self._identities is not None:
+            return self._identities.find_now(access_key, token)
+        return self._authenticator.lookup_now(access_key)
+
+    async def credential(self, access_key: str, token: str | None = None) -> Credential:
+        """Return the credential of an access key, and of the token that a session's requests carry.
 
         Raises:
-            S3Error: `InvalidAccessKeyId`.
+            S3Error: `InvalidAccessKeyId`, `InvalidToken`, `ExpiredToken`.
         """
-        known = self._authenticator.lookup_now(access_key)
+        known = self._credential_now(access_key, token)
         if known is not None:
             return known
+        if self._identities is not None:
+            return await self._identities.find(access_key, token)
         try:
             return await self._authenticator.lookup(access_key)
         except Unauthenticated as error:
             raise S3Error("InvalidAccessKeyId", details={"AWSAccessKeyId": access_key}) from error
+
+    async def known_principal(self) -> Callable[[str, str], bool]:
+        """Return what tells whether a policy's principal exists."""
+        accounts = await self.accounts()
+        if self._identities is None:
+            return known_principal(accounts)
+        return await self._identities.known_principal(accounts)
 
     async def accounts(self) -> Accounts:
         """Return who is known, for owners in answers."""
@@ -229,3 +268,9 @@ class Service:
         body.decode_aws_chunked(
             AwsChunkedDecoder(claim, key, decoded_length=length), length, self.pool
         )
+
+
+def security_token(request: Request, route: Route) -> str | None:
+    """Return the token of a session that a request carries, in a header or, presigned, in its query."""
+    token = request.headers.get("x-amz-security-token")
+    return token if token is not None else route.query.get("X-Amz-Security-Token")

@@ -46,6 +46,7 @@ STREAMING: Final = frozenset(
     {STREAMING_SIGNED, STREAMING_SIGNED_TRAILER, STREAMING_UNSIGNED_TRAILER}
 )
 
+S3: Final = frozenset({"s3"})
 _ALGORITHM: Final = "AWS4-HMAC-SHA256"
 _AUTHORIZATION: Final = re.compile(
     r"AWS4-HMAC-SHA256 +Credential=([!-+\--~]+), *SignedHeaders=([!-+\--~]+), *Signature="
@@ -136,12 +137,16 @@ def signing_key(secret: str, scope: str) -> bytes:
     return key
 
 
-def read_claim(request: Request, *, now: float) -> Claim | None:
+def read_claim(
+    request: Request, *, now: float, services: frozenset[str] = S3, payload: str = ""
+) -> Claim | None:
     """Read who claims to have signed a request, and check all that needs no secret.
 
     Args:
         request: The head as it came.
         now: Seconds since the epoch.
+        services: Those that it may be signed for.
+        payload: The body's hash where the head need not say it: only S3 wants it there.
 
     Returns:
         The claim, or None if the request is anonymous.
@@ -158,13 +163,13 @@ def read_claim(request: Request, *, now: float) -> Claim | None:
                 "Signature query string parameter or the Authorization header should be specified",
                 details={"ArgumentName": "Authorization"},
             )
-        return _header_claim(request, authorization, now)
+        return _header_claim(request, authorization, now, services, payload)
     match = _PRESIGNED.search(request.query)
     if match is None:
         return None
     if match[1] == "AWSAccessKeyId":  # version 2
         raise _unsupported_mechanism()
-    return _query_claim(request, now)
+    return _query_claim(request, now, services, payload or UNSIGNED_PAYLOAD)
 
 
 def verify(claim: Claim, request: Request, key: SigningKey) -> None:
@@ -197,10 +202,12 @@ def verify(claim: Claim, request: Request, key: SigningKey) -> None:
     )
 
 
-def _header_claim(request: Request, authorization: str, now: float) -> Claim:
+def _header_claim(
+    request: Request, authorization: str, now: float, services: frozenset[str], payload: str
+) -> Claim:
     # Everything before the signature is the same for a client's requests of one kind and day.
     prefix, signature = authorization[:-64], authorization[-64:]
-    parsed = _authorization(prefix) if len(prefix) <= AUTHORIZATION_MAX else None
+    parsed = _authorization(prefix, services) if len(prefix) <= AUTHORIZATION_MAX else None
     if parsed is None:
         raise _authorization_error(authorization)
     access_key, scope, signed = parsed
@@ -225,8 +232,8 @@ def _header_claim(request: Request, authorization: str, now: float) -> Claim:
             "The authorization header is malformed; Invalid credential date "
             f'"{scope[:8]}". This date is not the same as X-Amz-Date: "{timestamp[:8]}".',
         )
-    payload = headers.get("x-amz-content-sha256")
-    if payload is None:
+    payload = headers.get("x-amz-content-sha256", payload)
+    if not payload:
         raise S3Error(
             "InvalidRequest", "Missing required header for this request: x-amz-content-sha256"
         )
@@ -235,7 +242,7 @@ def _header_claim(request: Request, authorization: str, now: float) -> Claim:
     return Claim(access_key, timestamp, scope, signed, signature, payload, presigned=False)
 
 
-def _query_claim(request: Request, now: float) -> Claim:
+def _query_claim(request: Request, now: float, services: frozenset[str], unsaid: str) -> Claim:
     fields: dict[str, str] = {}
     for name, value in _pairs(request.query):
         if name.startswith(b"X-Amz-"):
@@ -257,7 +264,9 @@ def _query_claim(request: Request, now: float) -> Claim:
             "X-Amz-Credential, X-Amz-Signature, X-Amz-Date, X-Amz-SignedHeaders, and X-Amz-Expires "
             "parameters."
         )
-    access_key, scope = _credential(fields["X-Amz-Credential"], "AuthorizationQueryParametersError")
+    access_key, scope = _credential(
+        fields["X-Amz-Credential"], "AuthorizationQueryParametersError", services
+    )
     timestamp = fields["X-Amz-Date"]
     if _TIMESTAMP.fullmatch(timestamp) is None:
         raise _query_error("X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\"")
@@ -287,7 +296,7 @@ def _query_claim(request: Request, now: float) -> Claim:
             },
         )
     payload = request.headers.get("x-amz-content-sha256") or fields.get(
-        "X-Amz-Content-Sha256", UNSIGNED_PAYLOAD
+        "X-Amz-Content-Sha256", unsaid
     )
     check_payload(payload)
     signed = fields["X-Amz-SignedHeaders"]
@@ -303,7 +312,7 @@ def credential_of(text: str) -> tuple[str, str]:
     Raises:
         S3Error: `InvalidArgument`.
     """
-    return _credential(text, "InvalidArgument")
+    return _credential(text, "InvalidArgument", S3)
 
 
 def _signature(claim: Claim, request: Request, key: SigningKey, path: str) -> tuple[str, str]:
@@ -356,16 +365,16 @@ def _pairs(query: str) -> list[tuple[bytes, bytes]]:
 
 
 @lru_cache(maxsize=1024)
-def _authorization(prefix: str) -> tuple[str, str, str] | None:
+def _authorization(prefix: str, services: frozenset[str]) -> tuple[str, str, str] | None:
     """Split an Authorization header without its signature: access key, scope, signed headers."""
     match = _AUTHORIZATION.fullmatch(prefix)
     if match is None:
         return None
-    access_key, scope = _credential(match[1], "AuthorizationHeaderMalformed")
+    access_key, scope = _credential(match[1], "AuthorizationHeaderMalformed", services)
     return access_key, scope, match[2]
 
 
-def _credential(credential: str, error: str) -> tuple[str, str]:
+def _credential(credential: str, error: str, services: frozenset[str]) -> tuple[str, str]:
     """Split a credential into access key and scope."""
     match = _CREDENTIAL.fullmatch(credential)
     if match is None:
@@ -374,11 +383,11 @@ def _credential(credential: str, error: str) -> tuple[str, str]:
             "The credential is malformed; expecting "
             '"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request".',
         )
-    if match["service"] != "s3":
+    if match["service"] not in services:
         raise S3Error(
             error,
             f'The credential is malformed; incorrect service "{match["service"]}". '
-            'This endpoint belongs to "s3".',
+            f'This endpoint belongs to "{", ".join(sorted(services))}".',
         )
     return match["key"], credential[len(match["key"]) + 1 :]
 

@@ -2,7 +2,9 @@
 
 Administrators are not asked. For everybody else, in this order:
 
-1. a Deny of the bucket's policy that fits decides, but for the owner's own policy operations;
+1. a Deny of the bucket's policy that fits decides, but for the owner's own policy operations, and so does one of an identity's
+   policies; a user or session needs an Allow of those for everything below, but for what the policy of a bucket of its account
+   allows it by name;
 2. where ACLs are off (object ownership `BucketOwnerEnforced`), the bucket's owner and the policy's Allow let in;
 3. where they are on, an object's owner and its ACL let in as well; what others own in a bucket is no longer its owner's to read,
    nor the policy's to give;
@@ -13,6 +15,7 @@ Public access block takes away what 2 to 4 would give to everybody. Who may not 
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+import msgspec
 from warp_core.errors import NotFound, VolumeNotFound
 from warp_core.interfaces.accounts import Account, Accounts
 from warp_core.interfaces.auth import ANONYMOUS, Principal
@@ -21,6 +24,7 @@ from warp_core.views.objects import ObjectInfo
 
 from warp_s3 import locking
 from warp_s3.access import acl as acls
+from warp_s3.access.members import ACCOUNT, Judgement, Member, judge
 from warp_s3.access.policy import Verdict, Who, evaluate
 from warp_s3.access.rules import BYPASS, RULES, Rule
 from warp_s3.access.settings import PREFERRED, SNAPSHOT, Memory, Settings, of_snapshot
@@ -67,7 +71,10 @@ class Access:
             return False
         settings = self._memory.of(volume)
         return (
-            settings.policy is None and settings.enforced and settings.owner == call.principal.name
+            settings.policy is None
+            and settings.enforced
+            and settings.owner == call.principal.name
+            and not isinstance(call.principal, Member)
         )
 
     async def enter(self, call: Call) -> None:
@@ -83,6 +90,8 @@ class Access:
         if rule.level == SERVICE:
             if call.principal.name == ANONYMOUS.name:
                 raise S3Error("AccessDenied")
+            if isinstance(call.principal, Member):
+                await self._demand_of_member(call, call.principal, rule.action)
             return
         if rule.each:
             await self.settings(call.bucket)  # its keys are judged one by one
@@ -170,6 +179,16 @@ class Access:
         """Return the account that a principal acts for."""
         return owner_of(accounts, principal.name)
 
+    async def _demand_of_member(self, call: Call, member: Member, action: str) -> None:
+        """Check what has no bucket yet: there an account may do everything, and its members what their policies allow."""
+        accounts = await self._accounts()
+        account = self.account(member, accounts)
+        values = RequestValues(call, account, owner=account, region=self._region)
+        resource = f"arn:aws:s3:::{call.bucket or '*'}"
+        verdict = judge(member, action, [resource], values).verdict
+        if verdict is Verdict.DENY or (verdict is Verdict.NOTHING and member.kind != ACCOUNT):
+            raise S3Error("AccessDenied")
+
     async def _demand_extras(self, call: Call) -> None:
         """Check what a write asks for besides its content."""
         if "x-amz-tagging" in call.headers:
@@ -225,10 +244,21 @@ class Access:
         info: ObjectInfo | None = None
         foreign = rule.content and not settings.enforced  # an object's own owner and ACL count
         by_tags = settings.policy is not None and settings.policy.conditioned_by_tags
+        member = principal if isinstance(principal, Member) else None
+        if member is not None and member.conditioned_by_tags:
+            by_tags = True
         if rule.level == OBJECT and (foreign or by_tags):
             info = await self._head(bucket, key, version)
         verdict = Verdict.NOTHING
-        if settings.policy is not None and not (owns and rule.owners):
+        said: Judgement | None = None
+        if member is not None:
+            said = await self._said(
+                call, member, settings, action, bucket, key, version, info, more
+            )
+            if said.verdict is Verdict.DENY:
+                return False
+        itself = owns and (member is None or member.kind == ACCOUNT)
+        if settings.policy is not None and not (itself and rule.owners):
             verdict = await self._verdict(call, settings, action, bucket, key, version, info, more)
             if verdict is Verdict.DENY:
                 return False
@@ -236,6 +266,12 @@ class Access:
             if (restricted or settings.snapshot) and not owns:
                 verdict = Verdict.NOTHING
         given = owns or verdict is Verdict.ALLOW
+        if member is not None and said is not None and said.verdict is not Verdict.ALLOW:
+            # Only the policy of a bucket of its own account lets in whom no policy of its own does.
+            if member.kind != ACCOUNT and not (owns and verdict is Verdict.ALLOW):
+                return False
+        elif member is not None and member.kind == ACCOUNT:
+            return True  # an administrator allowed it
         if foreign and info is not None:
             return self._by_object(settings, rule, principal, info, given=given)
         if given:
@@ -264,6 +300,41 @@ class Access:
             acl, rule.acl, principal, ignore_public=settings.block.ignore_public_acls
         )
 
+    async def _said(
+        self,
+        call: Call,
+        member: Member,
+        settings: Settings,
+        action: str,
+        bucket: str,
+        key: bytes,
+        version: str,
+        info: ObjectInfo | None,
+        more: Mapping[str, Sequence[str]] | None,
+    ) -> Judgement:
+        """Ask the policies of an identity."""
+        values = await self._values(call, settings, version, info, more)
+        return judge(member, action, [_resource(settings, bucket, key)], values)
+
+    async def _values(
+        self,
+        call: Call,
+        settings: Settings,
+        version: str,
+        info: ObjectInfo | None,
+        more: Mapping[str, Sequence[str]] | None,
+    ) -> RequestValues:
+        accounts = await self._accounts()
+        return RequestValues(
+            call,
+            self.account(call.principal, accounts),
+            owner=owner_of(accounts, settings.owner),
+            region=self._region,
+            version=version,
+            existing_tags=info.attributes.tags if info is not None else None,
+            more=more,
+        )
+
     async def _verdict(
         self,
         call: Call,
@@ -276,21 +347,20 @@ class Access:
         more: Mapping[str, Sequence[str]] | None,
     ) -> Verdict:
         assert settings.policy is not None
-        accounts = await self._accounts()
-        account = self.account(call.principal, accounts)
-        values = RequestValues(
-            call,
-            account,
-            owner=owner_of(accounts, settings.owner),
-            region=self._region,
-            version=version,
-            existing_tags=info.attributes.tags if info is not None else None,
-            more=more,
-        )
-        resource = f"arn:aws:s3:::{bucket.partition(SNAPSHOT)[0] if settings.snapshot else bucket}"
-        if key:
-            resource += "/" + key.decode("utf-8", "replace")
-        return evaluate(settings.policy, who(call.principal, account), action, resource, values)
+        values = await self._values(call, settings, version, info, more)
+        account = self.account(call.principal, await self._accounts())
+        resource = _resource(settings, bucket, key)
+        asking = who(call.principal, account, owner=settings.owner)
+        verdict = evaluate(settings.policy, asking, action, resource, values)
+        member = call.principal
+        if verdict is not Verdict.ALLOW or not isinstance(member, Member) or not member.limits:
+            return verdict
+        if judge(member, action, [resource], values).within:
+            return verdict
+        # Limits hold for what a bucket's policy gives, unless it names the user or session itself.
+        alone = msgspec.structs.replace(asking, arns=member.alone, direct=True)
+        named = evaluate(settings.policy, alone, action, resource, values) is Verdict.ALLOW
+        return Verdict.ALLOW if named else Verdict.NOTHING
 
     async def _head(self, bucket: str, key: bytes, version: str) -> ObjectInfo | None:
         try:
@@ -299,10 +369,21 @@ class Access:
             return None
 
 
-def who(principal: Principal, account: Account) -> Who:
-    """Return the names by which policies may call a principal."""
+def _resource(settings: Settings, bucket: str, key: bytes) -> str:
+    resource = f"arn:aws:s3:::{bucket.partition(SNAPSHOT)[0] if settings.snapshot else bucket}"
+    return resource + "/" + key.decode("utf-8", "replace") if key else resource
+
+
+def who(principal: Principal, account: Account, *, owner: str = "") -> Who:
+    """Return the names by which policies may call a principal; `owner` is whose the policy is.
+
+    What an account allows to itself as a whole is for the policies of its members to hand on.
+    """
     if principal.name == ANONYMOUS.name:
         return Who()
+    if isinstance(principal, Member) and principal.kind != ACCOUNT:
+        direct = principal.name == owner
+        return Who(account.canonical_id, account.number, principal.arns, direct=direct)
     return Who(account.canonical_id, account.number, arns(account))
 
 

@@ -60,6 +60,7 @@ class Who(msgspec.Struct, frozen=True):
     number: str = ""
     arns: frozenset[str] = frozenset()  # arn:aws:iam::NUMBER:user/NAME and the like
     direct: bool = False  # what is allowed to its whole account is not yet allowed to it
+    federated: frozenset[str] = frozenset()  # ARNs of the provider that says who it is
 
     @property
     def anonymous(self) -> bool:
@@ -82,7 +83,7 @@ class Principals(msgspec.Struct, frozen=True):
             return True
         if who.anonymous:
             return False
-        if not self.arns.isdisjoint(who.arns):
+        if not self.arns.isdisjoint(who.arns) or not self.others.isdisjoint(who.federated):
             return True
         return not direct and (
             who.number in self.accounts or who.canonical_id in self.canonical_ids

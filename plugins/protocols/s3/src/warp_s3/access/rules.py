@@ -134,8 +134,8 @@ _ALL: Final[dict[str, Rule]] = {
 BYPASS: Final = Rule("s3:BypassGovernanceRetention", OBJECT)
 """No operation, but what one asks for that ends retention in mode GOVERNANCE before its time."""
 
-OPEN: Final = frozenset({"Preflight"})
-"""Operations that nobody has to be anybody for: a browser asks before it has permission."""
+OPEN: Final = frozenset({"Preflight", "Query"})
+"""Operations that nobody has to be anybody for: a browser asks before it has permission, and `warp_s3.iam` judges its own."""
 
 RULES: Final[Mapping[str, Rule]] = MappingProxyType(
     {name: _ALL[name] for name in OPERATIONS if name not in OPEN}

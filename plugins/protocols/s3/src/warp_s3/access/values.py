@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, unquote
 from warp_core.interfaces.accounts import Account
 from warp_core.interfaces.auth import ANONYMOUS
 
+from warp_s3.access.members import Member
 from warp_s3.call import Call
 from warp_s3.locking import UNTIL, moment
 
@@ -73,6 +74,8 @@ class RequestValues:
         if key in self._more:
             return self._more[key]
         call, headers = self._call, self._call.headers
+        if isinstance(call.principal, Member) and key in call.principal.values:
+            return call.principal.values[key] or None
         if key == "s3:versionid" and self._version:
             return (self._version,)
         if key in _PARAMETERS:

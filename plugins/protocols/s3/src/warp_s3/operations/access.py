@@ -11,7 +11,7 @@ from warp_core.errors import NotFound
 from warp_s3 import xml_output
 from warp_s3.access import acl as acls
 from warp_s3.access.acl import FULL_CONTROL, Acl, Grant
-from warp_s3.access.judging import known_principal, refuse_unless_harmless
+from warp_s3.access.judging import refuse_unless_harmless
 from warp_s3.access.policy import POLICY_MAX, Malformed, is_public, read
 from warp_s3.access.settings import (
     ACL,
@@ -260,7 +260,7 @@ async def put_policy(service: "Service", call: Call) -> Answer:
         raise S3Error(
             "MalformedPolicy", f"Policies of more than {POLICY_MAX} bytes are not allowed"
         )
-    known = known_principal(await service.accounts())
+    known = await service.known_principal()
     try:
         made = read(document, call.bucket, known=known)
     except Malformed as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from warp_core.errors import AlreadyOwned
 
 from warp_s3 import xml_output
+from warp_s3.access.members import plain
 from warp_s3.access.settings import ACL, OWNERSHIP
 from warp_s3.call import Answer, Call, empty, xml
 from warp_s3.errors import S3Error
@@ -71,7 +72,7 @@ async def create_bucket(service: "Service", call: Call) -> Answer:
         raise S3Error("InvalidLocationConstraint", details={"LocationConstraint": region})
     documents = await new_bucket_documents(service, call)
     try:
-        await service.objects.create_volume(name, owner=call.principal, locked=locked)
+        await service.objects.create_volume(name, owner=plain(call.principal), locked=locked)
     except AlreadyOwned:
         if service.region != FORGIVING_REGION:
             raise

@@ -102,14 +102,14 @@ async def _signer(service: "Service", fields: Mapping[str, str]) -> Principal:
         access_key, scope = credential_of(fields["x-amz-credential"])
         if not fields["x-amz-date"].startswith(scope[:8]):
             raise S3Error("InvalidArgument", "X-Amz-Date is of another day than the credential")
-        credential = await service.credential(access_key)
+        credential = await service.credential(access_key, fields.get("x-amz-security-token"))
         expected = service.signing_keys.get(credential.secret, scope).sign(_ascii(fields["policy"]))
         given = fields["x-amz-signature"]
     elif "signature" in fields or "awsaccesskeyid" in fields or "policy" in fields:
         # Version 2, which S3 still takes in forms.
         _demand(fields, "policy", "awsaccesskeyid", "signature")
         access_key = fields["awsaccesskeyid"]
-        credential = await service.credential(access_key)
+        credential = await service.credential(access_key, fields.get("x-amz-security-token"))
         digest = hmac.digest(credential.secret.encode(), _ascii(fields["policy"]).encode(), "sha1")
         expected, given = b64encode(digest).decode(), fields["signature"]
     else:
