@@ -122,9 +122,12 @@ class Calls(Generic[R]):
             return await asyncio.shield(working)
         except asyncio.CancelledError:
             if withdraw is not None and not working.done():
-                with contextlib.suppress(WarpError):
+                with contextlib.suppress(WarpError, asyncio.CancelledError):
                     await self._link.send(withdraw(number))
-            await asyncio.wait([working])
+            while not working.done():
+                # Who cancels twice is in a hurry, but a reply may still be received into the caller's buffers.
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait([working])
             if not working.cancelled():
                 working.exception()  # nobody asks any more
             raise

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 from warp_conformance.difference import same
-from warp_core.errors import Fenced, NotFound, Unavailable, WarpError
+from warp_core.errors import Conflict, Fenced, NotFound, Unavailable, WarpError
 from warp_core.interfaces.auth import Principal
 from warp_core.interfaces.consistency import Commit, Write
 
@@ -98,6 +98,79 @@ async def test_past_the_deadline_every_verb_is_refused_also_of_what_was_open(pai
 
     pair.a.engine.cut = pair.b.engine.cut = False
     await pair.until(lambda: any(pair.number in node.keeper.local for node in (pair.a, pair.b)))
+
+
+async def opened_anew(pair):
+    """End the sitting as a store that comes back does; return the stacks of before and after."""
+    before = pair.home("a")
+    pair.a.keeper._tenures[pair.number]._returned.set()
+    await pair.until(lambda: pair.a.keeper.local.get(pair.number) not in (None, before))
+    return before, pair.home("a")
+
+
+async def test_a_disk_that_was_open_before_the_stack_was_opened_anew_answers_nothing(pair):
+    stack = pair.home("a")
+    await stack.blocks.create("one", b"d", size=1 << 20)
+    old = await stack.blocks.open("one", b"d", initiator="old")
+    await old.write(0, b"1" * 4096)
+    await old.flush()
+    _, stack = await opened_anew(pair)
+    new = await stack.blocks.open("one", b"d", initiator="new")
+    await new.write(0, b"2" * 4096)
+
+    # A read would show what was; a flush would say of the other's write that it is durable.
+    for verb in (old.read(0, 4096), old.read_runs(0, 4096), old.flush(), old.write(0, b"3" * 512)):
+        with pytest.raises(Unavailable, match="not the home"):
+            await verb
+    with pytest.raises(Unavailable, match="not the home"):
+        old.read_now(0, 4096)
+    await old.close()
+
+    assert await new.read(0, 4096) == b"2" * 4096
+    await new.close()
+
+
+async def test_what_a_stack_sent_before_it_was_opened_anew_comes_too_late(pair):
+    old, new = await opened_anew(pair)
+
+    with pytest.raises(Fenced):
+        await old.metastore.commit(Commit(writes=[Write(b"late", b"late")]))
+    late = old.metastore._placed(Commit(writes=[Write(b"late", b"late")]))
+    with pytest.raises(Conflict):
+        await pair.engine.commit(late)  # it was on its way
+
+    assert pair.home("a") is new
+    view = new.metastore.view()
+    assert await view.get(b"late") is None
+    view.close()
+
+
+async def test_a_store_that_was_left_behind_is_not_whole_because_a_commit_comes_late(pair):
+    """The home says that a store is whole, hears nothing, goes on without the store: and then the commit arrives."""
+    stack = pair.home("a")
+    standing = pair.a.keeper._tenures[pair.number].standing
+    theirs = pair.b.disks["for-a"].id
+    await standing.leave([pair.a.disks["@0"].id])
+    assert pair.whole() == {"a"}
+    standing.used |= {theirs}
+    late = []
+
+    async def hold(commit):
+        late.append(commit)
+        raise Unavailable("no answer")
+
+    commit, pair.a.engine.commit = pair.a.engine.commit, hold
+    joining = asyncio.create_task(standing.join(theirs))
+    await pair.until(lambda: late)
+    joining.cancel()
+    await asyncio.gather(joining, return_exceptions=True)
+    pair.a.engine.commit = commit
+    await standing.leave([pair.a.disks["@0"].id])
+    await pair.put(stack, b"k", b"alone")
+    with pytest.raises(Conflict):
+        await pair.engine.commit(late[0])
+
+    assert pair.whole() == {"a"}
 
 
 async def test_without_the_other_copy_and_without_a_quorum_nothing_is_acknowledged(pair):

@@ -15,6 +15,7 @@ from warp_core.errors import (
     ReadOnly,
     StoreFailed,
     TooLarge,
+    Unavailable,
     WritesStopped,
 )
 
@@ -107,6 +108,43 @@ async def test_a_cancelled_flush_does_not_disturb_another(sim):
 
         assert one.cancelled()
         assert two.exception() is None
+
+
+async def test_what_comes_while_it_closes_is_refused_and_waits_for_nobody(sim):
+    disk = sim.SimDisk()
+    journal = await open_journal(disk).__aenter__()
+    journal.append(fmt.Kind.COMMIT, b"before")
+    late = 0
+    sync = disk.sync
+
+    async def from_another_task():
+        nonlocal late
+        while journal.failed is None:
+            await asyncio.sleep(0)
+            try:
+                journal.append(fmt.Kind.COMMIT, b"late")
+                await journal.flush()
+            except Unavailable:
+                return
+            late += 1
+
+    async def slow_sync(name):
+        for _ in range(20):
+            await asyncio.sleep(0)
+        await sync(name)
+
+    disk.sync = slow_sync
+    other = asyncio.create_task(from_another_task())
+    async with asyncio.timeout(10):
+        await journal.__aexit__(None, None, None)
+        await other
+    disk.sync = sync
+
+    assert not journal.has_room(1)
+    with pytest.raises(Unavailable, match="closed"):
+        await journal.room(1)
+    async with open_journal(disk) as again:
+        assert await contents(again) == [b"before", *[b"late"] * late]
 
 
 async def test_segments_follow_one_another(sim):

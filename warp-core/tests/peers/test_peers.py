@@ -103,6 +103,33 @@ async def test_it_is_the_store_that_the_peer_has(peer, store):
     assert not store.capabilities.local_path
 
 
+async def test_a_read_that_is_cancelled_twice_still_keeps_its_buffer_until_the_reply_is_there(
+    peer, store
+):
+    await store.put("blob", [b"content"])
+    reading, gate = asyncio.Event(), asyncio.Event()
+    read = peer.disk.read
+
+    async def slow(name, *, offset, length):
+        reading.set()
+        await gate.wait()
+        return await read(name, offset=offset, length=length)
+
+    peer.disk.read = slow
+    buffer = bytearray(7)
+    task = asyncio.create_task(store.read_into("blob", offset=0, buffer=memoryview(buffer)))
+    await reading.wait()
+    for _ in range(2):
+        task.cancel()
+        await asyncio.wait([task], timeout=0.02)
+        assert not task.done()
+
+    gate.set()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert buffer == b"content"
+
+
 async def test_large_content_goes_in_steps_and_arrives_whole(store):
     data = noise(5 * MIB + 17)
     await store.put("whole", [data[: 2 * MIB], data[2 * MIB :]])

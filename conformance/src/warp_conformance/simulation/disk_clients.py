@@ -10,12 +10,14 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TypeVar
 
 from warp_core.errors import AlreadyExists, Corrupt, WarpError
 from warp_core.node.stack import Stack
 from warp_core.views.blocks import BLOCK, Disk
 
+from warp_conformance.simulation.loop import Process
 from warp_conformance.simulation.machine import Away, Died, Machine
 from warp_conformance.simulation.objects import CLIENTS
 from warp_conformance.simulation.world import World
@@ -28,6 +30,11 @@ SIZE = 2 * 1024 * 1024
 LENGTH_MAX = 12  # blocks of one request
 VERBS = ("write", "write", "write", "fua", "flush", "read", "read", "trim", "zero")
 PAUSE_S = (0.0, 0.03)
+IDLE_S = (
+    0.5,
+    4.0,
+)  # one pause in IDLE: what happened to the home meanwhile, its connection has to tell
+IDLE = 0.01
 RETRY_S = 0.1
 MOVE = 0.03  # after a request: the disk is opened anew, perhaps elsewhere
 PATH = b"disks/one"
@@ -89,6 +96,16 @@ class Blocks:
         return bool(found)
 
 
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A disk that a client has open. What it asks goes to the process that opened it, as over a socket."""
+
+    name: str
+    machine: Machine
+    process: Process
+    disk: Disk
+
+
 class DiskClients:
     """Clients of one disk."""
 
@@ -106,6 +123,7 @@ class DiskClients:
         self._busy = [False] * BLOCKS
         self._stamp = 0
         self._life = 0  # counts crashes
+        self._incarnations: set[str] = set()  # of the disk, as connections were told
 
     async def prepare(self) -> None:
         """Create volume and disk, however often that takes."""
@@ -126,10 +144,12 @@ class DiskClients:
             else:
                 return
 
-    def crashed(self) -> None:
-        """Take note that a home may have ended: a process was killed, or a client had to open the disk anew."""
-        self._life += 1
-        self.blocks.crashed()
+    def _opened(self, incarnation: str) -> None:
+        """Take note of what a new connection is told: another incarnation has what was flushed, and perhaps more."""
+        if incarnation not in self._incarnations:
+            self._incarnations.add(incarnation)
+            self._life += 1
+            self.blocks.crashed()
 
     async def run(self, until: float) -> None:
         """Work until then."""
@@ -139,41 +159,45 @@ class DiskClients:
                 group.create_task(self._client(name, self.world.chance(name), until))
 
     async def _client(self, name: str, chance: random.Random, until: float) -> None:
-        last: Machine | None = None  # where the disk is open, or was when nothing had failed
         while self.world.now < until:
             machine = chance.choice(list(self.machines))
             try:
-                disk = await machine.ask(
-                    self.origin, lambda node: node.blocks.open(self.volume, PATH, initiator=name)
-                )
-                if last is not machine:
-                    self.crashed()
-                last = machine
+                connection = await self._open(machine, name)
                 while self.world.now < until and chance.random() > MOVE:
-                    await asyncio.sleep(chance.uniform(*PAUSE_S))
-                    await self._step(name, machine, disk, chance)
+                    idle = chance.random() < IDLE
+                    await asyncio.sleep(chance.uniform(*(IDLE_S if idle else PAUSE_S)))
+                    await self._step(connection, chance)
             except Away:
                 self.counts["away"] += 1
                 await asyncio.sleep(RETRY_S)
             except (Died, WarpError) as error:
-                last = None
                 self.counts["failed"] += 1
                 self.world.note(name, f"{type(error).__name__}: {error}")
                 await asyncio.sleep(RETRY_S)
 
-    async def _step(self, name: str, machine: Machine, disk: Disk, chance: random.Random) -> None:
+    async def _open(self, machine: Machine, name: str) -> Connection:
+        async def connect(node: Stack) -> Disk:
+            return await node.blocks.open(self.volume, PATH, initiator=name)
+
+        process = machine.process
+        disk = await machine.ask(self.origin, connect)
+        assert process is not None
+        self._opened(disk.info.incarnation)
+        return Connection(name, machine, process, disk)
+
+    async def _step(self, connection: Connection, chance: random.Random) -> None:
         verb = chance.choice(VERBS)
         if verb == "flush":
-            await self._flush(name, machine, disk)
+            await self._flush(connection)
             return
         blocks = self._free(chance)
         if not blocks:
             return
         with self._taken(blocks):
             if verb == "read":
-                await self._read(name, machine, disk, blocks)
+                await self._read(connection, blocks)
             else:
-                await self._change(name, machine, disk, verb, blocks)
+                await self._change(connection, verb, blocks)
 
     def _free(self, chance: random.Random) -> range:
         first = chance.randrange(BLOCKS)
@@ -193,19 +217,18 @@ class DiskClients:
             for each in blocks:
                 self._busy[each] = False
 
-    async def _change(
-        self, name: str, machine: Machine, disk: Disk, verb: str, blocks: range
-    ) -> None:
+    async def _change(self, connection: Connection, verb: str, blocks: range) -> None:
         offset, length = BASE + blocks[0] * BLOCK, len(blocks) * BLOCK
         stamp = 0
         if verb in ("write", "fua"):
             self._stamp += 1
             stamp = self._stamp
-        self.world.note(name, f"{verb} {blocks[0]}+{len(blocks)} {stamp}")
+        self.world.note(connection.name, f"{verb} {blocks[0]}+{len(blocks)} {stamp}")
         asked = self.blocks.ask(blocks, stamp)
         life = self._life
+        disk = connection.disk
 
-        async def change(node: Stack) -> None:
+        async def change() -> None:
             if verb == "trim":
                 await disk.trim(offset, length)
             elif verb == "zero":
@@ -213,30 +236,26 @@ class DiskClients:
             else:
                 await disk.write(offset, block(stamp) * len(blocks), fua=verb == "fua")
 
-        await self._ask(machine, verb, change)
+        await self._ask(connection, verb, change)
         if life == self._life:
             self.blocks.done(blocks, asked, durable=verb == "fua")
 
-    async def _flush(self, name: str, machine: Machine, disk: Disk) -> None:
-        self.world.note(name, "flush")
+    async def _flush(self, connection: Connection) -> None:
+        self.world.note(connection.name, "flush")
         moment, asked, life = list(self.blocks.now), self.blocks.asked, self._life
-
-        async def flush(node: Stack) -> None:
-            await disk.flush()
-
-        await self._ask(machine, "flush", flush)
+        await self._ask(connection, "flush", connection.disk.flush)
         if life == self._life:
             self.blocks.flushed(moment, asked)
 
-    async def _read(self, name: str, machine: Machine, disk: Disk, blocks: range) -> None:
+    async def _read(self, connection: Connection, blocks: range) -> None:
         offset, length = BASE + blocks[0] * BLOCK, len(blocks) * BLOCK
-        self.world.note(name, f"read {blocks[0]}+{len(blocks)}")
+        self.world.note(connection.name, f"read {blocks[0]}+{len(blocks)}")
         life = self._life
 
-        async def read(node: Stack) -> bytes:
-            return bytes(await disk.read(offset, length))
+        async def read() -> bytes:
+            return bytes(await connection.disk.read(offset, length))
 
-        data = await self._ask(machine, "read", read)
+        data = await self._ask(connection, "read", read)
         if life == self._life:
             self._compare(blocks, data)
 
@@ -250,10 +269,10 @@ class DiskClients:
                     f"at {self.world.now:.3f} s: block {at} of {self.volume} is {what}, may be {allowed}"
                 )
 
-    async def _ask(self, machine: Machine, verb: str, what: Callable[[Stack], Awaitable[T]]) -> T:
+    async def _ask(self, connection: Connection, verb: str, what: Callable[[], Awaitable[T]]) -> T:
         self.counts["unanswered"] += 1
         try:
-            answer = await machine.ask(self.origin, what)
+            answer = await connection.machine.ask_process(connection.process, what)
         except WarpError as error:
             self.counts["unanswered"] -= 1
             if isinstance(error, Corrupt):
@@ -272,10 +291,6 @@ class DiskClients:
         while True:
             for machine in self.machines:
                 with suppress(Away, Died, WarpError):
-                    disk = await machine.ask(
-                        self.origin,
-                        lambda node: node.blocks.open(self.volume, PATH, initiator="last"),
-                    )
-                    await self._read("last", machine, disk, range(BLOCKS))
+                    await self._read(await self._open(machine, "last"), range(BLOCKS))
                     return
             await asyncio.sleep(RETRY_S)

@@ -226,13 +226,24 @@ class Machine:
         process, running = self.process, self.home(origin)
         if process is None or running is None:
             raise Away(self.name)
+        return await self.ask_process(process, lambda: verb(running))
+
+    async def ask_process(self, process: Process, verb: Callable[[], Awaitable[T]]) -> T:
+        """Have a process of this machine do something: over a connection that it has, whatever it is the home of by now.
+
+        Raises:
+            Died: It was killed, before or after it was asked.
+            WarpError: What it answered.
+        """
+        if process is not self.process:
+            raise Died(self.name)
         loop = self.world.loop
         answer: asyncio.Future[object] = loop.create_future()
         self._asked.append(answer)
 
         async def serve() -> None:
             try:
-                result = await verb(running)
+                result = await verb()
             except WarpError as error:
                 answer.set_exception(error)
             except Exception as error:
@@ -304,8 +315,6 @@ class Machine:
             {each.export: Offer(each.store, others, each.gate) for each in local.values()}
         )
         address = f"{self.name}:{PORT}"
-        listener = await transport.listen(address, exporter.serve)
-        stack.push_async_callback(listener.close)
 
         async def transports(name: str) -> SimTransport:
             return transport
@@ -330,6 +339,9 @@ class Machine:
         self.keeper = keeper = Keeper(
             parts, member, local=list(local.values()), own=own, patience_s=2.0
         )
+        await keeper.fence()  # before anybody can ask, as in `warp_core.node.clustered`
+        listener = await transport.listen(address, exporter.serve)
+        stack.push_async_callback(listener.close)
         await stack.enter_async_context(keeper)
         self.world.note(self.name, "is in the cluster")
         await asyncio.Event().wait()

@@ -141,12 +141,7 @@ class _Run:
                     versioning=each.versioning,
                 )
             )
-        self.troubles = Troubles(world, self.network, self.machines, self._crashed)
-
-    def _crashed(self, machine: str) -> None:
-        for disk in self.disks:
-            if machine in {each.name for each in disk.machines}:
-                disk.crashed()
+        self.troubles = Troubles(world, self.network, self.machines)
 
     @property
     def clients(self) -> list[ObjectClients | DiskClients]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from warp_conformance.simulation.disks import Medium
 from warp_conformance.simulation.machine import Machine
@@ -16,20 +16,18 @@ CLOCK_JUMPS_S = (-7200.0, -3600.0, -1.0, 0.5, 3600.0, 86_400.0)
 
 
 class Troubles:
-    """Makes faults until it is told to stop; `crashed` hears of each process that was killed."""
+    """Makes faults until it is told to stop."""
 
     def __init__(
         self,
         world: World,
         network: Network,
         machines: Mapping[str, Machine],
-        crashed: Callable[[str], None],
     ) -> None:
         self.world = world
         self.network = network
         self.machines = machines
         self.counts: dict[str, int] = {}
-        self._crashed = crashed
 
     async def run(self, number: int, fault: Fault, until: float) -> None:
         """Make one kind of fault again and again."""
@@ -70,13 +68,11 @@ class Troubles:
         """Kill a node's process, if there is one."""
         if machine.process is not None:
             machine.kill()
-            self._crashed(machine.name)
 
     def cut_power(self, machine: Machine) -> None:
         """Cut a machine's power."""
         if machine.powered:
             machine.cut_power()
-            self._crashed(machine.name)
 
     async def _disk(self, fault: Fault, chance: random.Random, for_s: float) -> None:
         machine = self.machines[fault.node]

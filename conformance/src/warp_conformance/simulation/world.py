@@ -136,7 +136,7 @@ def _sealed(world: World) -> Iterator[None]:
         stack.callback(random.setstate, state)
         random.seed(entropy.randbytes(16))
 
-        def instead(module: Any, name: str, made: Callable[..., Any]) -> None:
+        def instead(module: Any, name: str, made: object) -> None:
             stack.enter_context(mock.patch.object(module, name, made))
 
         stack.enter_context(mock.patch.object(transaction, "_request_ids", []))  # else once for all

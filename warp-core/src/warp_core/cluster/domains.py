@@ -191,7 +191,8 @@ async def change_whole(
     token: int,
     change: Callable[[frozenset[str]], frozenset[str]],
 ) -> frozenset[str]:
-    """Change which stores are whole, and return them.
+    """Change which stores are whole, and return them. The row is written also where nothing changes: so what was asked for before,
+    and is still on its way, comes to nothing.
 
     Raises:
         Fenced: The token is not that of the domain's home.
@@ -206,30 +207,44 @@ async def change_whole(
             raise Unavailable(
                 f"domain {number} cannot go on: what was acknowledged is on {describe_stores(row, before)}"
             )
-        if after != before:
-            tx.put(rows.whole_key(number), rows.pack(WholeRow(rows.FORMAT, tuple(sorted(after)))))
+        tx.put(rows.whole_key(number), rows.pack(WholeRow(rows.FORMAT, tuple(sorted(after)))))
         return after
 
     return await transact(shared, body)
 
 
-async def begin_sitting(shared: MetaStore, number: int, *, token: int) -> str:
-    """Return the incarnation of a domain that is about to be opened: the one before goes on if it was closed with everything durable.
+async def begin_sitting(
+    shared: MetaStore, number: int, *, token: int
+) -> tuple[Domain, KeyCheck, str]:
+    """Begin a sitting: return the domain, the check that holds as long as this is its latest one, and the incarnation of its disks.
+
+    The row is written anew, as it is: what an earlier sitting of the same home sent, and what is still on its way, comes too late from
+    then on, as that of an earlier home does. So what is read afterwards stays so until this sitting changes it. The incarnation is
+    that of the one before if it was closed with everything durable.
 
     Raises:
         Fenced: The token is not that of the domain's home.
     """
     fresh = secrets.token_hex(8)
+    key = rows.domain_key(number)
 
     async def body(tx: Transaction) -> str:
-        await _held(tx, number, token)
+        tx.put(key, rows.pack(await _held(tx, number, token)))
         left = await tx.get(rows.clean_key(number))
         if left is None:
             return fresh
         tx.delete(rows.clean_key(number))
         return left.decode()
 
-    return await transact(shared, body)
+    incarnation = await transact(shared, body)
+    view = shared.view()
+    try:
+        found = await view.get(key)
+    finally:
+        view.close()
+    if found is None or rows.unpack(found[0], DomainRow).token != token:
+        raise Fenced(f"domain {number} has another home than the one with token {token}")
+    return (await read(shared)).domains[number], KeyCheck(key, found[1]), incarnation
 
 
 async def end_sitting(shared: MetaStore, number: int, *, token: int, incarnation: str) -> None:
@@ -257,18 +272,6 @@ async def wish(shared: MetaStore, number: int, node: str) -> None:
             tx.delete(rows.wish_key(number))
 
     await transact(shared, body)
-
-
-async def guard(shared: MetaStore, number: int, token: int) -> KeyCheck:
-    """Return the check that holds as long as a token is that of the domain's home; raises Fenced if it is not now."""
-    view = shared.view()
-    try:
-        found = await view.get(rows.domain_key(number))
-    finally:
-        view.close()
-    if found is None or rows.unpack(found[0], DomainRow).token != token:
-        raise Fenced(f"domain {number} has another home than the one with token {token}")
-    return KeyCheck(rows.domain_key(number), found[1])
 
 
 def describe_stores(row: DomainRow, stores: frozenset[str]) -> str:

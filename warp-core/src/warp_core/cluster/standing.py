@@ -26,6 +26,9 @@ class DomainStanding(Standing):
         self.stores = frozenset(kept.store for kept in domain.row.stores)
         self.used = used
         self.whole = domain.whole
+        self._claimed: frozenset[str] = (
+            frozenset()
+        )  # said to be whole, without an answer: it may be written yet
         self._shared = shared
         self._domain = domain
         self._lease = lease
@@ -52,9 +55,10 @@ class DomainStanding(Standing):
         """
         async with self._turn:
             left = self.used - set(living)
-            if not left and self.whole <= set(living):
+            said = self.whole | self._claimed
+            if not left and said <= set(living):
                 return False
-            if not self.whole <= set(living):
+            if not said <= set(living):
                 await self._shrink(frozenset(living))
             self.used -= left
             if left:
@@ -78,6 +82,7 @@ class DomainStanding(Standing):
                 )
         except TimeoutError:
             raise unavailable(self._domain.number) from None
+        self._claimed &= living
         self._lease.demand()
 
     async def join(self, store: str) -> None:
@@ -85,9 +90,11 @@ class DomainStanding(Standing):
         async with self._turn:
             if store not in self.used:
                 return
+            self._claimed |= {store}
             self.whole = await domains.change_whole(
                 self._shared,
                 self._domain.number,
                 token=self._lease.token,
                 change=lambda whole: whole | {store},
             )
+            self._claimed -= {store}

@@ -36,7 +36,7 @@ from warp_core.containers.journal import Journal
 from warp_core.containers.segments import Position
 from warp_core.errors import NotFound, StoreFailed, Unavailable, WarpError
 from warp_core.interfaces.codecs import Codec
-from warp_core.interfaces.consistency import MetaStore
+from warp_core.interfaces.consistency import KeyCheck, MetaStore
 from warp_core.interfaces.stores import BlobStore
 from warp_core.logs import get
 from warp_core.views import Blocks, Files, Objects
@@ -90,6 +90,43 @@ class Used:
     store: BlobStore
     local: LocalStore | None
     here: bool
+
+
+class Sitting:
+    """What is asked on behalf of one sitting: by its handles until it is `over`, by its rows until it is `closed`.
+
+    A handle that outlived its sitting would show what was, and flush a journal that nobody writes to any more.
+    """
+
+    def __init__(self, lease: DomainLease) -> None:
+        """Begin."""
+        self.over = False
+        self.lease = lease
+        self._closed = False
+
+    @property
+    def held(self) -> bool:
+        """Whether nobody else can be changing the domain's rows: no other node, and no later sitting."""
+        return self.lease.held and not self._closed
+
+    def lose(self) -> None:
+        """Take note that the row is another's; after the end that is the next sitting's."""
+        if not self._closed:
+            self.lease.lose()
+
+    def close(self) -> None:
+        """End it: the stack is closed."""
+        self._closed = True
+
+    def demand(self) -> None:
+        """Refuse what comes too late.
+
+        Raises:
+            Unavailable: Another node may be the home, or the stack was opened anew: handles have to be, too.
+        """
+        self.lease.demand()
+        if self.over:
+            raise unavailable(self.lease.domain)
 
 
 class Tenure:
@@ -167,8 +204,10 @@ class Tenure:
     async def _sittings(self, lease: DomainLease, patience_s: float) -> End:
         while True:
             lease.demand()
-            domain = (await domains.read(self._parts.shared)).domains[self.number]
-            end = await self._sit(lease, domain, patience_s)
+            domain, guard, incarnation = await domains.begin_sitting(
+                self._parts.shared, self.number, token=lease.token
+            )
+            end = await self._sit(lease, domain, guard, incarnation, patience_s)
             patience_s = 0.0
             log.info("a sitting ended", domain=self.number, why=end.value)
             if end not in (End.RETURNED, End.FAILED) or not lease.held:
@@ -178,10 +217,17 @@ class Tenure:
 
     # One sitting ----------------------------------------------------------------------------------
 
-    async def _sit(self, lease: DomainLease, domain: Domain, patience_s: float) -> End:
+    async def _sit(
+        self,
+        lease: DomainLease,
+        domain: Domain,
+        guard: KeyCheck,
+        incarnation: str,
+        patience_s: float,
+    ) -> End:
         shared, number = self._parts.shared, self.number
-        incarnation = await domains.begin_sitting(shared, number, token=lease.token)
-        end, journal = await self._sat(lease, domain, patience_s, incarnation)
+        sitting = Sitting(lease)
+        end, journal = await self._sat(sitting, domain, guard, incarnation, patience_s)
         if lease.held and journal.durable >= journal.sequence:
             with suppress(WarpError):  # then clients hear that what they did not flush may be lost
                 await domains.end_sitting(
@@ -190,12 +236,18 @@ class Tenure:
         return end
 
     async def _sat(
-        self, lease: DomainLease, domain: Domain, patience_s: float, incarnation: str
+        self,
+        sitting: Sitting,
+        domain: Domain,
+        guard: KeyCheck,
+        incarnation: str,
+        patience_s: float,
     ) -> tuple[End, Journal]:
         """Have the stack open until something ends that; return what, and the journal, closed."""
-        number = self.number
+        lease = sitting.lease
         self._returned.clear()
         async with AsyncExitStack() as exits:
+            exits.callback(sitting.close)
             stores = await self._open_stores(exits, lease, domain, patience_s)
             used = await self._made_fit(stores, domain)
             standing = DomainStanding(self._parts.shared, domain, lease, used)
@@ -229,39 +281,26 @@ class Tenure:
                 )
             )
             journal.release(NO_COMMITS)
-            guard = await domains.guard(self._parts.shared, self.number, lease.token)
-            over = (
-                asyncio.Event()
-            )  # the stack is closed: what it still has in memory must not reach rows of the next
             metastore = DomainStore(
                 self._parts.shared,
                 prefix(self.number),
                 guard,
-                held=lambda: lease.held and not over.is_set(),
-                lost=lease.lose,
+                held=lambda: sitting.held,
+                lost=sitting.lose,
             )
-            exits.callback(over.set)
             near = [each.store for each in in_use if each.local is not None]
             stack = await exits.enter_async_context(
                 self._parts.open_stack(self.number, journal, containers, metastore, near)
             )
             exits.callback(judge)
             stack.blocks.incarnation = incarnation
-            open_now = True
-
-            def demand() -> None:
-                # What was opened in a sitting ends with it: the next one's memory of the same files is another.
-                if not open_now:
-                    raise unavailable(number)
-                lease.demand()
-
-            demand()
+            lease.demand()
             async with self._beside(lease, stores, standing, stack):
                 self.stack = replace(
                     stack,
-                    objects=leased(stack.objects, Objects, demand),
-                    files=leased(stack.files, Files, demand),
-                    blocks=leased(stack.blocks, Blocks, demand),
+                    objects=leased(stack.objects, Objects, sitting.demand),
+                    files=leased(stack.files, Files, sitting.demand),
+                    blocks=leased(stack.blocks, Blocks, sitting.demand),
                 )
                 self.opened.set()
                 log.info(
@@ -274,7 +313,7 @@ class Tenure:
                     end = await self._wait(lease, journal, standing)
                 finally:
                     self.stack = None
-                    open_now = False
+                    sitting.over = True
             return end, journal
 
     async def _open_stores(

@@ -150,6 +150,7 @@ class Journal:
         self._wake: asyncio.Future[None] | None = None
         self._room: list[asyncio.Future[None]] = []
         self._writer: asyncio.Task[None] | None = None
+        self._closing = False
 
     # Opening and closing --------------------------------------------------------------------------
 
@@ -196,7 +197,8 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Flush, seal the segment, and end the writer."""
+        """Take nothing more, flush, seal the segment, and end the writer."""
+        self._closing = True  # whatever came later would wait for a writer that is gone
         with suppress(WarpError):  # whoever waits for these records hears of it
             if self.failed is None:
                 await self.flush()
@@ -212,7 +214,7 @@ class Journal:
                     await self._maker.delete(self._maker.take().blob)
                 self._copies.sealed_below = self._maker.next_id
                 await self._copies.change()
-        self.failed = self.failed or Unavailable("the journal is closed")
+        self.failed = self.failed or _closed()
 
     # Writing --------------------------------------------------------------------------------------
 
@@ -277,6 +279,7 @@ class Journal:
         if (
             length <= fmt.FRAME
             and self.failed is None
+            and not self._closing
             and self._segment is not None
             and self._offset + length + ROOM <= self._capacity
         ):
@@ -312,6 +315,8 @@ class Journal:
         """Return why a record of `size` bytes cannot be appended now."""
         if self.failed is not None:
             return self.failed
+        if self._closing:
+            return _closed()
         if size > seg.RECORD_MAX or size > self._segment_size - fmt.PAGE - MARK_ROOM:
             return TooLarge(f"record of {size} bytes > {min(seg.RECORD_MAX, self._segment_size)}")
         if self.queued > QUEUE_MAX:
@@ -573,6 +578,10 @@ class Journal:
     def inspect(self) -> AsyncIterator[str]:
         """Read every segment of earlier runs on every copy and say, in a sentence each, what is not as it should be."""
         return self._past.inspect()
+
+
+def _closed() -> Unavailable:
+    return Unavailable("the journal is closed")
 
 
 async def _write(blob: str, store: BlobStore, *, offset: int, buffers: Sequence[Buffer]) -> None:
