@@ -54,10 +54,10 @@ class NbdDisk:
             assert parts.port
             self.socket = socket.create_connection((parts.hostname, parts.port))
         self.socket.settimeout(30)
-        assert self._take(18)[:16] == b"NBDMAGICIHAVEOPT"
+        assert self.take(18)[:16] == b"NBDMAGICIHAVEOPT"
         name = parts.path.lstrip("/").encode()
         self.socket.sendall(struct.pack(">I8sII", 3, b"IHAVEOPT", 1, len(name)) + name)
-        self.size, self.flags = struct.unpack(">QH", self._take(10))
+        self.size, self.flags = struct.unpack(">QH", self.take(10))
 
     def __enter__(self) -> NbdDisk:
         return self
@@ -74,7 +74,7 @@ class NbdDisk:
 
     def reply(self) -> tuple[int, int]:
         """Return cookie and error of the next reply."""
-        magic, error, cookie = struct.unpack(">IIQ", self._take(16))
+        magic, error, cookie = struct.unpack(">IIQ", self.take(16))
         assert magic == 0x67446698
         return cookie, error
 
@@ -82,7 +82,7 @@ class NbdDisk:
         """Read."""
         self.send(0, 1, offset, length)
         assert self.reply() == (1, 0)
-        return self._take(length)
+        return self.take(length)
 
     def write(self, offset: int, data: bytes, *, fua: bool = False) -> None:
         """Write."""
@@ -94,7 +94,8 @@ class NbdDisk:
         self.send(3, 3, 0, 0)
         assert self.reply() == (3, 0)
 
-    def _take(self, length: int) -> bytes:
+    def take(self, length: int) -> bytes:
+        """Receive exactly so many bytes."""
         data = bytearray()
         while len(data) < length:
             more = self.socket.recv(length - len(data))

@@ -65,6 +65,7 @@ class Keeper(Homes):
         self.shared = parts.shared
         self.own = -1
         self.map = Map()
+        self.on_change: list[Callable[[Map], None]] = []  # called with each map that was read
         self._local_stores = {each.store.id: each for each in local}
         self._parts = replace(parts, place=self._place, local=lambda: self._local_stores)
         self._member = member
@@ -239,12 +240,14 @@ class Keeper(Homes):
 
     async def _refresh(self) -> None:
         self.map = await domains.read(self.shared)
+        for told in self.on_change:
+            told(self.map)
 
     async def _keep_refreshing(self) -> None:
         while True:
             await asyncio.sleep(self._pause_s)
             try:
-                await self._refresh()
+                await self._asked(self._refresh())
                 await self._ask_back()
             except Exception as error:  # without it, nothing would be taken over any more
                 if isinstance(error, WarpError):

@@ -15,11 +15,12 @@ import asyncio
 from collections.abc import Callable
 
 from warp_core.cluster.guard import unavailable
-from warp_core.errors import Fenced, WarpError
+from warp_core.errors import Fenced, TimedOut, WarpError
 from warp_core.interfaces.consistency import Lease, MetaStore
 from warp_core.logs import get
 
 RENEWALS = 4  # in the time of a lease: three may fail before it ends
+RENEWAL_S = 0.5  # at least, for one answer: a busy disk under the engine takes its time
 NAME = "domain/{}"
 
 log = get("warp_core.cluster")
@@ -63,7 +64,11 @@ class DomainLease:
             Unavailable, TimedOut: There is no quorum.
         """
         asked_s = monotonic()
-        lease = await engine.lease(NAME.format(domain), node, ttl_s)
+        try:
+            async with asyncio.timeout(ttl_s):  # an answer that comes later is of no use
+                lease = await engine.lease(NAME.format(domain), node, ttl_s)
+        except TimeoutError:
+            raise TimedOut(f"the metadata engine did not answer within {ttl_s:g} s") from None
         return cls(engine, domain, lease, asked_s + ttl_s, monotonic)
 
     @property
@@ -92,14 +97,15 @@ class DomainLease:
 
     async def keep(self) -> None:
         """Renew the lease until it is lost or this task is cancelled."""
-        pause_s = self._lease.ttl_s / RENEWALS
+        wait_s = pause_s = self._lease.ttl_s / RENEWALS
         while self.held:
-            await asyncio.sleep(min(pause_s, max(self.left_s, 0.0)))
+            await asyncio.sleep(min(wait_s, max(self.left_s, 0.0)))
             if not self.held:
                 break
             asked_s = self._monotonic()
             try:
-                async with asyncio.timeout(max(self.left_s, 0.001)):
+                # One that is lost (etcd drops what its old leader was asked) must not use up all the time that there is.
+                async with asyncio.timeout(min(max(pause_s, RENEWAL_S), max(self.left_s, 0.001))):
                     await self._engine.renew(self._lease)
             except Fenced as error:
                 log.warning("lease lost", domain=self.domain, reason=str(error))
@@ -108,8 +114,9 @@ class DomainLease:
                 log.warning(
                     "lease not renewed", domain=self.domain, left_s=self.left_s, reason=str(error)
                 )
-                await asyncio.sleep(min(pause_s / 4, max(self.left_s, 0.0)))
+                wait_s = pause_s / 8
                 continue
+            wait_s = pause_s
             if not self.held:  # the answer came too late: another may have been granted it
                 break
             self._deadline_s = max(self._deadline_s, asked_s + self._lease.ttl_s)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from warp_core.cluster.domains import Map
 from warp_core.cluster.home import Holder
 from warp_core.cluster.rows import MemberRow
 from warp_core.errors import Unavailable, WarpError
@@ -65,6 +66,14 @@ class Lines:
         )
         self._homes[holder.domain] = home = Home(holder, line, views)
         return home
+
+    def follow(self, known: Map) -> None:
+        """Close lines to homes that are none any more: who waits there for an answer, perhaps at a dead cable, need not."""
+        for number, home in list(self._homes.items()):
+            domain = known.domains.get(number)
+            if domain is not None and domain.row.token > home.holder.token:
+                del self._homes[number]
+                self._close(home.line)
 
     async def answers(self, member: MemberRow, *, timeout_s: float) -> bool:
         """Say whether a node answers, now, at the address that it told."""

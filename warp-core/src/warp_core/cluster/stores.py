@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from warp_core.calls import Calls
 from warp_core.config import Part
-from warp_core.errors import WarpError
+from warp_core.errors import Unavailable, WarpError
 from warp_core.interfaces.stores import BlobStore, StoreCapabilities
 from warp_core.interfaces.transports import Link, Transport
 from warp_core.layers.metered import MeteredStore
 from warp_core.metrics import Metrics
 from warp_core.peers.gate import Gate
+from warp_core.peers.messages import Reply
 from warp_core.peers.store import PeerStore
 
 
@@ -49,7 +52,7 @@ class DomainPeer(PeerStore):
         self.id = store
 
     async def __aenter__(self) -> Self:
-        """Try to reach it; without success every call raises StoreFailed until it comes."""
+        """Try to reach it; without success every call raises StoreFailed: whoever wants it again opens it anew."""
         try:
             await super().__aenter__()
         except WarpError as error:
@@ -59,6 +62,12 @@ class DomainPeer(PeerStore):
         else:
             self.here = True
         return self
+
+    async def _link(self, *, bulk: bool) -> Calls[Reply]:
+        """As `PeerStore._link`. One that was not here is not asked at every turn: a cable that is cut takes a second to say so."""
+        if self.reason:
+            raise Unavailable(self.reason)
+        return await super()._link(bulk=bulk)
 
     async def __aexit__(
         self,
@@ -97,14 +106,15 @@ class Peers:
 
     @asynccontextmanager
     async def open(
-        self, place: Place, *, store: str, fence: int
+        self, place: Place, *, store: str, fence: int, dial_s: float = math.inf
     ) -> AsyncIterator[tuple[DomainPeer, BlobStore]]:
-        """Open one, whether it is here or not: bare, and as it is used."""
+        """Open one, whether it is here or not, within `dial_s`: bare, and as it is used."""
         deadline_s = min(place.deadline_s, self._deadline_s)
 
         async def dial() -> Link:
             transport = await self._transport(place.transport)
-            return await transport.dial(place.address, peer=place.node, timeout_s=deadline_s)
+            timeout_s = min(deadline_s, dial_s)
+            return await transport.dial(place.address, peer=place.node, timeout_s=timeout_s)
 
         bare = DomainPeer(
             dial,

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 NO_COMMITS = Position(2**64 - 1, 0)  # the engine has a log of its own
 HEAL_BYTES = 64 * 1024 * 1024  # written at once; between such steps requests come first
 HEAL_PAUSE_S = 0.5
+DIAL_S = 1.0  # at least: a node whose cable is cut must not hold up a takeover, and it is used as soon as it answers
 SUPERBLOCK = "node/superblock"
 
 log = get("warp_core.cluster")
@@ -351,7 +352,12 @@ class Tenure:
             kept.node, "127.0.0.1:0", "tcp", kept.export, self._parts.ttl_s
         )
         bare, store = await exits.enter_async_context(
-            self._parts.peers.open(place, store=kept.store, fence=lease.token)
+            self._parts.peers.open(
+                place,
+                store=kept.store,
+                fence=lease.token,
+                dial_s=max(DIAL_S, self._parts.ttl_s / 4),
+            )
         )
         return store, "" if bare.here else bare.reason or "it does not answer"
 

@@ -52,6 +52,7 @@ from warp_core.interfaces.stores import Buffer
 from warp_core.interfaces.transports import Link
 
 DEADLINE_S = 30.0  # of a call; what waits for others (a queued lock) lasts as long as its session
+PONG_S = 5.0  # without an answer to one, the session ends: the cable is dead, and nobody hangs up
 PING_S = 2.0  # between signs of life; the home drops a session that gives none for SILENT_S
 WINDOW = 4  # messages of one large read or write on their way at once
 PAUSE_S = 0.25  # after a failed attempt to reach the home, the next ones fail at once for so long
@@ -144,7 +145,7 @@ class Session:
                 )
                 part = "bulk" if bulk else "control"
                 values = pack_value([VERSION, name, part, target, before])
-                answer = await self.ask(HELLO, values, bulk=bulk)
+                answer = await self.ask(HELLO, values, bulk=bulk, deadline_s=PONG_S)
                 if _hello.decode(answer.values)[:1] != [VERSION]:
                     raise Unavailable(f"{self.peer}: not the greeting of version {VERSION}")
         except (PermissionDenied, Unsupported, Unauthenticated, TimedOut) as error:
@@ -165,7 +166,7 @@ class Session:
             while not any(end.done() for end in ends):
                 await asyncio.wait(ends, timeout=PING_S, return_when=asyncio.FIRST_COMPLETED)
                 try:
-                    await self.ask(PING, NOTHING)
+                    await self.ask(PING, NOTHING, deadline_s=PONG_S)
                 except WarpError:
                     break
         finally:

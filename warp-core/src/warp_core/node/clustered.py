@@ -140,6 +140,7 @@ async def open_clustered(
         )
         lines = Lines(transports.get)
         exits.push_async_callback(lines.close)
+        keeper.on_change.append(lines.follow)
         router = Router(keeper, lines)
         slots = [
             (each.part, StoreSlot(place(each.part), each.store))

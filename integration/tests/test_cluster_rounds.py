@@ -1,0 +1,164 @@
+"""Two nodes and a witness, on hosts of their own: whatever happens to one of them, nothing that was promised is lost.
+
+Each round something happens to one node, under load: S3 clients that compete for keys of both nodes' volumes over both nodes, whose
+histories have to be linearizable, and NBD clients of a disk of each node, one over its home and one over the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from warp_integration.histories import Histories
+from warp_integration.nbd import export
+from warp_integration.trio import FAKETIME, STORING, WITNESS, Fault, Trio, faults
+from warp_integration.verified import VerifiedDisk
+
+SEED = int(os.environ.get("WARP_TEST_SEED", "1"))
+ROUNDS = int(os.environ.get("WARP_TEST_ROUNDS", "200"))
+BACK_S = 10.0  # within which service is back
+BEFORE_S = 1.0  # load before something happens
+DISK = "16MiB"
+
+pytestmark = [pytest.mark.workspace, pytest.mark.usefixtures("warp_serve")]
+
+
+@pytest.fixture
+def trio(request: pytest.FixtureRequest, warp_serve: None, tmp_path: Path) -> Iterator[Trio]:
+    with Trio(tmp_path, lease_s=request.param) as trio:
+        trio.form()
+        yield trio
+
+
+class Load:
+    """Clients of both nodes' volumes and disks, and what they saw."""
+
+    def __init__(self, trio: Trio, seed: int) -> None:
+        self.trio = trio
+        self._rng = random.Random(seed)
+        # Each disk over one node: that of a over a, that of b over a, and so on.
+        self.disks = {
+            (disk, over): VerifiedDisk(self._rng.getrandbits(32))
+            for disk in STORING
+            for over in STORING
+        }
+
+    def prepare(self) -> None:
+        """Make a bucket and two disks at each node."""
+        for name in STORING:
+            histories = Histories(0, bucket=f"of-{name}")
+            asyncio.run(histories.prepare(self.trio.nodes[name].s3))
+            for over in STORING:
+                self.trio.at(name, "disk", "create", f"of-{name}/over-{over}", "--size", DISK)
+
+    def uri(self, disk: str, over: str) -> str:
+        return export(self.trio.nodes[over].endpoints["nbd"], f"of-{disk}/over-{over}")
+
+    def round(self, number: int, fault: Fault, during_s: float) -> dict[str, float]:
+        """Load, let something happen and end, and judge everything; return times."""
+        trio, node = self.trio, fault.node
+        survivor = next(each for each in STORING if each != node)
+        histories = [
+            Histories(self._rng.getrandbits(32), bucket=f"of-{name}", prefix=f"r{number}-")
+            for name in STORING
+        ]
+        over = threading.Event()
+        clients = [
+            threading.Thread(target=disk.run, args=(self.uri(*key),))
+            for key, disk in self.disks.items()
+        ]
+        clients += [threading.Thread(target=self._asking, args=(each, over)) for each in histories]
+        times = {}
+        for client in clients:
+            client.start()
+        try:
+            time.sleep(BEFORE_S)
+            began = time.monotonic()
+            fault.begin()
+            if fault.apart:
+                times["back"] = max(
+                    trio.until_served(name, [f"of-{name}"], BACK_S) for name in STORING
+                )
+            else:
+                times["back"] = trio.until_served(survivor, ["of-a", "of-b"], BACK_S)
+            time.sleep(max(0.0, began + during_s - time.monotonic()))
+            fault.end()
+            times["back after"] = max(
+                trio.until_served(name, ["of-a", "of-b"], BACK_S) for name in STORING
+            )
+        finally:
+            over.set()
+            for disk in self.disks.values():
+                disk.stop()
+            for client in clients:
+                client.join()
+        times["healed"] = trio.until_healthy(90)
+        self._judge(number, fault, histories)
+        return times
+
+    def _asking(self, histories: Histories, over: threading.Event) -> None:
+        async def asking() -> None:
+            endpoints = [self.trio.nodes[name].s3 for name in STORING]
+            while not over.is_set():
+                await histories.run(lambda: endpoints, clients=3, seconds=0.5)
+
+        asyncio.run(asking())
+
+    def _judge(self, number: int, fault: Fault, histories: list[Histories]) -> None:
+        where = f"round {number}, {fault.node} {fault.name}"
+        for each in histories:
+            # What is there now has to fit as well.
+            endpoints = [self.trio.nodes[name].s3 for name in STORING]
+            asyncio.run(each.run(lambda e=endpoints: e, clients=2, seconds=0.3))  # type: ignore[misc]
+            for key, verdict in each.verdicts().items():
+                assert verdict.linearizable, f"{where}: {key}: {verdict}"
+        for (disk, over), client in self.disks.items():
+            client.judge(self.uri(disk, over))
+            assert not client.findings, f"{where}: disk of {disk} over {over}: {client.findings}"
+
+
+def rounds(trio: Trio, count: int, seed: int, *, names: tuple[str, ...] = ()) -> None:
+    rng = random.Random(seed)
+    load = Load(trio, seed)
+    load.prepare()
+    took: dict[str, list[float]] = {}
+    for number in range(count):
+        node = rng.choice((*STORING, *STORING, WITNESS))
+        possible = faults(trio, node, rng)
+        if names:
+            node = STORING[number % 2]
+            possible = [each for each in faults(trio, node, rng) if each.name in names[number]]
+        fault = rng.choice(possible)
+        during_s = trio.lease_s * rng.uniform(0.5, 3.0)
+        times = load.round(number, fault, during_s)
+        took.setdefault(f"{'witness ' if node == WITNESS else ''}{fault.name}", []).append(
+            times["back"]
+        )
+        said = ", ".join(f"{name} {value:.1f} s" for name, value in times.items())
+        print(f"round {number}: {node} {fault.name} for {during_s:.1f} s: {said}", flush=True)
+    for name, values in sorted(took.items()):
+        print(f"{name}: {len(values)} times, back after {max(values):.1f} s at most")
+    counts: Counter[str] = sum((each.counts for each in load.disks.values()), Counter())
+    longest = max(each.longest_s for each in load.disks.values())
+    print(f"disks: {dict(counts)}, longest wait {longest:.1f} s")
+    assert counts["flush"] > 10 * count
+
+
+@pytest.mark.parametrize("trio", [2.0], indirect=True)
+def test_a_killed_and_a_cut_off_node_lose_nothing(trio: Trio) -> None:
+    rounds(trio, 2, SEED, names=("killed", "deaf"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trio", [4.0], indirect=True)  # what it is by default
+def test_whatever_happens_nothing_is_lost(trio: Trio) -> None:
+    if not FAKETIME.exists():
+        pytest.skip("missing: faketime (package faketime)")
+    rounds(trio, ROUNDS, SEED)
