@@ -80,6 +80,14 @@ class AuthContext:
 
 
 @dataclass(frozen=True, slots=True)
+class KeysContext:
+    """For key services: relative paths of their configuration start at `data`; rows of their own begin with `w`."""
+
+    data: Path
+    metastore: MetaStore
+
+
+@dataclass(frozen=True, slots=True)
 class ProtocolContext:
     """For protocols: the three views, who is who, where to count, and how long leaving may take."""
 

@@ -155,6 +155,28 @@ class Retained(PermissionDenied):
     errno = _errno.EPERM
 
 
+class Sealed(PermissionDenied):
+    """Content is encrypted, and the key for it was not given, is another, or is not to be had.
+
+    `why` is "missing" (the caller's own key is needed), "wrong" (it is another), "needless" (the content has no such key) or
+    "unavailable" (the key service does not open it).
+    """
+
+    def __init__(self, message: str, *, why: str = "unavailable") -> None:
+        super().__init__(message)
+        self.why = why
+
+
+class KeyNotFound(NotFound):
+    """The key service has no key of that id."""
+
+    errno = _errno.ENOENT
+
+
+class KeyDisabled(PermissionDenied):
+    """The key service has the key and does not use it now."""
+
+
 class ReadOnly(WarpError):
     """A snapshot, a read-only export or a node that stopped writing."""
 

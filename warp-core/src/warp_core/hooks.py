@@ -10,6 +10,7 @@ import pluggy
 from warp_core.interfaces.auth import Authenticator
 from warp_core.interfaces.codecs import Codec
 from warp_core.interfaces.consistency import MetaStore
+from warp_core.interfaces.keys import KeyService
 from warp_core.interfaces.protocols import Protocol
 from warp_core.interfaces.services import Service
 from warp_core.interfaces.stores import BlobStore
@@ -46,8 +47,8 @@ def warp_register_stores(registry: Registry[BlobStore]) -> None:
 
 
 @hookspec(historic=True)
-def warp_register_auth(registry: Registry[Authenticator]) -> None:
-    """Offer authenticators by name. `build(config, AuthContext)`."""
+def warp_register_auth(registry: Registry[Authenticator | KeyService]) -> None:
+    """Offer authenticators by name, `build(config, AuthContext)`, and key services, `build(config, KeysContext)`."""
 
 
 @hookspec(historic=True)

@@ -125,6 +125,7 @@ class KeepsBuffers(PlainObjects):
         digests: Digests,
         *,
         condition: Condition = ALWAYS,
+        **more: Any,
     ) -> ObjectInfo:
         made = await super().put(
             volume, key, bytes(payload), attributes, digests, condition=condition
@@ -149,7 +150,9 @@ class LosesTheLastPut(PlainObjects):
 
 @faults(OnObjects, "Objects.put", "check-then-act")
 class ChecksThenActs(PlainObjects):
-    async def put(self, volume: str, *rest: Any, condition: Condition = ALWAYS) -> ObjectInfo:
+    async def put(
+        self, volume: str, *rest: Any, condition: Condition = ALWAYS, **more: Any
+    ) -> ObjectInfo:
         import asyncio
 
         self.check(volume, rest[0], condition)
@@ -182,6 +185,7 @@ class DropsTags(PlainObjects):
         digests: Digests,
         *,
         condition: Condition = ALWAYS,
+        **more: Any,
     ) -> ObjectInfo:
         plain = replace(attributes, tags={})
         return await super().put(volume, key, payload, plain, digests, condition=condition)
@@ -218,6 +222,7 @@ class JudgesEarly(PlainObjects):
         *,
         condition: Condition = ALWAYS,
         size: int | None = None,
+        **more: Any,
     ) -> Writer:
         self.check(volume, key, condition)
         return await super().writer(volume, key, attributes)
@@ -239,7 +244,9 @@ class SwapsBytes(PlainObjects):
 
 @faults(OnObjects, "Reader.read", "ignored-range")
 class IgnoresRanges(PlainObjects):
-    async def open(self, volume: str, key: bytes, *, version: str = "") -> Reader:
+    async def open(
+        self, volume: str, key: bytes, *, version: str = "", secret: bytes = b""
+    ) -> Reader:
         reader = await super().open(volume, key, version=version)
         assert isinstance(reader, PlainReader)
         return _IgnoresLength(reader.info, reader.content)
@@ -256,7 +263,9 @@ class ReadsStale(PlainObjects):
         super().__init__()
         self.seen: dict[tuple[str, bytes], Reader] = {}
 
-    async def open(self, volume: str, key: bytes, *, version: str = "") -> Reader:
+    async def open(
+        self, volume: str, key: bytes, *, version: str = "", secret: bytes = b""
+    ) -> Reader:
         fresh = await super().open(volume, key, version=version)
         return fresh if version else self.seen.setdefault((volume, key), fresh)
 

@@ -20,7 +20,9 @@ from warp_core.errors import (
     OutOfRange,
     PreconditionFailed,
     Retained,
+    Sealed,
     TooLarge,
+    Unsupported,
     UploadNotFound,
     VersionNotFound,
     VolumeNotFound,
@@ -42,6 +44,7 @@ from warp_core.views.objects import (
     Objects,
     PartInfo,
     Reader,
+    Sealing,
     UploadInfo,
     Versioning,
     VersionListing,
@@ -215,12 +218,18 @@ class PlainObjects(Objects):
 
     # Objects --------------------------------------------------------------------------------------
 
-    async def head(self, volume: str, key: bytes, *, version: str = "") -> ObjectInfo:
+    async def head(
+        self, volume: str, key: bytes, *, version: str = "", secret: bytes | None = None
+    ) -> ObjectInfo:
         """See `Objects`."""
+        refuse_secret(secret)
         return self.describe(key, self.find(volume, key, version), latest=not version)
 
-    async def open(self, volume: str, key: bytes, *, version: str = "") -> Reader:
+    async def open(
+        self, volume: str, key: bytes, *, version: str = "", secret: bytes = b""
+    ) -> Reader:
         """See `Objects`."""
+        refuse_secret(secret)
         found = self.find(volume, key, version)
         assert found.file is not None
         return PlainReader(self.describe(key, found, latest=not version), found.file.content)
@@ -314,8 +323,10 @@ class PlainObjects(Objects):
         digests: Digests,
         *,
         condition: Condition = ALWAYS,
+        sealing: Sealing | None = None,
     ) -> ObjectInfo:
         """See `Objects`."""
+        refuse_sealing(sealing)
         if len(payload) > SMALL_MAX:
             raise TooLarge(str(len(payload)))
         return self.link(volume, key, File(bytes(payload), attributes, digests), condition)
@@ -328,8 +339,10 @@ class PlainObjects(Objects):
         *,
         condition: Condition = ALWAYS,
         size: int | None = None,
+        sealing: Sealing | None = None,
     ) -> Writer:
         """See `Objects`."""
+        refuse_sealing(sealing)
         self.check(volume, key, condition)
 
         def link(content: bytes, digests: Digests) -> ObjectInfo:
@@ -348,8 +361,12 @@ class PlainObjects(Objects):
         attributes: Attributes | None = None,
         digests: Digests | None = None,
         condition: Condition = ALWAYS,
+        source_secret: bytes = b"",
+        sealing: Sealing | None = None,
     ) -> ObjectInfo:
         """See `Objects`."""
+        refuse_secret(source_secret)
+        refuse_sealing(sealing)
         found = self.find(source_volume, source_key, source_version).file
         assert found is not None
         made = File(found.content, found.attributes, found.digests, found.parts)
@@ -514,8 +531,10 @@ class PlainObjects(Objects):
         *,
         checksum_algorithm: str = "",
         checksum_type: str = "",
+        sealing: Sealing | None = None,
     ) -> UploadInfo:
         """See `Objects`."""
+        refuse_sealing(sealing)
         self.check(volume, key, ALWAYS)
         number = f"{next(self.clock):032x}"
         info = UploadInfo(
@@ -537,9 +556,17 @@ class PlainObjects(Objects):
         return self.upload_at(volume, key, upload).info
 
     async def part_writer(
-        self, volume: str, key: bytes, upload: str, number: int, *, size: int | None = None
+        self,
+        volume: str,
+        key: bytes,
+        upload: str,
+        number: int,
+        *,
+        size: int | None = None,
+        secret: bytes = b"",
     ) -> Writer:
         """See `Objects`."""
+        refuse_secret(secret)
         if not 1 <= number <= PART_NUMBER_MAX:
             raise InvalidArgument(str(number))
         self.upload_at(volume, key, upload)
@@ -583,8 +610,11 @@ class PlainObjects(Objects):
         offset: int = 0,
         length: int | None = None,
         digests: Digests | None = None,
+        source_secret: bytes = b"",
+        secret: bytes = b"",
     ) -> PartInfo:
         """See `Objects`."""
+        refuse_secret(source_secret or secret)
         if not 1 <= number <= PART_NUMBER_MAX:
             raise InvalidArgument(str(number))
         self.upload_at(volume, key, upload)
@@ -673,3 +703,15 @@ class PlainObjects(Objects):
             else:
                 uploads.append(info)
         return uploads, prefixes, False
+
+
+def refuse_sealing(sealing: Sealing | None) -> None:
+    """Refuse to keep encrypted what lies in a dictionary."""
+    if sealing is not None:
+        raise Unsupported("dictionaries seal nothing")
+
+
+def refuse_secret(secret: bytes | None) -> None:
+    """Refuse a secret: nothing here is sealed."""
+    if secret:
+        raise Sealed("nothing is sealed here", why="needless")

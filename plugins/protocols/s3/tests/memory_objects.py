@@ -96,8 +96,10 @@ class MemoryObjects(PlainObjects):
         self._fail()
         return super().link(volume, key, file, condition)
 
-    async def open(self, volume: str, key: bytes, *, version: str = "") -> Reader:
-        plain = await super().open(volume, key, version=version)
+    async def open(
+        self, volume: str, key: bytes, *, version: str = "", secret: bytes = b""
+    ) -> Reader:
+        plain = await super().open(volume, key, version=version, secret=secret)
         assert isinstance(plain, PlainReader)
         return MemoryReader(plain, self)
 

@@ -37,6 +37,7 @@ from warp_core.views.objects import (
     Objects,
     PartInfo,
     Reader,
+    Sealing,
     VolumeInfo,
     Writer,
 )
@@ -205,6 +206,8 @@ class RoutedObjects(Objects):
         attributes: Attributes | None = None,
         digests: Digests | None = None,
         condition: Condition = ALWAYS,
+        source_secret: bytes = b"",
+        sealing: Sealing | None = None,
     ) -> ObjectInfo:
         """As `Objects.copy`; between domains the bytes are read and written, since they have no chunks in common."""
         if await self._together(source_volume, volume):
@@ -219,9 +222,13 @@ class RoutedObjects(Objects):
                     attributes=attributes,
                     digests=digests,
                     condition=condition,
+                    source_secret=source_secret,
+                    sealing=sealing,
                 ),
             )
-        reader = await self.open(source_volume, source_key, version=source_version)
+        reader = await self.open(
+            source_volume, source_key, version=source_version, secret=source_secret
+        )
         try:
             info = reader.info
             writer = await self.writer(
@@ -230,6 +237,7 @@ class RoutedObjects(Objects):
                 info.attributes if attributes is None else attributes,
                 condition=condition,
                 size=info.size,
+                sealing=sealing,
             )
             return await self._copied(reader, writer, 0, info.size, digests or _digests_of(info))
         finally:
@@ -248,6 +256,8 @@ class RoutedObjects(Objects):
         offset: int = 0,
         length: int | None = None,
         digests: Digests | None = None,
+        source_secret: bytes = b"",
+        secret: bytes = b"",
     ) -> PartInfo:
         """As `Objects.copy_part`; between domains as `copy`."""
         if await self._together(source_volume, volume):
@@ -264,13 +274,17 @@ class RoutedObjects(Objects):
                     offset=offset,
                     length=length,
                     digests=digests,
+                    source_secret=source_secret,
+                    secret=secret,
                 ),
             )
-        reader = await self.open(source_volume, source_key, version=source_version)
+        reader = await self.open(
+            source_volume, source_key, version=source_version, secret=source_secret
+        )
         try:
             end = reader.info.size if length is None else min(reader.info.size, offset + length)
             size = max(0, end - offset)
-            writer = await self.part_writer(volume, key, upload, number, size=size)
+            writer = await self.part_writer(volume, key, upload, number, size=size, secret=secret)
             opaque = Digests(etag=hashlib.blake2b(os.urandom(16), digest_size=16).hexdigest())
             made = await self._copied(reader, writer, offset, size, digests or opaque)
         finally:

@@ -15,6 +15,7 @@ from warp_core.config.source import Source
 from warp_core.config.types import Address, Codec
 from warp_core.errors import InvalidArgument, NotFound, PluginError, WarpError
 from warp_core.interfaces.accounts import Account, Accounts
+from warp_core.interfaces.codecs import Cipher
 from warp_core.registry import Registries
 
 # Secrets that others' documentation prints; whoever scans the network tries these first.
@@ -255,6 +256,13 @@ def _policy(
                 "compresses what is encrypted already, which gains nothing",
                 found=str(spec),
                 allowed="compress first, then encrypt",
+            )
+        if isinstance(codec, Cipher) and not codec.keyed:
+            source.problem(
+                here,
+                "has no key",
+                found=str(spec),
+                allowed=f"key_file in [codecs.{spec.name}], made by `warp kms master FILE`",
             )
         stages.append(codec.stage)
 

@@ -17,12 +17,14 @@ from warp_core.config.model import (
     DescribedAccount,
     Export,
     Exported,
+    Kms,
     Log,
     Metadata,
     Node,
     Part,
     Peers,
     Policy,
+    Sealed,
     Settings,
 )
 from warp_core.config.positions import Path as Keys
@@ -45,8 +47,10 @@ TABLES = (
     "protocols",
     "services",
     "auth",
+    "kms",
     "account",
 )
+KEY_SERVICE = "kms"  # what `[kms]` means where it does not say `kind`
 DEFAULT_STORE: Mapping[str, object] = {"kind": "disk", "path": "store"}
 
 
@@ -120,6 +124,7 @@ class _Loading:
         peers = decode(source, ("peers",), document.get("peers", {}), Peers)
         exports = self._exports(document.get("export", []))
         auth = self._auth(document.get("auth", {}))
+        kms = self._kms(document.get("kms", None))
         accounts = self._accounts(document.get("account", []))
         root = self._root(environ)
         if node is None or log is None or metadata is None or engine is None or auth is None:
@@ -146,6 +151,7 @@ class _Loading:
             exports=tuple(exports),
             cluster=cluster,
             accounts=tuple(accounts),
+            kms=kms or Sealed(),
             origins=said,
         )
         if not source.problems:  # what is judged over all tables would only repeat them
@@ -296,6 +302,16 @@ class _Loading:
             )
             return None
         return self._part("auth", kind, ("auth",), rest, said="kind")
+
+    def _kms(self, table: object) -> Sealed | None:
+        own, rest = _split({} if table is None else table, Kms.__struct_encode_fields__)
+        kms = decode(self.source, ("kms",), own, Kms)
+        if kms is None:
+            return None
+        if not kms.kind and table is None and KEY_SERVICE not in self.catalog.names("auth"):
+            return Sealed(None, kms.cipher, kms.remember)
+        part = self._part("auth", kms.kind or KEY_SERVICE, ("kms",), rest, said="kind")
+        return Sealed(part, kms.cipher, kms.remember)
 
     def _accounts(self, tables: object) -> list[DescribedAccount]:
         source = self.source

@@ -57,6 +57,16 @@ class Policy(msgspec.Struct, frozen=True):
     verify: Literal["always", "scrub"] = "always"
 
 
+class Kms(msgspec.Struct, frozen=True):
+    """`[kms]`: who wraps the keys of encrypted contents; its other keys belong to the key service."""
+
+    kind: str = ""  # default: the one that is installed
+    # A codec: "aes-gcm", or "chacha20-poly1305" for processors without AES instructions.
+    cipher: Annotated[str, Meta(max_length=64, pattern=r"^[a-z0-9.-]+$")] = "aes-gcm"
+    # How long a data key is used without asking the key service again: a key that is disabled there opens contents so long.
+    remember: Annotated[Duration, Between("0s", "1h")] = Duration(300)
+
+
 class Peers(msgspec.Struct, frozen=True):
     """`[peers]`: where other nodes reach the stores that `[[export]]` names."""
 
@@ -148,6 +158,15 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Sealed:
+    """How contents are sealed that are to be."""
+
+    part: Part | None = None  # the key service; None: none is installed
+    cipher: str = "aes-gcm"
+    remember: Duration = field(default_factory=lambda: Duration(300))
+
+
+@dataclass(frozen=True, slots=True)
 class Export:
     """A store that is other nodes' to use."""
 
@@ -178,6 +197,7 @@ class Settings:
     exports: tuple[Export, ...] = ()
     cluster: Cluster | None = None  # without it, a node alone
     accounts: tuple[DescribedAccount, ...] = ()
+    kms: Sealed = field(default_factory=Sealed)
     origins: Mapping[str, str] = field(default_factory=dict)  # key → where its value comes from
 
     @property

@@ -45,6 +45,11 @@ def effective(settings: Settings) -> list[Setting]:
         found += _struct(part.key, part.config, settings.origins)
     found.append(_one("auth.kind", settings.auth.name, settings.origins))
     found += _struct("auth", settings.auth.config, settings.origins)
+    if settings.kms.part is not None:
+        found.append(_one("kms.kind", settings.kms.part.name, settings.origins))
+        found.append(_one("kms.cipher", settings.kms.cipher, settings.origins))
+        found.append(_one("kms.remember", settings.kms.remember, settings.origins))
+        found += _struct("kms", settings.kms.part.config, settings.origins)
     for index, account in enumerate(settings.accounts):
         here = f"account[{index}]"
         found += [

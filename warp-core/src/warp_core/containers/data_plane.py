@@ -30,6 +30,7 @@ from warp_core.containers.format import (
     require_head,
     stored_size,
 )
+from warp_core.containers.keyring import Keyring
 from warp_core.containers.leases import Leases
 from warp_core.containers.policy import DataPolicy, StoreSlot
 from warp_core.containers.reader import Reader
@@ -154,12 +155,11 @@ class Containers:
             raise TooLarge(f"payload of {length} bytes > APPEND_MAX {APPEND_MAX}: use a writer")
         copies = self._standing.copies(policy.copies)
         journal = self._journal
-        if (
-            journal is not None
-            and not policy.filters
-            and sum(one.alive for one in journal.copies) >= self._standing.enough(copies)
-        ):
-            return journal.append(Kind.PAYLOAD, payload, owner=owner)
+        if journal is not None and sum(
+            one.alive for one in journal.copies
+        ) >= self._standing.enough(copies):
+            packer = self.packer(",".join(policy.filters)) if policy.filters else None
+            return journal.append(Kind.PAYLOAD, payload, owner=owner, packer=packer)
         shared = self._shared.get(copies)
         if shared is None:
             shared = self._shared[copies] = SharedLog(self._fleet, copies)
@@ -181,6 +181,11 @@ class Containers:
         )
         shared.put(align(stored), buffers, payload)
         return Chunk(container, offset, stored, len(payload))
+
+    @property
+    def keyring(self) -> Keyring:
+        """The keys of sealed contents that are in use."""
+        return self._codecs.keyring
 
     def packer(self, filters: str) -> FilteredRecords:
         """Return what packs records through a comma separated list of filters, for the journal as well."""

@@ -17,6 +17,7 @@ from warp_core.containers.format import (
     pack_head,
     place,
 )
+from warp_core.containers.keyring import MARK, Keyring
 from warp_core.errors import Corrupt, InvalidArgument, TooLarge
 from warp_core.interfaces.codecs import Chunker, Codec, Filter
 from warp_core.interfaces.stores import Buffer
@@ -30,6 +31,7 @@ class Codecs:
 
     def __init__(self, make: Callable[[str], Codec]) -> None:
         self._make = make
+        self.keyring = Keyring(self._get)
         self._made: dict[str, Codec] = {}
         self._chains: dict[str, tuple[Filter, ...]] = {}
 
@@ -51,7 +53,10 @@ class Codecs:
         Raises:
             InvalidArgument: One is no filter, or they are in an order that cannot be meant.
             NotFound: One is not installed.
+            Sealed: One is under a key that nobody holds.
         """
+        if MARK in names:
+            return self._keyed(names)
         chain = self._chains.get(names)
         if chain is None:
             chain = self._chains[names] = tuple(
@@ -65,6 +70,13 @@ class Codecs:
                     f'filters "{names}": at most one that compresses, and {FILTERS_MAX} in all'
                 )
         return chain
+
+    def _keyed(self, names: str) -> tuple[Filter, ...]:
+        """Return a chain that ends with a filter under a content's own key: it is not remembered, for the key is not."""
+        before, _, last = names.rpartition(",")
+        if MARK in before:
+            raise InvalidArgument(f'filters "{names}": one key at most, and it comes last')
+        return (*self.chain(before), self.keyring.get(last))
 
     def _filter(self, name: str) -> Filter:
         codec = self._get(name)
@@ -141,31 +153,37 @@ def encode_frames(
     return table, stored
 
 
-def decode_frames(chain: Sequence[Filter], head: Head, first: int, data: Buffer) -> bytes:
+def decode_frames(chain: Sequence[Filter], head: Head, first: int, data: Buffer) -> Buffer:
     """Return the payload of the frames from `first` on whose verified stored bytes are `data`.
 
     Raises:
         Corrupt: A filter does not accept what it is given: another key, or another version of it.
     """
     view = memoryview(data)
-    parts: list[Buffer] = []
     base = start = head.span(first, first)[0]
-    frame = first
-    while start - base < len(view):
+    last = first
+    while head.ends[last] - base < len(view):
+        last += 1
+    size = min((last + 1) * FRAME, head.length) - first * FRAME
+    target = memoryview(bytearray(size))
+    at = 0
+    for frame in range(first, last + 1):
         end = head.ends[frame]
         part: Buffer = view[start - base : end - base]
         length = min(FRAME, head.length - frame * FRAME)
         context = frame_context(head.container, head.offset, frame)
-        for bit in range(len(chain) - 1, -1, -1):
-            if not head.skipped[frame] >> bit & 1:
-                innermost = all(head.skipped[frame] >> inner & 1 for inner in range(bit))
-                before = length if innermost else len(part) - chain[bit].overhead
-                part = chain[bit].decode(memoryview(part), length=before, context=context)
-        if len(part) != length:
+        applied = [one for bit, one in enumerate(chain) if not head.skipped[frame] >> bit & 1]
+        place_of_frame = target[at : at + length]
+        for one in reversed(applied[1:]):
+            part = one.decode(memoryview(part), length=len(part) - one.overhead, context=context)
+        if applied:
+            applied[0].decode_into(memoryview(part), place_of_frame, context=context)
+        elif len(part) == length:
+            place_of_frame[:] = part
+        else:
             raise Corrupt(
                 f"frame {frame} of {place(head.chunk)} decodes to {len(part)} bytes, not {length}"
             )
-        parts.append(part)
+        at += length
         start = end
-        frame += 1
-    return b"".join(parts)
+    return target

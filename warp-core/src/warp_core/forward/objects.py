@@ -21,6 +21,7 @@ from warp_core.views.objects import (
     ObjectInfo,
     Objects,
     Reader,
+    Sealing,
     Writer,
 )
 
@@ -41,11 +42,14 @@ class RemoteObjects(Objects):
         session = await self._line.session()
         return await session.ask_verb(verb, args, named)
 
-    async def open(self, volume: str, key: bytes, *, version: str = "") -> Reader:
+    async def open(
+        self, volume: str, key: bytes, *, version: str = "", secret: bytes = b""
+    ) -> Reader:
         """As `Objects.open`; the content of a small object comes along."""
         session = await self._line.session()
         verb = VERBS["objects.open"]
-        answer = await session.ask_verb(verb, (volume, key), {"version": version})
+        named = {"version": version, "secret": secret}
+        answer = await session.ask_verb(verb, (volume, key), named)
         info = session.decoded(_info, answer)
         content = answer.buffers[0] if answer.buffers else None
         if content is None and not answer.reply.handle:
@@ -60,21 +64,30 @@ class RemoteObjects(Objects):
         *,
         condition: Condition = ALWAYS,
         size: int | None = None,
+        sealing: Sealing | None = None,
     ) -> Writer:
         """As `Objects.writer`."""
         session = await self._line.session()
         verb = VERBS["objects.writer"]
-        named = {"condition": condition, "size": size}
+        named = {"condition": condition, "size": size, "sealing": sealing}
         answer = await session.ask_verb(verb, (volume, key, attributes), named)
         return RemoteWriter(session, answer.reply.handle)
 
     async def part_writer(
-        self, volume: str, key: bytes, upload: str, number: int, *, size: int | None = None
+        self,
+        volume: str,
+        key: bytes,
+        upload: str,
+        number: int,
+        *,
+        size: int | None = None,
+        secret: bytes = b"",
     ) -> Writer:
         """As `Objects.part_writer`."""
         session = await self._line.session()
         verb = VERBS["objects.part_writer"]
-        answer = await session.ask_verb(verb, (volume, key, upload, number), {"size": size})
+        named = {"size": size, "secret": secret}
+        answer = await session.ask_verb(verb, (volume, key, upload, number), named)
         return RemoteWriter(session, answer.reply.handle)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from warp_core.errors import Corrupt
 from warp_core.interfaces.stores import Buffer
 
 
@@ -78,6 +79,33 @@ class Filter(Codec):
 
         Raises:
             Corrupt: The stored bytes are not what `encode` made.
+        """
+
+    def decode_into(self, stored: memoryview, target: memoryview, *, context: bytes) -> None:
+        """Put the frame, as long as `target`, where it belongs; raises as `decode`."""
+        decoded = self.decode(stored, length=len(target), context=context)
+        if len(decoded) != len(target):
+            raise Corrupt(f"a frame of {len(decoded)} bytes where {len(target)} are expected")
+        target[:] = decoded
+
+
+class Cipher(Filter):
+    """A filter of stage "encrypt" that can be had under any key: core makes one for each content that has a key of its own."""
+
+    stage: Literal["compress", "encrypt"] = "encrypt"
+    key_size: int  # bytes
+
+    @property
+    @abstractmethod
+    def keyed(self) -> bool:
+        """Say whether it has a key, so that a volume's policy may name it."""
+
+    @abstractmethod
+    def with_key(self, key: bytes) -> Cipher:
+        """Return the same filter under another key of `key_size` bytes.
+
+        Raises:
+            InvalidArgument: The key has another length.
         """
 
 

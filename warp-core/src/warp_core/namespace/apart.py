@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
@@ -15,6 +15,7 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 
 from warp_core.containers import Pin
+from warp_core.containers.keyring import Hold
 from warp_core.errors import (
     Busy,
     Corrupt,
@@ -26,6 +27,7 @@ from warp_core.errors import (
     WarpError,
 )
 from warp_core.interfaces.consistency import SCAN_MAX
+from warp_core.interfaces.stores import Buffer
 from warp_core.metadata import Transaction, transact
 from warp_core.namespace import keys, rows
 from warp_core.namespace.changes import Change, Held
@@ -38,7 +40,7 @@ from warp_core.namespace.layers import load_layers
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.opens import Node
 from warp_core.namespace.paths import Path
-from warp_core.namespace.rows import Extent, Name, decode_name, encode
+from warp_core.namespace.rows import Extent, Name, Seal, decode_name, encode
 from warp_core.namespace.tables import unpack_window
 from warp_core.namespace.tree import Pair, Rows, ViewSource, Volume
 
@@ -371,9 +373,24 @@ class Inodes:
                 ledger = VolumeLedger(self.namespace, name, volume)
                 layers = await load_layers(ledger, self.log, inode.revision)
                 content = Content(ledger, self.log, number, inode, layers)
-                found = self._contents[node] = _Live(content)
+                holds = await self._opened(layers.seals)
+                content.seal = holds[0].word if holds else ""
+                found = self._contents[node] = _Live(content, holds)
             found.users += 1
         return found.content
+
+    async def _opened(self, seals: Sequence[Seal]) -> list[Hold]:
+        """Return holds on the keys of sealed content; raises as `Sealer.open`."""
+        holds: list[Hold] = []
+        try:
+            for seal in seals:
+                hold = await self.namespace.sealer.open(seal)
+                holds.append(hold)
+        except BaseException:
+            for hold in holds:
+                hold.release()
+            raise
+        return holds
 
     async def give(self, volume: int, number: int) -> None:
         """Give a content back; the last one brings the rows up to date."""
@@ -392,6 +409,7 @@ class Inodes:
         if found.users == 0 and (found.dropped or not found.content.dirty):
             del self._contents[node]
             self._loading.pop(node, None)
+            found.let_go()
 
     async def settle(self, volume: int, inode: int) -> None:
         """Bring a file's rows up to date, for who reads them: a GET, a copy, a snapshot of it."""
@@ -450,6 +468,7 @@ class Inodes:
             live = self._contents.pop(node)
             self._loading.pop(node, None)
             live.dropped = live.content.gone = True
+            live.let_go()
         for listener in self.on_forget:
             listener(volume)
 
@@ -545,11 +564,17 @@ class Inodes:
                 if inode is None:  # gone since, or born over S3 and never changed
                     lost.add(node)
                     continue
+                if (record.chunk.container, record.chunk.offset) <= inode.folded:
+                    continue  # in its rows already, and perhaps sealed by one who is not here
                 await self.take(name, record.volume, record.inode, inode)
                 taken.add(node)
             content = self._contents[node].content
             if (record.chunk.container, record.chunk.offset) > content.last:
-                content.replay(record.chunk, unpack_change(record.payload), record.time_ns)
+                payload: Buffer | None = record.payload
+                if payload is None:
+                    length = record.chunk.length
+                    payload = await self.log.read(record.chunk, offset=0, length=length)
+                content.replay(record.chunk, unpack_change(payload), record.time_ns)
                 count += 1
         for node in taken:
             await self.give(*node)
@@ -576,14 +601,20 @@ class Inodes:
 
 
 class _Live:
-    __slots__ = ("content", "dropped", "passed", "seen_ns", "users")
+    __slots__ = ("content", "dropped", "holds", "passed", "seen_ns", "users")
 
-    def __init__(self, content: Content) -> None:
+    def __init__(self, content: Content, holds: Sequence[Hold] = ()) -> None:
         self.content = content
+        self.holds = holds  # on the keys that it is sealed with
         self.users = 0
         self.dropped = False  # its rows are gone: nothing is folded any more
         self.seen_ns = 0  # its last change, as `rest` saw it
         self.passed = 0  # calls of `rest` since its last fold
+
+    def let_go(self) -> None:
+        """Release the keys."""
+        for hold in self.holds:
+            hold.release()
 
 
 def _summary(name: Name, inode: Inode) -> Name:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from warp_core.containers import Chunk, ChunkWriter, Containers, DataPolicy, Owner
+from warp_core.containers.keyring import Hold
 from warp_core.containers.reclaim import Pin
 from warp_core.errors import (
     AlreadyExists,
@@ -111,12 +112,18 @@ async def extents_of(containers: Containers, content: Revision | Part) -> Sequen
 class ExtentReader(Reader):
     """Reads a revision whose extents are known. Holds a pin until `close`."""
 
-    __slots__ = ("_containers", "_extents", "_only", "_pin", "_starts", "info")
+    __slots__ = ("_containers", "_extents", "_hold", "_only", "_pin", "_starts", "info")
 
     def __init__(
-        self, info: ObjectInfo, containers: Containers, extents: Sequence[Extent], pin: Pin
+        self,
+        info: ObjectInfo,
+        containers: Containers,
+        extents: Sequence[Extent],
+        pin: Pin,
+        hold: Hold | None = None,
     ) -> None:
         self.info = info
+        self._hold = hold  # on the key of sealed content
         self._containers = containers
         self._extents = extents
         only = extents[0] if len(extents) == 1 else None
@@ -162,6 +169,8 @@ class ExtentReader(Reader):
         pin, self._pin = self._pin, None
         if pin is not None:
             pin.release()
+        if self._hold is not None:
+            self._hold.release()
 
     def _pieces(self, offset: int, length: int) -> list[tuple[Chunk | None, int, int]]:
         """Return (chunk, offset in it, length) of what covers a range, None for holes."""
@@ -231,9 +240,16 @@ class ExtentWriter(Writer):
     """
 
     def __init__(
-        self, stream: ChunkWriter, containers: Containers, link: Link, *, journaled: bool
+        self,
+        stream: ChunkWriter,
+        containers: Containers,
+        link: Link,
+        *,
+        journaled: bool,
+        hold: Hold | None = None,
     ) -> None:
         self._stream = stream
+        self._hold = hold  # on the key of content that is to be sealed
         self._containers = containers
         self._link = link
         self._journaled = journaled
@@ -259,6 +275,7 @@ class ExtentWriter(Writer):
         """See `Writer.commit`."""
         written = await self._stream.finish(journaled=self._journaled)
         self._finished = True
+        self._let_go()
         extents = [Extent(offset, chunk.length, chunk) for offset, chunk in written]
         try:
             return await self._link(extents, self._stream.size, digests)
@@ -268,6 +285,11 @@ class ExtentWriter(Writer):
 
     async def abort(self) -> None:
         """See `Writer.abort`."""
+        self._let_go()
         if not self._finished:
             self._finished = True
             await self._stream.abort()
+
+    def _let_go(self) -> None:
+        if self._hold is not None:
+            self._hold.release()

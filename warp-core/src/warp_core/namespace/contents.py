@@ -62,6 +62,9 @@ class Content:
         self.inode = inode
         self.size = inode.size
         self.failures = 0  # syncs that failed
+        self.seal = (
+            ""  # the filter that new content is sealed with: whoever lends this holds its key
+        )
         self.gone = False  # its volume was rolled back: handles are stale
         self.changes = 0  # since the rows were up to date
         self.modified_ns = inode.modified_ns
@@ -298,6 +301,11 @@ class Content:
             )
         )
 
+    def _all_filters(self) -> str:
+        """Return the filters of new content: those of the volume, then the seal."""
+        own = self._ledger.filters()
+        return f"{own},{self.seal}" if own and self.seal else own or self.seal
+
     def _room(self, length: int) -> int:
         """Return the bytes that a write may take in the log."""
         return 2 * (length + CHANGE_HEAD) + FILTERED_ROOM if self._filters else length + CHANGE_HEAD
@@ -327,7 +335,7 @@ class Content:
                     self.inode = await put_revision_above(self._ledger, self.number, self._layers)
                     self._windows.wasteful.clear()  # they are the other revision's
             if not self._inline_checked:
-                self._filters = self._ledger.filters()
+                self._filters = self._all_filters()
                 for piece in await self.resolve(0, min(WINDOW, self.size)):
                     if isinstance(piece.chunk, bytes):  # only chunks can be in windows
                         self.write(piece.offset, await self._fetch(piece))
@@ -425,7 +433,7 @@ class Content:
     async def fold(self) -> None:
         """Bring the rows up to date; returns when what was written before the call is in them, durably."""
         async with self._fold_lock:
-            self._filters = self._ledger.filters()
+            self._filters = self._all_filters()
             await self._give_back()
             await self._unfragment()
             await self._fold()

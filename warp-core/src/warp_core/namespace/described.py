@@ -16,6 +16,7 @@ from warp_core.namespace.rows import (
     Name,
     PartSummary,
     Revision,
+    Seal,
 )
 from warp_core.namespace.versions import version_id
 from warp_core.views.objects import (
@@ -25,6 +26,7 @@ from warp_core.views.objects import (
     Digests,
     ObjectInfo,
     PartInfo,
+    SealInfo,
 )
 
 ATTRIBUTES_MAX: Final = (
@@ -102,6 +104,7 @@ def make_revision(
     parts: tuple[PartSummary, ...] = (),
     part_count: int = 0,
     modified_ns: int = 0,
+    seal: Seal | None = None,
 ) -> Revision:
     """Return the row of new content.
 
@@ -133,6 +136,7 @@ def make_revision(
         attributes.retain_until_ns,
         attributes.legal_hold,
         acl=attributes.acl,
+        seal=seal,
     )
 
 
@@ -175,7 +179,13 @@ def describe(
         ),
         checksums=revision.checksums,
         parts=tuple(part_info(part, name.modified_ns) for part in parts),
+        seal=seal_info(revision.seal),
     )
+
+
+def seal_info(seal: Seal | None) -> SealInfo | None:
+    """Return a seal as the view shows it."""
+    return None if seal is None else SealInfo(key=seal.master, own=seal.own, note=seal.note)
 
 
 def summarize(key: bytes, name: Name, *, latest: bool = True) -> ObjectInfo:

@@ -22,7 +22,7 @@ class ChangeRecord(NamedTuple):
     volume: int
     inode: int
     chunk: Chunk
-    payload: bytes
+    payload: bytes | None  # None: it went through filters, and is read once it is needed
     time_ns: int
 
 
@@ -89,10 +89,8 @@ class FileLog:
         async for entry in self._journal.replay(Position(*since)):
             if isinstance(entry, Entry) and entry.kind == Kind.PAYLOAD:
                 volume, inode, _ = entry.owner
-                chunk, payload = entry.chunk, bytes(entry.payload)
-                if entry.filters:
-                    payload = bytes(await self.read(chunk, offset=0, length=chunk.length))
-                yield ChangeRecord(volume, inode, chunk, payload, entry.sequence)
+                payload = None if entry.filters else bytes(entry.payload)
+                yield ChangeRecord(volume, inode, entry.chunk, payload, entry.sequence)
 
     async def space(self) -> tuple[int, int]:
         """Return total and free bytes of the stores."""

@@ -281,6 +281,7 @@ async def put_revision_above(ledger: Ledger, number: int, layers: Layers) -> Ino
             storage_class=under.storage_class,
             owner=under.owner,
             acl=under.acl,
+            seal=under.seal,
             windowed=True,
             base=base.revision,
         )

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
@@ -19,7 +19,7 @@ from warp_core.interfaces.stores import Buffer
 from warp_core.namespace import keys, rows
 from warp_core.namespace.changes import Change
 from warp_core.namespace.extents import WINDOW, Piece, Pieces, pieces_of
-from warp_core.namespace.rows import Revision
+from warp_core.namespace.rows import Revision, Seal
 from warp_core.namespace.tables import Table, unpack_window
 from warp_core.namespace.tree import Rows
 
@@ -110,10 +110,11 @@ class Layer:
 class Layers:
     """All that one file's stored content is read from: the layer on top leads to those below it."""
 
-    __slots__ = ("_ledger", "_missing", "top")
+    __slots__ = ("_ledger", "_missing", "seals", "top")
 
-    def __init__(self, ledger: Ledger, top: Layer) -> None:
+    def __init__(self, ledger: Ledger, top: Layer, seals: Sequence[Seal] = ()) -> None:
         self.top = top
+        self.seals = seals  # of the content, the one on top first: new content is sealed with that
         self._ledger = ledger
         self._missing: tuple[Layer, int] = (top, 0)  # the row that `now` lacked
 
@@ -252,6 +253,7 @@ async def load_layers(ledger: Ledger, log: Log, revision: int) -> Layers:
     """
     top: Layer | None = None
     last: Layer | None = None
+    seals: dict[str, Seal] = {}
     stored = ledger.rows()
     for _ in range(DEPTH_MAX):
         key = keys.revision_key(revision)
@@ -259,6 +261,8 @@ async def load_layers(ledger: Ledger, log: Log, revision: int) -> Layers:
         if value is None:
             raise Corrupt(f"revision {revision} is missing")
         row: Revision = rows.checked(rows.decode_revision, key, value)
+        if row.seal is not None:
+            seals.setdefault(row.seal.key_id, row.seal)
         listed = row.extents
         if row.manifest is not None:
             packed = await log.read(row.manifest, offset=0, length=row.manifest.length)
@@ -278,5 +282,5 @@ async def load_layers(ledger: Ledger, log: Log, revision: int) -> Layers:
         revision = row.base
         if not revision:
             assert top is not None
-            return Layers(ledger, top)
+            return Layers(ledger, top, tuple(seals.values()))
     raise Corrupt(f"more than {DEPTH_MAX} revisions lie below one another, down to {revision}")

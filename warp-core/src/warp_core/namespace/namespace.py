@@ -20,6 +20,7 @@ from warp_core.namespace.leases import FOR_NAMES
 from warp_core.namespace.opens import Access, Opens
 from warp_core.namespace.retention import LockClock
 from warp_core.namespace.rows import decode_volume
+from warp_core.namespace.sealing import Sealer
 from warp_core.namespace.tree import Rows, ViewSource, Volume, VolumeTransaction
 from warp_core.namespace.usage import Usage, decode_usage
 from warp_core.namespace.volumes import Volumes, demand_thawed, demand_writable
@@ -41,6 +42,7 @@ class Namespace:
         opens: Opens | None = None,
         policy: DataPolicy | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
+        sealer: Sealer | None = None,
     ) -> None:
         """Take what it is built on; nothing is read before the first call.
 
@@ -50,12 +52,14 @@ class Namespace:
             opens: The table of opens, locks and leases; without one nobody holds anything.
             policy: How content is kept in volumes that do not say otherwise.
             clock_ns: Nanoseconds since 1970.
+            sealer: Who seals contents; by default one without a key service.
         """
         self.store = store
         self.containers = containers
         self.opens = opens
         self.policy = policy or DataPolicy()
         self.clock_ns = clock_ns
+        self.sealer = sealer or Sealer(containers.keyring)
         self.ids = Ids(store)
         self.volumes = Volumes(store, clock_ns)
         self.lock_clock = LockClock(store, clock_ns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from warp_core.containers.keyring import Hold
 from warp_core.containers.reclaim import Pin
 from warp_core.errors import Corrupt, IsDeleteMarker, NotFound, VersionNotFound
 from warp_core.interfaces.consistency import View
@@ -22,6 +23,7 @@ from warp_core.namespace.rows import (
     Extent,
     Name,
     Revision,
+    Seal,
     decode_name,
     decode_revision,
 )
@@ -46,6 +48,7 @@ class Known(NamedTuple):
     info: ObjectInfo
     extents: Sequence[Extent]
     inline: bytes | None
+    seal: Seal | None
 
 
 class ObjectFinder:
@@ -98,7 +101,14 @@ class ObjectFinder:
             return None
         info = describe(key, name, revision, revision.parts)
         known = Known(
-            name_row, row[0], revision_key, name.inode, info, revision.extents, revision.inline
+            name_row,
+            row[0],
+            revision_key,
+            name.inode,
+            info,
+            revision.extents,
+            revision.inline,
+            revision.seal,
         )
         if len(row[0]) <= KNOWN_ROW_MAX:
             if len(self._known) >= KNOWN_MAX:
@@ -138,19 +148,27 @@ class ObjectFinder:
             view.close()
 
     async def reader(
-        self, key: bytes, name: Name, revision: Revision, version: str, pin: Pin
+        self,
+        key: bytes,
+        name: Name,
+        revision: Revision,
+        version: str,
+        pin: Pin,
+        hold: Hold | None,
     ) -> Reader:
-        """Return who reads a revision that was not written in place; the pin is its own now."""
+        """Return who reads a revision that was not written in place; the pin and the hold are its own now."""
         if revision.manifest is not None:
             manifest = await load_manifest(self._containers, revision.manifest)
             parts = manifest.parts or revision.parts
             info = describe(key, name, revision, parts, latest=not version)
-            return ExtentReader(info, self._containers, manifest.extents, pin)
+            return ExtentReader(info, self._containers, manifest.extents, pin, hold)
         info = describe(key, name, revision, revision.parts, latest=not version)
         if revision.inline is not None:
             pin.release()
+            if hold is not None:
+                hold.release()
             return InlineReader(info, revision.inline)
-        return ExtentReader(info, self._containers, revision.extents, pin)
+        return ExtentReader(info, self._containers, revision.extents, pin, hold)
 
     async def _find(
         self, volume: Volume, view: View, key: bytes, version: str, *, asked: bool

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from warp_core.containers import Owner
+from warp_core.containers.keyring import Hold
 from warp_core.errors import (
     Busy,
     InvalidArgument,
@@ -51,9 +52,11 @@ from warp_core.namespace.rows import (
     Extent,
     Name,
     Revision,
+    Seal,
     VolumeRow,
     decode_name,
 )
+from warp_core.namespace.sealing import sealed_policy
 from warp_core.namespace.tree import ViewSource, Volume, VolumeTransaction
 from warp_core.namespace.uploads import Uploads
 from warp_core.namespace.versions import version_id
@@ -70,6 +73,7 @@ from warp_core.views.objects import (
     Objects,
     PartInfo,
     Reader,
+    Sealing,
     UploadInfo,
     Versioning,
     VersionListing,
@@ -173,24 +177,37 @@ class NamespaceObjects(Objects):
 
     # Reading --------------------------------------------------------------------------------------
 
-    async def head(self, volume: str, key: bytes, *, version: str = "") -> ObjectInfo:
+    async def head(
+        self, volume: str, key: bytes, *, version: str = "", secret: bytes | None = None
+    ) -> ObjectInfo:
         """See `Objects.head`."""
         found = self._volumes.known(volume) or await self._volumes.get(volume)
         name, revision, _ = await self._finder.look(found, key, version, flat=False)
+        if secret is not None:
+            await self._namespace.sealer.check(revision.seal, secret)
         return await self._finder.info(key, name, revision, latest=not version)
 
-    async def open(self, volume: str, key: bytes, *, version: str = "") -> Reader:
+    async def open(
+        self, volume: str, key: bytes, *, version: str = "", secret: bytes = b""
+    ) -> Reader:
         """See `Objects.open`."""
         found = self._volumes.known(volume) or await self._volumes.get(volume)
         pin = self._containers.pin()  # before rows are read: what they lead to stays readable
+        hold: Hold | None = None
         try:
             name, revision, flat = await self._finder.look(found, key, version, flat=True)
+            if revision.seal is not None:
+                hold = await self._namespace.sealer.open(revision.seal, secret)
+            elif secret:
+                await self._namespace.sealer.check(None, secret)
             if flat is not None:
                 info = describe(key, name, revision, revision.parts, latest=not version)
-                return ExtentReader(info, self._containers, flat, pin)
-            return await self._finder.reader(key, name, revision, version, pin)
+                return ExtentReader(info, self._containers, flat, pin, hold)
+            return await self._finder.reader(key, name, revision, version, pin, hold)
         except BaseException:
             pin.release()
+            if hold is not None:
+                hold.release()
             raise
 
     def head_now(self, volume: str, key: bytes) -> ObjectInfo | None:
@@ -205,8 +222,14 @@ class NamespaceObjects(Objects):
             return None
         if known.inline is not None:
             return InlineReader(known.info, known.inline)
+        hold: Hold | None = None
+        if known.seal is not None:
+            hold = self._namespace.sealer.open_now(known.seal)
+            if hold is None:
+                return None
         # Nothing was awaited since the rows were read: the pin is as good as one taken before.
-        return ExtentReader(known.info, self._containers, known.extents, self._containers.pin())
+        pin = self._containers.pin()
+        return ExtentReader(known.info, self._containers, known.extents, pin, hold)
 
     # Writing --------------------------------------------------------------------------------------
 
@@ -219,6 +242,7 @@ class NamespaceObjects(Objects):
         digests: Digests,
         *,
         condition: Condition = ALWAYS,
+        sealing: Sealing | None = None,
     ) -> ObjectInfo:
         """See `Objects.put`."""
         size = len(payload)
@@ -231,8 +255,15 @@ class NamespaceObjects(Objects):
             await self._refuse_early(target, key, condition)
         number = await self._ids.take()
         policy = namespace.policy_of(target)
-        if size <= INLINE_MAX and not policy.filters:
-            revision = make_revision(size, attributes, digests, inline=bytes(payload))
+        seal: Seal | None = None
+        hold: Hold | None = None
+        if sealing is not None:
+            seal, hold = await namespace.sealer.seal(sealing)
+            policy = sealed_policy(policy, hold)
+        if not size or (size <= INLINE_MAX and not policy.filters):
+            if hold is not None:
+                hold.release()
+            revision = make_revision(size, attributes, digests, inline=bytes(payload), seal=seal)
             return await self._link(volume, key, number, revision, condition, "put")
         owner = Owner(target.number, number, number)
         try:
@@ -240,11 +271,14 @@ class NamespaceObjects(Objects):
         except Busy:
             await self._containers.sync()
             chunk = self._containers.append(payload, owner=owner, policy=policy)
+        finally:
+            if hold is not None:
+                hold.release()  # the record is packed
         try:
             if not (namespace.journaled and self._containers.in_journal(chunk)):
                 await self._containers.sync()
             extents = (Extent(0, size, chunk),)
-            revision = make_revision(size, attributes, digests, extents=extents)
+            revision = make_revision(size, attributes, digests, extents=extents, seal=seal)
             return await self._link(volume, key, number, revision, condition, "put")
         except BaseException as error:
             if isinstance(error, REFUSALS):
@@ -298,6 +332,7 @@ class NamespaceObjects(Objects):
         *,
         condition: Condition = ALWAYS,
         size: int | None = None,
+        sealing: Sealing | None = None,
     ) -> Writer:
         """See `Objects.writer`."""
         check_key(key)
@@ -307,10 +342,16 @@ class NamespaceObjects(Objects):
         number = await self._ids.take()
         owner = Owner(target.number, number, number)
         policy = self._namespace.policy_of(target)
+        seal: Seal | None = None
+        hold: Hold | None = None
+        if sealing is not None:
+            seal, hold = await self._namespace.sealer.seal(sealing)
 
         async def link(extents: Sequence[Extent], length: int, digests: Digests) -> ObjectInfo:
             kept, manifest, _ = await placed(self._containers, policy, owner, extents)
-            revision = make_revision(length, attributes, digests, extents=kept, manifest=manifest)
+            revision = make_revision(
+                length, attributes, digests, extents=kept, manifest=manifest, seal=seal
+            )
             try:
                 return await self._link(volume, key, number, revision, condition, "put")
             except REFUSALS:
@@ -318,8 +359,16 @@ class NamespaceObjects(Objects):
                     self._containers.discard([manifest])
                 raise
 
-        stream = self._containers.writer(policy, owner, size_hint=size)
-        return ExtentWriter(stream, self._containers, link, journaled=self._namespace.journaled)
+        try:
+            of_content = policy if hold is None else sealed_policy(policy, hold)
+            stream = self._containers.writer(of_content, owner, size_hint=size)
+        except BaseException:
+            if hold is not None:
+                hold.release()
+            raise
+        return ExtentWriter(
+            stream, self._containers, link, journaled=self._namespace.journaled, hold=hold
+        )
 
     async def copy(
         self,
@@ -332,6 +381,8 @@ class NamespaceObjects(Objects):
         attributes: Attributes | None = None,
         digests: Digests | None = None,
         condition: Condition = ALWAYS,
+        source_secret: bytes = b"",
+        sealing: Sealing | None = None,
     ) -> ObjectInfo:
         """See `Objects.copy`."""
         check_key(key)
@@ -339,12 +390,16 @@ class NamespaceObjects(Objects):
         source = Source(self._namespace, there, source_key, source_version)
         number = await self._ids.take()
         made: list[Revision] = []
+        sealer = self._namespace.sealer
 
         async def body(change: Change) -> Name:
             home, found, original = await source.find(change)
-            if original.windowed or original.base:
-                raise _InPlace
+            if original.windowed or original.base or not _same_key(original.seal, sealing):
+                raise _AsBytes
             revision = borrowed(original, home, found.revision, change.rows.volume.number)
+            if original.seal is not None and sealing is not None:
+                seal = await sealer.wrap_again(original.seal, sealing)
+                revision = msgspec.structs.replace(revision, seal=seal)
             revision = with_attributes(revision, attributes, digests)
             made[:] = [revision]
             # Before the target is replaced: it may be the source, which must find its borrower when it goes.
@@ -353,10 +408,14 @@ class NamespaceObjects(Objects):
 
         try:
             name = await self._namespace.change(volume, body)
-        except _InPlace:
-            reader = await self.open(source_volume, source_key, version=source_version)
+        except _AsBytes:
+            reader = await self.open(
+                source_volume, source_key, version=source_version, secret=source_secret
+            )
             try:
-                return await self._copy_bytes(reader, volume, key, attributes, digests, condition)
+                return await self._copy_bytes(
+                    reader, volume, key, attributes, digests, condition, sealing
+                )
             finally:
                 reader.close()
         return await self._finder.info(key, name, made[0], latest=True)
@@ -369,20 +428,30 @@ class NamespaceObjects(Objects):
         attributes: Attributes | None,
         digests: Digests | None,
         condition: Condition,
+        sealing: Sealing | None,
     ) -> ObjectInfo:
-        """Copy what was written in place: its windows may change at any time, a copy's content never does."""
+        """Copy what no reference is possible to: what was written in place, which may change at any time, or is sealed otherwise."""
         info = reader.info
         said = info.attributes
         if attributes is not None:
             said = msgspec.structs.replace(attributes, owner=attributes.owner or said.owner)
-        writer = await self.writer(volume, key, said, condition=condition, size=info.size)
+        writer = await self.writer(
+            volume, key, said, condition=condition, size=info.size, sealing=sealing
+        )
         try:
             offset = 0
             while offset < info.size:
                 data = await reader.read(offset, info.size - offset)
                 await writer.write(data)
                 offset += len(data)
-            return await writer.commit(digests or Digests(etag=info.etag))
+            return await writer.commit(
+                digests
+                or Digests(
+                    etag=info.etag,
+                    checksums=info.checksums,
+                    checksum_type=info.checksum_type,  # type: ignore[arg-type]
+                )
+            )
         except BaseException:
             await writer.abort()
             raise
@@ -515,12 +584,13 @@ class NamespaceObjects(Objects):
         *,
         checksum_algorithm: str = "",
         checksum_type: str = "",
+        sealing: Sealing | None = None,
     ) -> UploadInfo:
         """See `Objects.create_upload`."""
         check_key(key)
         check_attributes(attributes)
         return await self._uploads.create(
-            volume, key, attributes, checksum_algorithm, checksum_type
+            volume, key, attributes, checksum_algorithm, checksum_type, sealing
         )
 
     async def upload(self, volume: str, key: bytes, upload: str) -> UploadInfo:
@@ -528,10 +598,17 @@ class NamespaceObjects(Objects):
         return await self._uploads.describe(volume, key, upload)
 
     async def part_writer(
-        self, volume: str, key: bytes, upload: str, number: int, *, size: int | None = None
+        self,
+        volume: str,
+        key: bytes,
+        upload: str,
+        number: int,
+        *,
+        size: int | None = None,
+        secret: bytes = b"",
     ) -> Writer:
         """See `Objects.part_writer`."""
-        return await self._uploads.part_writer(volume, key, upload, number, size)
+        return await self._uploads.part_writer(volume, key, upload, number, size, secret)
 
     async def copy_part(
         self,
@@ -546,16 +623,20 @@ class NamespaceObjects(Objects):
         offset: int = 0,
         length: int | None = None,
         digests: Digests | None = None,
+        source_secret: bytes = b"",
+        secret: bytes = b"",
     ) -> PartInfo:
         """See `Objects.copy_part`."""
         there = await self._volumes.get(source_volume)
         source = Source(self._namespace, there, source_key, source_version)
 
         async def open_source() -> Reader:
-            return await self.open(source_volume, source_key, version=source_version)
+            return await self.open(
+                source_volume, source_key, version=source_version, secret=source_secret
+            )
 
         return await self._uploads.copy_part(
-            volume, key, upload, number, source.find, offset, length, digests, open_source
+            volume, key, upload, number, source.find, offset, length, digests, open_source, secret
         )
 
     async def list_parts(
@@ -595,8 +676,15 @@ class NamespaceObjects(Objects):
         return await self._uploads.list(volume, prefix, delimiter, key_marker, upload_marker, limit)
 
 
-class _InPlace(Exception):
-    """What is to be copied was written in place."""
+class _AsBytes(Exception):
+    """What is to be copied cannot be referred to."""
+
+
+def _same_key(seal: Seal | None, sealing: Sealing | None) -> bool:
+    """Say whether a copy may keep the data key of what it is copied from: not where a writer's secret is on either side."""
+    if seal is None or sealing is None:
+        return seal is None and sealing is None
+    return not seal.own and not sealing.secret
 
 
 def _volume_info(volume: Volume, documents: Mapping[str, bytes]) -> VolumeInfo:

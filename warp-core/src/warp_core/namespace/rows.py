@@ -94,6 +94,17 @@ class PartSummary(msgspec.Struct, frozen=True, array_like=True, gc=False):
     checksums: dict[str, str] = {}
 
 
+class Seal(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How content is sealed: with a data key that only this row has, wrapped."""
+
+    cipher: str  # a codec
+    key_id: str  # names the data key in the heads of records
+    wrapped: bytes
+    master: str = ""  # key of the key service that it is wrapped under
+    note: str = ""  # of the protocol that asked for it
+    own: bool = False  # wrapped by a secret of the writer's, which nobody keeps
+
+
 class Revision(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """R: content and attributes. The content never changes; tags and retention may.
 
@@ -128,6 +139,7 @@ class Revision(msgspec.Struct, frozen=True, array_like=True, gc=False):
     lenders: tuple[tuple[int, int], ...] = ()
     lent_manifest: bool = False  # the manifest is one of the lenders' as well
     acl: bytes = b""  # a protocol's, which alone reads it; empty: the owner's alone
+    seal: Seal | None = None  # of the content; a manifest is not sealed
 
 
 class Manifest(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -173,6 +185,7 @@ class Upload(msgspec.Struct, frozen=True, array_like=True, gc=False):
     retain_mode: str = ""  # of the object made, as the next two
     retain_until_ns: int = 0
     legal_hold: bool | None = None
+    seal: Seal | None = None  # of its parts, and of the object made
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True, gc=False):

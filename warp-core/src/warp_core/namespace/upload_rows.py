@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from warp_core.errors import InvalidArgument, UploadNotFound
 from warp_core.interfaces.consistency import SCAN_MAX
 from warp_core.namespace import keys
-from warp_core.namespace.described import STANDARD, show
+from warp_core.namespace.described import STANDARD, seal_info, show
 from warp_core.namespace.rows import Part, Upload, decode_upload
 from warp_core.namespace.tree import Pair, Rows
 from warp_core.views.objects import PART_NUMBER_MAX, Attributes, ObjectInfo, PartInfo, UploadInfo
@@ -148,6 +148,7 @@ def upload_info(number: int, row: Upload) -> UploadInfo:
         ),
         checksum_algorithm=row.checksum_algorithm,
         checksum_type=row.checksum_type,
+        seal=seal_info(row.seal),
     )
 
 

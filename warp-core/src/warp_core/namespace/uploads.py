@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from warp_core.containers import Chunk, Owner
+from warp_core.containers.keyring import Hold
 from warp_core.errors import InvalidArgument, OutOfRange
 from warp_core.interfaces.consistency import SCAN_MAX
 from warp_core.namespace import keys
@@ -30,11 +31,13 @@ from warp_core.namespace.rows import (
     Part,
     PartSummary,
     Revision,
+    Seal,
     Upload,
     decode_part,
     decode_upload,
     encode,
 )
+from warp_core.namespace.sealing import sealed_policy
 from warp_core.namespace.tree import ViewSource, Volume
 from warp_core.namespace.upload_rows import (
     check_number,
@@ -54,6 +57,7 @@ from warp_core.views.objects import (
     ObjectInfo,
     PartInfo,
     Reader,
+    Sealing,
     UploadInfo,
     Writer,
 )
@@ -81,10 +85,20 @@ class Uploads:
         self._link = link
 
     async def create(
-        self, volume: str, key: bytes, attributes: Attributes, algorithm: str, kind: str
+        self,
+        volume: str,
+        key: bytes,
+        attributes: Attributes,
+        algorithm: str,
+        kind: str,
+        sealing: Sealing | None,
     ) -> UploadInfo:
         """See `Objects.create_upload`."""
         number = await self._namespace.ids.take()
+        seal: Seal | None = None
+        if sealing is not None:
+            seal, hold = await self._namespace.sealer.seal(sealing)
+            hold.release()
         storage_class = attributes.storage_class
 
         async def body(change: Change) -> Upload:
@@ -102,6 +116,7 @@ class Uploads:
                 retain_mode=attributes.retain_mode,
                 retain_until_ns=attributes.retain_until_ns,
                 legal_hold=attributes.legal_hold,
+                seal=seal,
             )
             if attributes.retain_mode or attributes.legal_hold:  # refused now, not with all parts
                 await as_locked(change.lock, change.lock_clock, retained_by(attributes))
@@ -113,23 +128,30 @@ class Uploads:
 
     async def describe(self, volume: str, key: bytes, upload: str) -> UploadInfo:
         """See `Objects.upload`."""
+        return upload_info(parse(upload), await self._row(volume, key, upload))
+
+    async def _row(self, volume: str, key: bytes, upload: str) -> Upload:
         found = await self._namespace.volumes.get(volume)
         view = self._namespace.store.view()
         try:
-            stored = found.rows(ViewSource(view))
-            number = parse(upload)
-            return upload_info(number, await open_upload(stored, key, number))
+            return await open_upload(found.rows(ViewSource(view)), key, parse(upload))
         finally:
             view.close()
 
     # Parts ----------------------------------------------------------------------------------------
 
     async def part_writer(
-        self, volume: str, key: bytes, upload: str, number: int, size: int | None
+        self,
+        volume: str,
+        key: bytes,
+        upload: str,
+        number: int,
+        size: int | None,
+        secret: bytes = b"",
     ) -> Writer:
         """See `Objects.part_writer`."""
         check_number(number)
-        await self.describe(volume, key, upload)
+        seal = (await self._row(volume, key, upload)).seal
         target = await self._namespace.volumes.writable(volume)
         revision = parse(upload)
         owner = Owner(target.number, revision, revision)
@@ -145,8 +167,21 @@ class Uploads:
                     self._containers.discard([manifest])
                 raise
 
-        stream = self._containers.writer(policy, owner, size_hint=size)
-        return ExtentWriter(stream, self._containers, link, journaled=self._namespace.journaled)
+        hold: Hold | None = None
+        if seal is not None:
+            hold = await self._namespace.sealer.open(seal, secret)
+        elif secret:
+            await self._namespace.sealer.check(None, secret)
+        try:
+            of_content = policy if hold is None else sealed_policy(policy, hold)
+            stream = self._containers.writer(of_content, owner, size_hint=size)
+        except BaseException:
+            if hold is not None:
+                hold.release()
+            raise
+        return ExtentWriter(
+            stream, self._containers, link, journaled=self._namespace.journaled, hold=hold
+        )
 
     async def _link_part(
         self,
@@ -197,6 +232,7 @@ class Uploads:
         length: int | None,
         digests: Digests | None,
         open_source: Callable[[], Awaitable[Reader]],
+        secret: bytes = b"",
     ) -> PartInfo:
         """See `Objects.copy_part`: by reference where that is possible, else by copying bytes."""
         check_number(number)
@@ -219,9 +255,10 @@ class Uploads:
             if extent.revision
         }
         in_place = original.windowed or original.base or original.inline is not None
-        if in_place or len(lenders | set(row.lenders)) > LENDERS_MAX:
+        sealed = original.seal is not None or row.seal is not None
+        if in_place or sealed or len(lenders | set(row.lenders)) > LENDERS_MAX:
             return await self._copy_bytes(
-                volume, key, upload, number, offset, size, digests, open_source
+                volume, key, upload, number, offset, size, digests, open_source, secret
             )
         extents = cut(await extents_of(self._containers, original), offset, size)
         moved = [lent(extent, home, name.revision, target.number) for extent in extents]
@@ -254,9 +291,14 @@ class Uploads:
         size: int,
         digests: Digests | None,
         open_source: Callable[[], Awaitable[Reader]],
+        secret: bytes,
     ) -> PartInfo:
         reader = await open_source()
-        writer = await self.part_writer(volume, key, upload, number, size)
+        try:
+            writer = await self.part_writer(volume, key, upload, number, size, secret)
+        except BaseException:
+            reader.close()
+            raise
         try:
             end = offset + size
             while offset < end:
@@ -389,7 +431,7 @@ class Uploads:
             parts=shown,
             part_count=len(summaries),
         )
-        revision = msgspec.structs.replace(revision, lenders=row.lenders)
+        revision = msgspec.structs.replace(revision, lenders=row.lenders, seal=row.seal)
 
         async def also(change: Change, name: Name) -> None:
             present = change.rows

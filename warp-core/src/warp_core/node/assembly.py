@@ -17,6 +17,7 @@ from warp_core.errors import ConfigError, Unavailable
 from warp_core.interfaces.accounts import DeclaredAccount
 from warp_core.interfaces.auth import Authenticator
 from warp_core.interfaces.consistency import MetaStore
+from warp_core.interfaces.keys import KeyService
 from warp_core.interfaces.protocols import Protocol
 from warp_core.logs import get
 from warp_core.namespace.namespace import Namespace
@@ -24,6 +25,7 @@ from warp_core.namespace.snapshots import Snapshots
 from warp_core.node.control import ControlServer, Verb
 from warp_core.node.data import Ground, open_data
 from warp_core.node.data_directory import CONTROL
+from warp_core.node.key_service import key_service
 from warp_core.node.root_key import root_key
 from warp_core.node.stack import Stack, open_stack
 from warp_core.plugins import Plugins
@@ -49,6 +51,7 @@ class Node:
     root_access_key: str
     homes: Keeper | None = None  # in a cluster
     members: Members | None = None  # likewise
+    keys: KeyService | None = None  # None: none is installed
     endpoints: dict[str, str] = field(default_factory=dict)  # protocol → URL, while it serves
     protocols: dict[str, Protocol] = field(default_factory=dict)
     started_s: float = field(default_factory=time.monotonic)
@@ -117,6 +120,7 @@ async def _alone(
         data = await exits.enter_async_context(
             open_data(settings, plugins, replace_stores=replace_stores, serve=serve)
         )
+        keys = await exits.enter_async_context(key_service(settings, plugins, data.metastore))
         stack = await exits.enter_async_context(
             open_stack(
                 settings,
@@ -127,6 +131,7 @@ async def _alone(
                 metastore=data.metastore,
                 stores=[slot.store for _, slot in data.stores],
                 serve=serve,
+                keys=keys,
             )
         )
         root = root_key(settings.data, settings.root)
@@ -141,6 +146,7 @@ async def _alone(
             stack.blocks,
             authenticator,
             root[0],
+            keys=keys,
         )
 
 
@@ -164,6 +170,7 @@ async def _clustered(settings: Settings, plugins: Plugins, *, serve: bool) -> As
                 authenticator,
                 root[0],
                 clustered.homes,
+                keys=clustered.keys,
             )
 
             def of_stack(stack: Stack) -> Node:
@@ -193,7 +200,9 @@ async def _authenticator(
 ) -> AsyncIterator[Authenticator]:
     entry = plugins.registries["auth"].get(settings.auth.name)
     context = AuthContext(settings.data, metastore, root, declared(settings))
-    authenticator: Authenticator = entry.build(settings.auth.config, context)
+    authenticator = entry.build(settings.auth.config, context)
+    if not isinstance(authenticator, Authenticator):
+        raise ConfigError(f'"{settings.auth.name}" is no authenticator: [kms] takes it')
     if settings.accounts and not authenticator.capabilities.manages_accounts:
         raise ConfigError(
             f'[[account]] tables need an authenticator that manages accounts; "{settings.auth.name}" does not'

@@ -27,6 +27,7 @@ from warp_core.containers.journal import Journal
 from warp_core.contexts import MetaContext, StoreContext
 from warp_core.errors import ConfigError, StoreFailed, Unavailable, Unsupported
 from warp_core.interfaces.consistency import MetaStore
+from warp_core.interfaces.keys import KeyService
 from warp_core.interfaces.stores import BlobStore
 from warp_core.interfaces.transports import Link
 from warp_core.layers.metered import MeteredStore
@@ -35,6 +36,7 @@ from warp_core.metrics import Metrics
 from warp_core.node.control import Verb, perform
 from warp_core.node.data import Ground
 from warp_core.node.data_directory import DataDirectory
+from warp_core.node.key_service import key_service
 from warp_core.node.peers import Transports
 from warp_core.node.stack import Stack, open_stack
 from warp_core.node.superblocks import place
@@ -52,6 +54,7 @@ class Clustered:
 
     ground: Ground
     homes: Keeper
+    keys: KeyService | None
     router: Router
     lines: Lines
     objects: Objects
@@ -114,12 +117,13 @@ async def open_clustered(
         transports = await exits.enter_async_context(Transports(settings, plugins, metrics))
         local, own = await _stores(exits, settings, plugins, metrics, transports)
         engine = await _engine(exits, settings, plugins, metrics, directory)
+        keys = await exits.enter_async_context(key_service(settings, plugins, engine))
         ttl_s = float(cluster.lease)
         parts = Parts(
             node=settings.name,
             shared=engine,
             peers=Peers(transports.get, metrics, deadline_s=ttl_s),
-            open_stack=_opener(settings, plugins, metrics, engine),
+            open_stack=_opener(settings, plugins, metrics, engine, keys),
             codec=lambda spec: build_codec(settings, plugins.registries, spec),
             place=lambda kept: None,
             local=dict,
@@ -150,6 +154,7 @@ async def open_clustered(
         clustered = Clustered(
             Ground(settings, plugins, metrics, directory, slots, engine, ""),
             keeper,
+            keys,
             router,
             lines,
             RoutedObjects(router),
@@ -264,7 +269,13 @@ def _offers(
     }
 
 
-def _opener(settings: Settings, plugins: Plugins, metrics: Metrics, shared: MetaStore) -> OpenStack:
+def _opener(
+    settings: Settings,
+    plugins: Plugins,
+    metrics: Metrics,
+    shared: MetaStore,
+    keys: KeyService | None,
+) -> OpenStack:
     @asynccontextmanager
     async def opened(
         number: int,
@@ -282,6 +293,7 @@ def _opener(settings: Settings, plugins: Plugins, metrics: Metrics, shared: Meta
             metastore=metastore,
             stores=stores,
             number=number,
+            keys=keys,
         ) as stack:
             volumes = await stack.namespace.volumes.all()
             taken = await names.adopt(shared, number, [volume.row.name for volume in volumes])

@@ -12,6 +12,7 @@ from warp_core.containers import Containers
 from warp_core.containers.journal import Journal
 from warp_core.errors import WarpError
 from warp_core.interfaces.consistency import MetaStore
+from warp_core.interfaces.keys import KeyService
 from warp_core.interfaces.services import ServiceContext
 from warp_core.interfaces.stores import BlobStore
 from warp_core.logs import get
@@ -23,6 +24,7 @@ from warp_core.namespace.files import NamespaceFiles
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.objects import NamespaceObjects
 from warp_core.namespace.opens import Opens
+from warp_core.namespace.sealing import Sealer
 from warp_core.namespace.snapshots import Snapshots
 from warp_core.node.data import data_policy
 from warp_core.node.services import running
@@ -63,16 +65,24 @@ async def open_stack(
     stores: Sequence[BlobStore],
     serve: bool = True,
     number: int = 0,
+    keys: KeyService | None = None,
 ) -> AsyncIterator[Stack]:
     """Open what lies above data and metadata, all of it entered; with `serve`, also the services.
 
     Args:
         stores: Those whose space is that of the volumes.
+        keys: Who wraps the data keys of sealed contents.
     """
     async with AsyncExitStack() as exits:
         opens = Opens(asyncio.get_running_loop().time)
         policy = data_policy(settings.policies["default"])
-        namespace = Namespace(metastore, containers, opens=opens, policy=policy)
+        sealer = Sealer(
+            containers.keyring,
+            keys,
+            cipher=settings.kms.cipher,
+            remember_s=float(settings.kms.remember),
+        )
+        namespace = Namespace(metastore, containers, opens=opens, policy=policy, sealer=sealer)
         inodes = Inodes(namespace, FileLog(journal, containers, stores))
         files = NamespaceFiles(namespace, inodes)
         await inodes.recover()

@@ -39,6 +39,26 @@ class Attributes(msgspec.Struct, frozen=True, kw_only=True):
     legal_hold: bool | None = None  # None: nobody ever said
 
 
+class Sealing(msgspec.Struct, frozen=True, kw_only=True):
+    """How a writer wants content sealed (encrypted at rest): under a key of the node's key service, or under a secret of its own."""
+
+    key: str = ""  # of the key service; empty: its default key
+    secret: bytes = b""  # 32 bytes that nobody keeps: whoever reads has to give them again
+    note: str = ""  # of the protocol, which gets it back
+
+    def __repr__(self) -> str:
+        own = "own secret" if self.secret else f"key {self.key!r}"
+        return f"Sealing({own}, note={self.note!r})"
+
+
+class SealInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """How content is sealed."""
+
+    key: str = ""  # of the key service
+    own: bool = False  # with a secret of the writer's
+    note: str = ""
+
+
 class Digests(msgspec.Struct, frozen=True, kw_only=True):
     """What the protocol computed over the bytes as they arrived."""
 
@@ -89,6 +109,7 @@ class ObjectInfo(msgspec.Struct, frozen=True, gc=False):
     attributes: Attributes = Attributes()
     checksums: dict[str, str] = {}
     parts: tuple[PartInfo, ...] = ()
+    seal: SealInfo | None = None
 
 
 class Summary(Protocol):
@@ -196,6 +217,7 @@ class UploadInfo:
     attributes: Attributes = field(default_factory=Attributes)
     checksum_algorithm: str = ""
     checksum_type: str = ""
+    seal: SealInfo | None = None
 
 
 class VolumeLock(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -340,17 +362,22 @@ class Objects:
 
     # Objects --------------------------------------------------------------------------------------
 
-    async def head(self, volume: str, key: bytes, *, version: str = "") -> ObjectInfo:
-        """Describe the current object, or the named version.
+    async def head(
+        self, volume: str, key: bytes, *, version: str = "", secret: bytes | None = None
+    ) -> ObjectInfo:
+        """Describe the current object, or the named version; with a `secret`, empty or not, judge that it opens the content.
 
         Raises:
             VolumeNotFound, NotFound, VersionNotFound
             IsDeleteMarker: The current (or named) version is a marker.
+            Sealed: The secret is missing, wrong or needless.
         """
         raise NotImplementedError
 
-    async def open(self, volume: str, key: bytes, *, version: str = "") -> Reader:
-        """Open for reading; raises as `head`."""
+    async def open(
+        self, volume: str, key: bytes, *, version: str = "", secret: bytes = b""
+    ) -> Reader:
+        """Open for reading; raises as `head`, and as key services do."""
         raise NotImplementedError
 
     def head_now(self, volume: str, key: bytes) -> ObjectInfo | None:
@@ -370,10 +397,12 @@ class Objects:
         digests: Digests,
         *,
         condition: Condition = ALWAYS,
+        sealing: Sealing | None = None,
     ) -> ObjectInfo:
         """Store a small object (at most SMALL_MAX) in one go; on return it is durable and visible.
 
         Raises:
+            KeyNotFound, KeyDisabled, Sealed: The content cannot be sealed as wished.
             PreconditionFailed, NoSpace, VolumeNotFound, NameTooLong
             NotFound: `condition.etag` was given and there is no object.
         """
@@ -387,10 +416,12 @@ class Objects:
         *,
         condition: Condition = ALWAYS,
         size: int | None = None,
+        sealing: Sealing | None = None,
     ) -> Writer:
         """Begin a large object; `size` is a hint for placement. A condition that does not hold already is refused here.
 
         Raises:
+            KeyNotFound, KeyDisabled, Sealed: The content cannot be sealed as wished.
             VolumeNotFound, ReadOnly, PreconditionFailed, NotFound
         """
         raise NotImplementedError
@@ -406,8 +437,14 @@ class Objects:
         attributes: Attributes | None = None,
         digests: Digests | None = None,
         condition: Condition = ALWAYS,
+        source_secret: bytes = b"",
+        sealing: Sealing | None = None,
     ) -> ObjectInfo:
-        """Make an object of another's content by reference: no byte moves. `attributes` replace the source's where given."""
+        """Make an object of another's content; `attributes` replace the source's where given.
+
+        It is by reference, and no byte moves, unless content is sealed that was not, or no more, or with a secret of its writer.
+        `source_secret` is that of the source, `sealing` what the copy wishes.
+        """
         raise NotImplementedError
 
     async def delete(
@@ -508,8 +545,9 @@ class Objects:
         *,
         checksum_algorithm: str = "",
         checksum_type: str = "",
+        sealing: Sealing | None = None,
     ) -> UploadInfo:
-        """Begin a multipart upload."""
+        """Begin a multipart upload; all its parts are sealed alike."""
         raise NotImplementedError
 
     async def upload(self, volume: str, key: bytes, upload: str) -> UploadInfo:
@@ -521,12 +559,20 @@ class Objects:
         raise NotImplementedError
 
     async def part_writer(
-        self, volume: str, key: bytes, upload: str, number: int, *, size: int | None = None
+        self,
+        volume: str,
+        key: bytes,
+        upload: str,
+        number: int,
+        *,
+        size: int | None = None,
+        secret: bytes = b"",
     ) -> Writer:
         """Begin a part; its `commit` returns an ObjectInfo whose etag and size are the part's.
 
         Raises:
             UploadNotFound
+            Sealed: The secret is not the one that the upload was begun with.
         """
         raise NotImplementedError
 
@@ -543,8 +589,10 @@ class Objects:
         offset: int = 0,
         length: int | None = None,
         digests: Digests | None = None,
+        source_secret: bytes = b"",
+        secret: bytes = b"",
     ) -> PartInfo:
-        """Make a part of a range of another object, by reference.
+        """Make a part of a range of another object, by reference unless one of them is sealed.
 
         `digests` are of that range, where the caller has read it; without them the part's ETag is opaque (32 hex digits).
         """

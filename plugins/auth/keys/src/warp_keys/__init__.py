@@ -12,6 +12,7 @@ from warp_keys.config import Config
 if TYPE_CHECKING:
     from warp_core.contexts import AuthContext
     from warp_core.interfaces.auth import Authenticator
+    from warp_core.interfaces.keys import KeyService
 
 __all__ = ["Config", "build", "warp_register_auth"]
 
@@ -24,7 +25,7 @@ def build(config: Config, context: AuthContext) -> Authenticator:
 
 
 @hookimpl
-def warp_register_auth(registry: Registry[Authenticator]) -> None:
+def warp_register_auth(registry: Registry[Authenticator | KeyService]) -> None:
     """Offer `keys`."""
     registry.add(
         Entry(

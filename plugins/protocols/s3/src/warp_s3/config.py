@@ -30,6 +30,10 @@ class Config(Listening, frozen=True, kw_only=True):
     identity_providers: Annotated[
         tuple[Annotated[str, Meta(min_length=1, max_length=255)], ...], Meta(max_length=64)
     ] = ("https://*",)
+    # How a bucket encrypts that does not say so itself: "AES256" is what AWS does, "" leaves plain what nobody wants encrypted.
+    default_encryption: Literal["", "AES256", "aws:kms"] = ""
+    # Whether requests that carry a key (SSE-C) are refused without TLS, as AWS does.
+    sse_c_needs_tls: bool = False
     # Open connections; one that is idle costs about 4 KiB.
     connections_max: Annotated[int, Meta(ge=1, le=100_000)] = 4096
     # Bodies above 64 KiB on their way in at once, each a few MiB of buffers; others wait their turn.

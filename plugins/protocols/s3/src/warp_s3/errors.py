@@ -65,6 +65,10 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
             "The request is not valid with the current state of the bucket.",
         ),
         "InvalidDigest": (400, "The Content-MD5 or checksum value you specified is not valid."),
+        "InvalidEncryptionAlgorithmError": (
+            400,
+            "The encryption request you specified is not valid. The valid value is AES256.",
+        ),
         "InvalidLocationConstraint": (400, "The specified location-constraint is not valid"),
         "InvalidObjectState": (
             403,
@@ -94,6 +98,12 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         "InvalidTag": (400, "The tag provided was not a valid tag."),
         "InvalidToken": (400, "The provided token is malformed or otherwise invalid."),
         "InvalidURI": (400, "Couldn't parse the specified URI."),
+        "KMS.DisabledException": (400, "The request was rejected because the key is disabled."),
+        "KMS.KMSInvalidStateException": (
+            400,
+            "The request was rejected because the key service cannot use the key now.",
+        ),
+        "KMS.NotFoundException": (400, "Invalid keyId: the key does not exist"),
         "KeyTooLongError": (400, "Your key is too long"),
         "MalformedACLError": (
             400,
@@ -271,6 +281,7 @@ FROM_CORE: Final[Mapping[type[core.WarpError], str]] = MappingProxyType(
         core.VersionNotFound: "NoSuchVersion",
         core.UploadNotFound: "NoSuchUpload",
         core.IsDeleteMarker: "NoSuchKey",
+        core.KeyNotFound: "KMS.NotFoundException",
         core.AlreadyExists: "BucketAlreadyExists",
         core.AlreadyOwned: "BucketAlreadyOwnedByYou",
         core.NotADirectory: "InvalidRequest",
@@ -284,6 +295,8 @@ FROM_CORE: Final[Mapping[type[core.WarpError], str]] = MappingProxyType(
         core.Unauthenticated: "InvalidAccessKeyId",
         core.PermissionDenied: "AccessDenied",
         core.Retained: "AccessDenied",
+        core.Sealed: "KMS.KMSInvalidStateException",
+        core.KeyDisabled: "KMS.DisabledException",
         core.ReadOnly: "AccessDenied",
         core.WritesStopped: "ServiceUnavailable",
         # Who else is there. SDKs retry SlowDown with backoff, and 409 they do not: a disk may stay attached for days.
@@ -316,7 +329,10 @@ FROM_CORE: Final[Mapping[type[core.WarpError], str]] = MappingProxyType(
 # Codes whose message comes from core, as it names the limit or the value; the others have S3's own
 # wording, and what went wrong inside stays inside.
 _TELLING: Final = frozenset(
-    {"InvalidArgument", "EntityTooLarge", "InvalidRequest", "NotImplemented"}
+    {
+        *("InvalidArgument", "EntityTooLarge", "InvalidRequest", "NotImplemented"),
+        *("KMS.NotFoundException", "KMS.DisabledException"),
+    }
 )
 
 

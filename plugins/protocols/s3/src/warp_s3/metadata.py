@@ -1,11 +1,13 @@
 """What a request says about an object besides its bytes, and the headers that say it again."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import parse_qsl
 
 from warp_core.views.objects import Attributes, ObjectInfo
 
+from warp_s3.encryption import told
 from warp_s3.errors import S3Error
 from warp_s3.http import http_date
 from warp_s3.locking import HEADERS, asked_in, lock_headers
@@ -18,6 +20,8 @@ USER_METADATA_MAX: Final = 2048
 
 HEADER_MAX: Final = 1024
 """Bytes of one system header that is kept, such as Content-Disposition."""
+
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 DEFAULT_TYPE: Final = "binary/octet-stream"
 
@@ -42,15 +46,8 @@ _KEPT: Final = {
 # Query parameters of a GET that replace what is kept.
 _OVERRIDES: Final = {f"response-{name}": name for name in _KEPT if not name.startswith("x-")}
 
-# What is asked for but not there must be refused: a client that believes its object encrypted is
-# worse off than one that gets an error.
-_UNKNOWN: Final = frozenset(
-    {
-        "x-amz-server-side-encryption",
-        "x-amz-server-side-encryption-customer-algorithm",
-        "x-amz-write-offset-bytes",
-    }
-)
+# What is asked for but not there must be refused instead of ignored.
+_UNKNOWN: Final = frozenset({"x-amz-write-offset-bytes"})
 _REFUSED: Final = _UNKNOWN
 
 
@@ -137,8 +134,13 @@ def tags_of(text: str) -> dict[str, str]:
     return checked_tags(iter(sorted(pairs)))
 
 
-def described(info: ObjectInfo, query: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Write the headers of an object for GET and HEAD, without those about length and range."""
+def described(
+    info: ObjectInfo, query: Mapping[str, str], asked: Mapping[str, str] = NO_HEADERS
+) -> list[tuple[str, str]]:
+    """Write the headers of an object for GET and HEAD, without those about length and range.
+
+    `asked` are the request's headers, which SSE-C is told back from.
+    """
     attributes = info.attributes
     kept = attributes.headers
     headers = [
@@ -167,6 +169,8 @@ def described(info: ObjectInfo, query: Mapping[str, str]) -> list[tuple[str, str
         headers += lock_headers(attributes)
     if info.parts:
         headers.append(("x-amz-mp-parts-count", str(len(info.parts))))
+    if info.seal is not None:
+        headers += told(info.seal, asked)
     return headers
 
 

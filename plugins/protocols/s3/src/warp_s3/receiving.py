@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING, Final
 
-from warp_core.views.objects import ObjectInfo, Writer
+from warp_core.views.objects import ObjectInfo, Sealing, Writer
 
 from warp_s3.call import Call
 from warp_s3.checksums import HEADERS, Algorithm
 from warp_s3.digesting import Expected, Sums
+from warp_s3.encryption import digests_of
 from warp_s3.errors import S3Error
 from warp_s3.xml_input import BODY_MAX
 
@@ -58,7 +59,12 @@ async def read_small(call: Call, expected: Expected, algorithm: Algorithm) -> tu
 
 
 async def store(
-    service: "Service", call: Call, writer: Writer, expected: Expected, algorithm: Algorithm
+    service: "Service",
+    call: Call,
+    writer: Writer,
+    expected: Expected,
+    algorithm: Algorithm,
+    sealing: Sealing | None = None,
 ) -> ObjectInfo:
     """Receive a payload into a writer, verify it and commit.
 
@@ -82,7 +88,7 @@ async def store(
                 if writer.wrote(count):
                     await writer.drain()
             expected.check(sums, body)
-            return await writer.commit(sums.digests(algorithm))
+            return await writer.commit(digests_of(sealing, sums.digests(algorithm)))
     except BaseException:
         await writer.abort()
         raise

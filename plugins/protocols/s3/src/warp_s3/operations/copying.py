@@ -4,16 +4,18 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
 
-from warp_core.errors import IsDeleteMarker, NotFound
-from warp_core.views.objects import Attributes, Digests, ObjectInfo
+import msgspec
+from warp_core.errors import IsDeleteMarker, NotFound, Sealed
+from warp_core.views.objects import Attributes, Digests, ObjectInfo, Sealing
 
-from warp_s3 import xml_output
+from warp_s3 import encryption, xml_output
 from warp_s3.call import Answer, Call, xml
 from warp_s3.checksums import FULL_OBJECT, Algorithm, algorithm_named, encode
 from warp_s3.conditions import check_copy_source, write_condition
 from warp_s3.errors import S3Error, from_core
 from warp_s3.locking import demand_lockable
 from warp_s3.metadata import attributes_of, storage_class
+from warp_s3.operations.encryption import wish
 from warp_s3.operations.lifecycle import expiry
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ async def copy_object(service: "Service", call: Call) -> Answer:
     """Make an object of another's content."""
     headers = call.headers
     bucket, key, version = copy_source(headers["x-amz-copy-source"])
-    source = await read_source(service, call, bucket, key, version)
+    secret = source_secret(service, call)
+    source = await read_source(service, call, bucket, key, version, secret)
     check_copy_source(headers, source)
     owner, acl = await service.access.placed(call)
     given = attributes_of(headers, owner=owner, acl=acl)
@@ -36,6 +39,7 @@ async def copy_object(service: "Service", call: Call) -> Answer:
         (bucket, key, version) == (call.bucket, call.key, "")
         and not replaces
         and storage_class(headers) == source.storage_class
+        and not encryption.changes(headers)
     ):
         raise S3Error(
             "InvalidRequest",
@@ -56,6 +60,8 @@ async def copy_object(service: "Service", call: Call) -> Answer:
         legal_hold=given.legal_hold,
     )
     await demand_lockable(service, call, attributes)
+    sealing = await wish(service, call)
+    digests = await _digests(service, headers, source, (bucket, key, version), secret)
     info = await service.objects.copy(
         bucket,
         key,
@@ -63,14 +69,46 @@ async def copy_object(service: "Service", call: Call) -> Answer:
         call.key,
         source_version=version,
         attributes=attributes,
-        digests=await _digests(service, headers, source, (bucket, key, version)),
+        digests=_sealed_digests(source, sealing, digests),
         condition=write_condition(headers),
+        source_secret=secret,
+        sealing=sealing,
     )
     answer_headers = source_version_header(source)
+    answer_headers += encryption.told_of_write(info.seal, headers)
     if info.version != "null":
         answer_headers.append(("x-amz-version-id", info.version))
     answer_headers += await expiry(service, call.bucket, info)
     return xml(xml_output.copied("CopyObjectResult", info), headers=answer_headers)
+
+
+def source_secret(service: "Service", call: Call) -> bytes:
+    """Read the SSE-C key of a copy's source; empty where none is given.
+
+    Raises:
+        S3Error: As `encryption.customer_key`.
+    """
+    secret = encryption.customer_key(call.headers, encryption.SOURCE)
+    if secret:
+        encryption.check_secure(call, needs_tls=service.config.sse_c_needs_tls)
+    return secret
+
+
+def _sealed_digests(
+    source: ObjectInfo, sealing: Sealing | None, digests: Digests | None
+) -> Digests | None:
+    """Return the digests of a copy, None to keep the source's: an ETag that is no MD5 stays with its encryption."""
+    before = source.seal is None or encryption.plain_etag(source.seal.note)
+    if sealing is None or encryption.plain_etag(sealing.note):
+        return digests
+    if before or source.seal is None or source.seal.own or sealing.secret:
+        found = digests or Digests(
+            etag="",
+            checksums=source.checksums,
+            checksum_type=source.checksum_type,  # type: ignore[arg-type]
+        )
+        return msgspec.structs.replace(found, etag=encryption.opaque_etag())
+    return digests
 
 
 def copy_source(text: str) -> tuple[str, bytes, str]:
@@ -97,7 +135,7 @@ def copy_source(text: str) -> tuple[str, bytes, str]:
 
 
 async def read_source(
-    service: "Service", call: Call, bucket: str, key: bytes, version: str
+    service: "Service", call: Call, bucket: str, key: bytes, version: str, secret: bytes = b""
 ) -> ObjectInfo:
     """Describe a copy's source to whoever may read it.
 
@@ -110,7 +148,9 @@ async def read_source(
     if expected is not None:
         await service.check_owner(bucket, expected)
     try:
-        return await service.objects.head(bucket, key, version=version)
+        return await service.objects.head(bucket, key, version=version, secret=secret)
+    except Sealed as error:
+        raise encryption.refused_read(error) from error
     except IsDeleteMarker as error:
         if version:
             raise S3Error(
@@ -138,10 +178,11 @@ async def digest_of(
     *,
     offset: int,
     length: int,
+    secret: bytes = b"",
 ) -> bytes:
     """Read a range of an object to compute a checksum that is not kept with it."""
     bucket, key, version = source
-    reader = await service.objects.open(bucket, key, version=version)
+    reader = await service.objects.open(bucket, key, version=version, secret=secret)
     running = algorithm.new()
     try:
         end = offset + length
@@ -157,7 +198,11 @@ async def digest_of(
 
 
 async def _digests(
-    service: "Service", headers: Mapping[str, str], info: ObjectInfo, source: tuple[str, bytes, str]
+    service: "Service",
+    headers: Mapping[str, str],
+    info: ObjectInfo,
+    source: tuple[str, bytes, str],
+    secret: bytes,
 ) -> Digests | None:
     """Compute the checksum that a copy asks for, unless the source's can be taken over."""
     name = headers.get("x-amz-checksum-algorithm")
@@ -166,7 +211,7 @@ async def _digests(
     algorithm = algorithm_named(name)
     if algorithm.name in info.checksums and info.checksum_type == FULL_OBJECT:
         return None
-    digest = await digest_of(service, source, algorithm, offset=0, length=info.size)
+    digest = await digest_of(service, source, algorithm, offset=0, length=info.size, secret=secret)
     return Digests(
         etag=info.etag, checksums={algorithm.name: encode(digest)}, checksum_type=FULL_OBJECT
     )

@@ -4,10 +4,10 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from warp_core.errors import UploadNotFound
-from warp_core.views.objects import Digests, PartInfo, UploadInfo
+from warp_core.errors import Sealed, UploadNotFound
+from warp_core.views.objects import Digests, PartInfo, Sealing, UploadInfo
 
-from warp_s3 import xml_output
+from warp_s3 import encryption, xml_output
 from warp_s3.call import Answer, Call, empty, xml
 from warp_s3.checksums import (
     ALGORITHMS,
@@ -32,8 +32,10 @@ from warp_s3.operations.copying import (
     copy_source,
     digest_of,
     read_source,
+    source_secret,
     source_version_header,
 )
+from warp_s3.operations.encryption import wish
 from warp_s3.operations.lifecycle import expiry
 from warp_s3.owners import owner_writer
 from warp_s3.receiving import read_document, store
@@ -53,16 +55,18 @@ async def create_upload(service: "Service", call: Call) -> Answer:
     attributes = attributes_of(headers, owner=owner, acl=acl)
     await demand_lockable(service, call, attributes)
     algorithm, kind = _wanted_checksum(call)
+    sealing = await wish(service, call)
     upload = await service.objects.create_upload(
         call.bucket,
         call.key,
         attributes,
         checksum_algorithm=algorithm.name if algorithm else "",
         checksum_type=kind,
+        sealing=sealing,
     )
-    answer_headers = []
+    answer_headers = encryption.told_of_write(upload.seal, headers)
     if algorithm is not None:
-        answer_headers = [
+        answer_headers += [
             ("x-amz-checksum-algorithm", algorithm.name),
             ("x-amz-checksum-type", kind),
         ]
@@ -86,11 +90,16 @@ async def upload_part(service: "Service", call: Call) -> Answer:
             "Checksum Type mismatch occurred, expected checksum Type: "
             f"{algorithm.name.lower()}, actual checksum Type: {given.name.lower()}",
         )
-    writer = await service.objects.part_writer(
-        call.bucket, call.key, upload.upload, number, size=call.body.length
-    )
-    info = await store(service, call, writer, expected, algorithm)
-    return empty(200, [("ETag", f'"{info.etag}"'), *checksum_headers(info.checksums, "")])
+    secret = encryption.secret_of_read(call, needs_tls=service.config.sse_c_needs_tls)
+    try:
+        writer = await service.objects.part_writer(
+            call.bucket, call.key, upload.upload, number, size=call.body.length, secret=secret
+        )
+    except Sealed as error:
+        raise encryption.refused_part(error) from error
+    info = await store(service, call, writer, expected, algorithm, _sealing(upload))
+    headers = [("ETag", f'"{info.etag}"'), *checksum_headers(info.checksums, "")]
+    return empty(200, headers + encryption.told(upload.seal, call.headers))
 
 
 async def copy_part(service: "Service", call: Call) -> Answer:
@@ -98,32 +107,42 @@ async def copy_part(service: "Service", call: Call) -> Answer:
     number = _part_number(call)
     source = copy_source(call.headers["x-amz-copy-source"])
     upload = await _upload(service, call)
-    info = await read_source(service, call, *source)
+    from_secret = source_secret(service, call)
+    secret = encryption.secret_of_read(call, needs_tls=service.config.sse_c_needs_tls)
+    info = await read_source(service, call, *source, from_secret)
     check_copy_source(call.headers, info)
     text = call.headers.get("x-amz-copy-source-range")
     offset, length = (0, info.size) if text is None else copy_range(text, info.size)
     digests = None
     if upload.checksum_algorithm:
         algorithm = ALGORITHMS[upload.checksum_algorithm]
-        digest = await digest_of(service, source, algorithm, offset=offset, length=length)
+        digest = await digest_of(
+            service, source, algorithm, offset=offset, length=length, secret=from_secret
+        )
         # The ETag of a copied part is any name of its content; this one costs no second pass.
         name = hashlib.md5(
             f"{info.etag} {offset} {length}".encode(), usedforsecurity=False
         ).hexdigest()
         digests = Digests(etag=name, checksums={algorithm.name: encode(digest)})
-    part = await service.objects.copy_part(
-        source[0],
-        source[1],
-        call.bucket,
-        call.key,
-        upload.upload,
-        number,
-        source_version=source[2],
-        offset=offset,
-        length=length,
-        digests=digests,
-    )
-    return xml(xml_output.copied("CopyPartResult", part), headers=source_version_header(info))
+    try:
+        part = await service.objects.copy_part(
+            source[0],
+            source[1],
+            call.bucket,
+            call.key,
+            upload.upload,
+            number,
+            source_version=source[2],
+            offset=offset,
+            length=length,
+            digests=digests,
+            source_secret=from_secret,
+            secret=secret,
+        )
+    except Sealed as error:
+        raise encryption.refused_part(error) from error
+    headers = source_version_header(info) + encryption.told(upload.seal, call.headers)
+    return xml(xml_output.copied("CopyPartResult", part), headers=headers)
 
 
 async def list_parts(service: "Service", call: Call) -> Answer:
@@ -224,6 +243,7 @@ async def complete_upload(service: "Service", call: Call) -> Answer:
     place = f"{_base(call)}/{call.bucket}/{xml_output.url_key(call.key)}"
     headers = [("x-amz-version-id", info.version)] if info.version != "null" else []
     headers += await expiry(service, call.bucket, info)
+    headers += encryption.told_of_write(info.seal, call.headers)
     return xml(xml_output.upload_completed(place, call.bucket, info), headers=headers)
 
 
@@ -259,6 +279,11 @@ async def _upload(service: "Service", call: Call) -> UploadInfo:
         return await service.objects.upload(call.bucket, call.key, call.query["uploadId"])
     except UploadNotFound as error:
         raise _no_upload(call) from error
+
+
+def _sealing(upload: UploadInfo) -> Sealing | None:
+    """Return what an upload's parts are sealed with, as far as their ETags depend on it."""
+    return None if upload.seal is None else Sealing(note=upload.seal.note)
 
 
 def _no_upload(call: Call) -> S3Error:

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Final
 
 from warp_core.errors import (
     IsDeleteMarker,
+    KeyNotFound,
     NotFound,
+    Sealed,
     VersionNotFound,
     VolumeNotFound,
 )
@@ -15,11 +17,20 @@ from warp_s3 import xml_output
 from warp_s3.call import Answer, Call, Outcome, empty, xml
 from warp_s3.conditions import CONDITIONAL, check_read, requested_range, write_condition
 from warp_s3.digesting import Expected, kept_algorithm
+from warp_s3.encryption import (
+    READ_HEADERS,
+    digests_of,
+    refused_read,
+    secret_of_read,
+    told,
+    told_of_write,
+)
 from warp_s3.errors import S3Error, delete_marker
 from warp_s3.http import field_lines, http_date
 from warp_s3.listing_arguments import PAGE_MAX, count_argument
 from warp_s3.locking import demand_lockable
 from warp_s3.metadata import attributes_of, checksum_headers, described
+from warp_s3.operations.encryption import wish
 from warp_s3.operations.lifecycle import expiry, expiry_by
 from warp_s3.receiving import read_small, store
 
@@ -29,7 +40,7 @@ if TYPE_CHECKING:
 _ATTRIBUTES: Final = frozenset({"ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"})
 
 # Headers that make an answer to GET and HEAD another than all of the object.
-_SPECIAL: Final = CONDITIONAL | {"range", "x-amz-checksum-mode"}
+_SPECIAL: Final = CONDITIONAL | {"range", "x-amz-checksum-mode"} | READ_HEADERS
 
 DESCRIBED_MAX: Final = 4096
 """Objects whose headers are remembered, as many as the view remembers."""
@@ -55,14 +66,24 @@ def get_object(service: "Service", call: Call) -> Outcome:
     if size and _SPECIAL.isdisjoint(call.headers):
         fields = _fields(service, call, reader.info)
         return Answer(200, (), b"", size, reader, 0, fields)
+    if not READ_HEADERS.isdisjoint(call.headers):
+        reader.close()
+        return _get_object(service, call)
     return _send(service, call, reader)
 
 
 async def _get_object(service: "Service", call: Call) -> Answer:
+    secret = secret_of_read(call, needs_tls=service.config.sse_c_needs_tls)
     try:
-        reader = await service.objects.open(call.bucket, call.key, version=_version(call))
+        reader = await service.objects.open(
+            call.bucket, call.key, version=_version(call), secret=secret
+        )
+    except KeyNotFound:
+        raise
     except NotFound as error:
         raise missing(call, error) from error
+    except Sealed as error:
+        raise refused_read(error) from error
     try:
         told = await expiry(service, call.bucket, reader.info)
     except BaseException:
@@ -99,16 +120,28 @@ def head_object(service: "Service", call: Call) -> Outcome:
     info = service.objects.head_now(call.bucket, call.key) if volume is not None else None
     if volume is None or info is None:
         return _head_object(service, call)
+    if info.seal is not None or not READ_HEADERS.isdisjoint(call.headers):
+        return _head_object(service, call)
     told = expiry_by(service, call.bucket, volume.documents, info) if volume.documents else ()
     return _describe(service, call, info, told)
 
 
 async def _head_object(service: "Service", call: Call) -> Answer:
+    info = await _info(service, call)
+    return _describe(service, call, info, await expiry(service, call.bucket, info))
+
+
+async def _info(service: "Service", call: Call) -> ObjectInfo:
+    """Describe an object to whoever has its key, where it has one of its own."""
+    secret = secret_of_read(call, needs_tls=service.config.sse_c_needs_tls)
     try:
-        info = await service.objects.head(call.bucket, call.key, version=_version(call))
+        return await service.objects.head(
+            call.bucket, call.key, version=_version(call), secret=secret
+        )
     except NotFound as error:
         raise missing(call, error) from error
-    return _describe(service, call, info, await expiry(service, call.bucket, info))
+    except Sealed as error:
+        raise refused_read(error) from error
 
 
 async def get_attributes(service: "Service", call: Call) -> Answer:
@@ -117,10 +150,7 @@ async def get_attributes(service: "Service", call: Call) -> Answer:
     wanted = frozenset(filter(None, names))
     if not wanted or not wanted <= _ATTRIBUTES:
         raise S3Error("InvalidArgument", "Invalid attribute name specified.")
-    try:
-        info = await service.objects.head(call.bucket, call.key, version=_version(call))
-    except NotFound as error:
-        raise missing(call, error) from error
+    info = await _info(service, call)
     arguments = {
         name: call.headers[header]
         for name, header in (("marker", "x-amz-part-number-marker"), ("limit", "x-amz-max-parts"))
@@ -129,6 +159,7 @@ async def get_attributes(service: "Service", call: Call) -> Answer:
     headers = [("Last-Modified", http_date(info.modified_ns // 1_000_000_000))]
     if info.version != "null":
         headers.append(("x-amz-version-id", info.version))
+    headers += told(info.seal, call.headers)
     body = xml_output.attributes(
         info,
         wanted,
@@ -147,7 +178,7 @@ def _describe(
         return Answer(200, (), b"", info.size, None, 0, _fields(service, call, info))
     if not check_read(call.headers, info):
         return empty(304, described(info, query)[:2])
-    headers = [*described(info, query), *told]
+    headers = [*described(info, query, call.headers), *told]
     if "partNumber" in query:
         offset, length, first = _part(query["partNumber"], info)
         if info.size:
@@ -233,6 +264,7 @@ async def put_object(service: "Service", call: Call) -> Answer:
     attributes = attributes_of(call.headers, owner=owner, acl=acl)
     await demand_lockable(service, call, attributes)
     condition = write_condition(call.headers)
+    sealing = await wish(service, call)
     expected = Expected(call.headers, call.payload)
     algorithm = kept_algorithm(expected)
     length = call.body.length
@@ -243,16 +275,18 @@ async def put_object(service: "Service", call: Call) -> Answer:
             call.key,
             payload,
             attributes,
-            sums.digests(algorithm),
+            digests_of(sealing, sums.digests(algorithm)),
             condition=condition,
+            sealing=sealing,
         )
     else:
         writer = await service.objects.writer(
-            call.bucket, call.key, attributes, condition=condition, size=length
+            call.bucket, call.key, attributes, condition=condition, size=length, sealing=sealing
         )
-        info = await store(service, call, writer, expected, algorithm)
+        info = await store(service, call, writer, expected, algorithm, sealing)
     headers = [("ETag", f'"{info.etag}"')]
     headers += checksum_headers(info.checksums, info.checksum_type)
+    headers += told_of_write(info.seal, call.headers)
     if info.version != "null":
         headers.append(("x-amz-version-id", info.version))
     headers += await expiry(service, call.bucket, info)

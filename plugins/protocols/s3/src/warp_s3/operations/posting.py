@@ -15,10 +15,12 @@ from warp_s3 import post_policy, xml_output
 from warp_s3.call import Answer, Call, empty, xml
 from warp_s3.conditions import write_condition
 from warp_s3.digesting import Expected, kept_algorithm
+from warp_s3.encryption import digests_of, told_of_write
 from warp_s3.errors import S3Error
 from warp_s3.form import Form, boundary_of
 from warp_s3.locking import demand_lockable
 from warp_s3.metadata import attributes_of, checksum_headers
+from warp_s3.operations.encryption import wish
 from warp_s3.receiving import OBJECT_MAX
 from warp_s3.router import KEY_MAX
 from warp_s3.sigv4 import UNSIGNED_PAYLOAD, credential_of
@@ -175,6 +177,7 @@ async def _stored(
     attributes = attributes_of(put.headers, owner=owner, acl=acl)
     await demand_lockable(service, put, attributes)
     condition = write_condition(put.headers)
+    sealing = await wish(service, put)
     expected = Expected(put.headers, UNSIGNED_PAYLOAD)
     algorithm = kept_algorithm(expected)
     sums = expected.sums(algorithm)
@@ -194,7 +197,11 @@ async def _stored(
                 else:
                     if writer is None:
                         writer = await service.objects.writer(
-                            put.bucket, put.key, attributes, condition=condition
+                            put.bucket,
+                            put.key,
+                            attributes,
+                            condition=condition,
+                            sealing=sealing,
                         )
                         content, small = bytes(small) + content, bytearray()
                     await writer.write(content)
@@ -211,14 +218,15 @@ async def _stored(
                 )
             expected.check(sums, put.body)
             if writer is not None:
-                return await writer.commit(sums.digests(algorithm))
+                return await writer.commit(digests_of(sealing, sums.digests(algorithm)))
             return await service.objects.put(
                 put.bucket,
                 put.key,
                 bytes(small),
                 attributes,
-                sums.digests(algorithm),
+                digests_of(sealing, sums.digests(algorithm)),
                 condition=condition,
+                sealing=sealing,
             )
     except BaseException:
         if writer is not None:
@@ -231,6 +239,7 @@ def _answer(put: Call, fields: Mapping[str, str], info: ObjectInfo) -> Answer:
         f"http://{put.headers.get('host', 'localhost')}/{put.bucket}/{xml_output.url_key(put.key)}"
     )
     headers = [("ETag", f'"{info.etag}"'), *checksum_headers(info.checksums, info.checksum_type)]
+    headers += told_of_write(info.seal, put.headers)
     if info.version != "null":
         headers.append(("x-amz-version-id", info.version))
     target = fields.get("success_action_redirect", fields.get("redirect", ""))

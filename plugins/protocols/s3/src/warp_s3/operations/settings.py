@@ -26,7 +26,6 @@ Handler = Callable[["Service", Call], Coroutine[Any, Any, Answer]]
 
 # Operation to the error that says that nothing is set.
 _UNSET: Final = {
-    "GetBucketEncryption": "ServerSideEncryptionConfigurationNotFoundError",
     "GetBucketReplication": "ReplicationConfigurationNotFoundError",
     "GetObjectTorrent": "NoSuchKey",
 }
@@ -37,7 +36,6 @@ _FIXED: Final = {
 }
 
 _DELETES: Final = (
-    "DeleteBucketEncryption",
     "DeleteBucketReplication",
 )
 

@@ -1,0 +1,34 @@
+"""The node's key service, by its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from warp_core.config import Settings
+from warp_core.contexts import KeysContext
+from warp_core.errors import ConfigError
+from warp_core.interfaces.consistency import MetaStore
+from warp_core.interfaces.keys import KeyService
+from warp_core.plugins import Plugins
+
+
+@asynccontextmanager
+async def key_service(
+    settings: Settings, plugins: Plugins, metastore: MetaStore
+) -> AsyncIterator[KeyService | None]:
+    """Open the key service; None where none is installed.
+
+    Raises:
+        ConfigError: What `[kms]` names is none, or refuses its configuration.
+    """
+    part = settings.kms.part
+    if part is None:
+        yield None
+        return
+    entry = plugins.registries["auth"].get(part.name)
+    service = entry.build(part.config, KeysContext(settings.data, metastore))
+    if not isinstance(service, KeyService):
+        raise ConfigError(f'"{part.name}" is no key service: [auth] takes it')
+    async with service:
+        yield service
