@@ -68,7 +68,7 @@ class TransportContext:
 
 @dataclass(frozen=True, slots=True)
 class AuthContext:
-    """For authenticators.
+    """For authenticators and key services; relative paths of a configuration start at `data`, rows of key services with `w`.
 
     `root` is the (access key, secret) that the environment or the node's key file names, `accounts` are those of the configuration.
     """
@@ -77,14 +77,6 @@ class AuthContext:
     metastore: MetaStore
     root: tuple[str, str]
     accounts: Sequence[DeclaredAccount] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class KeysContext:
-    """For key services: relative paths of their configuration start at `data`; rows of their own begin with `w`."""
-
-    data: Path
-    metastore: MetaStore
 
 
 @dataclass(frozen=True, slots=True)

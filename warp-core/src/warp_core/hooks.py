@@ -48,7 +48,7 @@ def warp_register_stores(registry: Registry[BlobStore]) -> None:
 
 @hookspec(historic=True)
 def warp_register_auth(registry: Registry[Authenticator | KeyService]) -> None:
-    """Offer authenticators by name, `build(config, AuthContext)`, and key services, `build(config, KeysContext)`."""
+    """Offer authenticators and key services by name. `build(config, AuthContext)`."""
 
 
 @hookspec(historic=True)

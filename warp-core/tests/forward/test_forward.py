@@ -84,7 +84,7 @@ def test_arguments_arrive_as_they_were_given() -> None:
     args, named = verb.unpack(values, buffers)
 
     assert args == ["v", b"k", b"data", PLAIN, digests(b"data")]
-    assert named == {"condition": verb.defaults["condition"]}
+    assert named == {"condition": verb.defaults["condition"], "sealing": None}
     with pytest.raises(TypeError):
         verb.pack(("v",), {})
     with pytest.raises(TypeError):
@@ -536,6 +536,7 @@ def test_signatures_are_the_format() -> None:
         "attributes",
         "digests",
         "condition",
+        "sealing",
     )
     assert inspect.iscoroutinefunction(RemoteObjects.put)
     assert read_request(pack(Request(1, "ping"))).verb == "ping"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -16,9 +17,11 @@ from hypothesis import strategies as st
 from warp_core.contexts import AuthContext
 from warp_core.errors import AlreadyExists, InvalidArgument, NotFound, Unauthenticated, WarpError
 from warp_core.interfaces.auth import Authenticator
+from warp_core.interfaces.keys import KeyService
 from warp_core.registry import Entry
 
 from warp_conformance.kit import Kit, given, refused, requires, sample_of
+from warp_conformance.kits.keys import KeyServiceKit
 from warp_conformance.reference.consistency import Plain
 
 ROOT = ("ROOTKEY", "the-secret-of-the-root-key")
@@ -41,8 +44,8 @@ STRANGE = [
 ]
 
 
-def adopt(entry: Entry[Authenticator]) -> Iterator[tuple[type[Kit], dict[str, Any]]]:
-    """Yield the kit, on a MetaStore in memory that outlives the authenticator."""
+def adopt(entry: Entry[Authenticator | KeyService]) -> Iterator[tuple[type[Kit], dict[str, Any]]]:
+    """Yield the kit of an authenticator or a key service, on a MetaStore in memory that outlives it."""
 
     @pytest.fixture
     async def make(self: Kit, tmp_path: Path) -> AsyncIterator[Make]:
@@ -50,7 +53,10 @@ def adopt(entry: Entry[Authenticator]) -> Iterator[tuple[type[Kit], dict[str, An
             config = sample_of(entry, tmp_path)
             yield lambda: entry.build(config, AuthContext(tmp_path, store, ROOT))
 
-    yield AuthKit, {"make": make}
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        built = entry.build(sample_of(entry, place), AuthContext(place, Plain(), ROOT))
+    yield (KeyServiceKit if isinstance(built, KeyService) else AuthKit), {"make": make}
 
 
 class AuthKit(Kit, kit=True):

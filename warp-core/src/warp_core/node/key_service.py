@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from warp_core.config import Settings
-from warp_core.contexts import KeysContext
+from warp_core.contexts import AuthContext
 from warp_core.errors import ConfigError
 from warp_core.interfaces.consistency import MetaStore
 from warp_core.interfaces.keys import KeyService
+from warp_core.node.root_key import root_key
 from warp_core.plugins import Plugins
 
 
@@ -27,7 +28,8 @@ async def key_service(
         yield None
         return
     entry = plugins.registries["auth"].get(part.name)
-    service = entry.build(part.config, KeysContext(settings.data, metastore))
+    root = root_key(settings.data, settings.root)
+    service = entry.build(part.config, AuthContext(settings.data, metastore, root))
     if not isinstance(service, KeyService):
         raise ConfigError(f'"{part.name}" is no key service: [auth] takes it')
     async with service:

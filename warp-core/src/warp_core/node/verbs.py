@@ -33,6 +33,7 @@ from warp_core.node.account_verbs import TABLE as ACCOUNT_TABLE
 from warp_core.node.assembly import Node
 from warp_core.node.control import Progress, Verb
 from warp_core.node.data import data_policy
+from warp_core.node.kms_verbs import KMS_TABLE
 from warp_core.plugins import State
 from warp_core.views.blocks import DiskInfo
 
@@ -690,6 +691,7 @@ _TABLE: tuple[tuple[str, type[msgspec.Struct], Run], ...] = (
     ("node.list", Anything, alone),
     ("node.take", Anything, alone),
     *ACCOUNT_TABLE,
+    *KMS_TABLE,
     ("key.create", NewKey, key_create),
     ("key.list", Nothing, key_list),
     ("key.revoke", Key, key_revoke),

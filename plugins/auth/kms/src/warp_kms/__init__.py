@@ -10,14 +10,14 @@ from warp_core.registry import Entry, Registry
 from warp_kms.config import Config
 
 if TYPE_CHECKING:
-    from warp_core.contexts import KeysContext
+    from warp_core.contexts import AuthContext
     from warp_core.interfaces.auth import Authenticator
     from warp_core.interfaces.keys import KeyService
 
 __all__ = ["Config", "build", "warp_register_auth"]
 
 
-def build(config: Config, context: KeysContext) -> KeyService:
+def build(config: Config, context: AuthContext) -> KeyService:
     """Make the key service."""
     from warp_kms.service import LocalKeys
 

@@ -12,11 +12,12 @@ import re
 import secrets
 import time
 from collections.abc import Callable
+from hashlib import blake2b
 from types import TracebackType
 from typing import Self
 
 import msgspec
-from warp_core.contexts import KeysContext
+from warp_core.contexts import AuthContext
 from warp_core.errors import (
     AlreadyExists,
     Conflict,
@@ -30,10 +31,10 @@ from warp_core.errors import (
 )
 from warp_core.interfaces.consistency import SCAN_MAX
 from warp_core.interfaces.keys import KeyInfo, KeyService, KeyServiceCapabilities
+from warp_core.key_files import make_key_file, read_key_file
 from warp_core.metadata import Transaction, transact
 
 from warp_kms.config import KEY_PATTERN, Config
-from warp_kms.master import make_master, name_of, read_master
 from warp_kms.wrapping import unwrap, version_of, wrap
 
 FORMAT = 1
@@ -43,6 +44,7 @@ KEY_END = b"wl"
 VERSIONS_MAX = 500  # of one key: some 85 bytes each, within a row
 PLAIN_MAX = 64
 
+_PERSON = b"warp.master-name"
 _KEY_ID = re.compile(KEY_PATTERN)
 
 
@@ -66,7 +68,7 @@ class LocalKeys(KeyService):
     def __init__(
         self,
         config: Config,
-        context: KeysContext,
+        context: AuthContext,
         *,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -85,13 +87,13 @@ class LocalKeys(KeyService):
         served, and what is says why it cannot be read.
         """
         named = await self._row(MASTER)
-        key = read_master(self._path)
+        key = read_key_file(self._path)
         if named is None:
             if key is not None:
                 await self._adopt(key)
         elif key is None:
             self._why_not = f"{self._path} is missing, and encrypted contents are unreadable without it: restore it from a backup"
-        elif name_of(key) != named:
+        elif _name_of(key) != named:
             self._why_not = f"{self._path} is another master key than the one that encrypted contents need: restore that one"
         else:
             self._master = key
@@ -156,7 +158,7 @@ class LocalKeys(KeyService):
     async def create_key(self, key: str = "") -> KeyInfo:
         """See `KeyService.create_key`."""
         name = key or secrets.token_hex(16)
-        if not _KEY_ID.match(name):
+        if not _KEY_ID.fullmatch(name):
             raise InvalidArgument(
                 f'key id "{name}": up to 128 letters, digits and / _ . - are allowed, a letter or digit first'
             )
@@ -256,7 +258,7 @@ class LocalKeys(KeyService):
         if self._why_not:
             raise Sealed(self._why_not)
         if not self._master:
-            await self._adopt(read_master(self._path) or make_master(self._path))
+            await self._adopt(read_key_file(self._path) or make_key_file(self._path))
         plain = secrets.token_bytes(32)
         return wrap(self._master, 0, plain, _bound(name, b"version %d" % version))
 
@@ -270,15 +272,20 @@ class LocalKeys(KeyService):
         async def body(tx: Transaction) -> bytes:
             value = await tx.get(MASTER)
             if value is None:
-                value = name_of(key)
+                value = _name_of(key)
                 tx.put(MASTER, value)
             return value
 
-        if await transact(self._store, body) != name_of(key):
+        if await transact(self._store, body) != _name_of(key):
             raise Sealed(
                 f"{self._path} is another master key than the one that encrypted contents need: restore that one"
             )
         self._master = key
+
+
+def _name_of(master: bytes) -> bytes:
+    """Return what tells one master key from another and gives nothing of it away."""
+    return blake2b(b"", digest_size=16, key=master, person=_PERSON).digest()
 
 
 def _bound(name: str, context: bytes) -> bytes:

@@ -1,21 +1,19 @@
-"""The master key: 32 bytes in a file that only its owner may read."""
+"""Files that hold a key: 32 random bytes that only their owner may read."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import stat
-from hashlib import blake2b
 from pathlib import Path
 
 from warp_core.errors import AlreadyExists, ConfigError, Corrupt, StoreFailed
 
 SIZE = 32
-_PERSON = b"warp.master-name"
 
 
-def make_master(path: Path) -> bytes:
-    """Write a new master key, durably, and return it.
+def make_key_file(path: Path) -> bytes:
+    """Write a new key, durably, and return it.
 
     Raises:
         AlreadyExists: There is a file: what it wraps would be lost.
@@ -46,8 +44,8 @@ def make_master(path: Path) -> bytes:
     return key
 
 
-def read_master(path: Path) -> bytes | None:
-    """Return the master key; None if there is no file.
+def read_key_file(path: Path) -> bytes | None:
+    """Return the key; None if there is no file.
 
     Raises:
         ConfigError: Others may read it.
@@ -66,8 +64,3 @@ def read_master(path: Path) -> bytes | None:
     if len(key) != SIZE:
         raise Corrupt(f"{path} is no key of {SIZE} bytes: restore it from a backup")
     return key
-
-
-def name_of(key: bytes) -> bytes:
-    """Return what tells one master key from another and gives nothing of it away."""
-    return blake2b(b"", digest_size=16, key=key, person=_PERSON).digest()
