@@ -48,7 +48,7 @@ def adopt(entry: Entry[Authenticator | KeyService]) -> Iterator[tuple[type[Kit],
     """Yield the kit of an authenticator or a key service, on a MetaStore in memory that outlives it."""
 
     @pytest.fixture
-    async def make(self: Kit, tmp_path: Path) -> AsyncIterator[Make]:
+    async def make(self: Kit, tmp_path: Path) -> AsyncIterator[Callable[[], Any]]:
         async with Plain() as store:
             config = sample_of(entry, tmp_path)
             yield lambda: entry.build(config, AuthContext(tmp_path, store, ROOT))

@@ -14,12 +14,21 @@ from warp_cli.typing import ConfigOption, DataOption, JsonOption, group
 
 app = group("Make, list, rotate and disable keys for encrypted contents.")
 
+MASTER = "master.key"  # what `[kms] master_key` is where it is not said
+
 KeyArgument = Annotated[str, typer.Argument(help="Its id. Default: the default key.")]
 
 
 @app.command()
 def master(
-    file: Annotated[Path, typer.Argument(help="Where to write it; it must not exist.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Where to write it; it must not exist. Default: master.key with the data."
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    data: DataOption = None,
     json: JsonOption = False,
 ) -> int:
     """Write a new master key: 32 random bytes in a file that only its owner may read."""
@@ -27,7 +36,9 @@ def master(
     def run() -> None:
         from warp_core.key_files import make_key_file
 
-        path = file.expanduser().absolute()
+        from warp_cli.settings import data_of
+
+        path = file.expanduser().absolute() if file else data_of(config, data) / MASTER
         make_key_file(path)
         if json:
             as_json({"master_key": str(path)})

@@ -10,6 +10,7 @@ from warp_core.views.objects import Attributes, Digests, ObjectInfo, Sealing
 
 from warp_s3 import encryption, xml_output
 from warp_s3.call import Answer, Call, xml
+from warp_s3.checksums import ALGORITHMS as CHECKSUMS
 from warp_s3.checksums import FULL_OBJECT, Algorithm, algorithm_named, encode
 from warp_s3.conditions import check_copy_source, write_condition
 from warp_s3.errors import S3Error, from_core
@@ -61,7 +62,9 @@ async def copy_object(service: "Service", call: Call) -> Answer:
     )
     await demand_lockable(service, call, attributes)
     sealing = await wish(service, call)
-    digests = await _digests(service, headers, source, (bucket, key, version), secret)
+    place = (bucket, key, version)
+    digests = await _digests(service, headers, source, place, secret)
+    digests = await _sealed_digests(service, source, place, secret, sealing, digests)
     info = await service.objects.copy(
         bucket,
         key,
@@ -69,7 +72,7 @@ async def copy_object(service: "Service", call: Call) -> Answer:
         call.key,
         source_version=version,
         attributes=attributes,
-        digests=_sealed_digests(source, sealing, digests),
+        digests=digests,
         condition=write_condition(headers),
         source_secret=secret,
         sealing=sealing,
@@ -94,21 +97,32 @@ def source_secret(service: "Service", call: Call) -> bytes:
     return secret
 
 
-def _sealed_digests(
-    source: ObjectInfo, sealing: Sealing | None, digests: Digests | None
+async def _sealed_digests(
+    service: "Service",
+    source: ObjectInfo,
+    place: tuple[str, bytes, str],
+    secret: bytes,
+    sealing: Sealing | None,
+    digests: Digests | None,
 ) -> Digests | None:
-    """Return the digests of a copy, None to keep the source's: an ETag that is no MD5 stays with its encryption."""
+    """Return the digests of a copy, None to keep the source's: whether an ETag is an MD5 depends on the encryption."""
     before = source.seal is None or encryption.plain_etag(source.seal.note)
-    if sealing is None or encryption.plain_etag(sealing.note):
+    after = sealing is None or encryption.plain_etag(sealing.note)
+    if before and after:
         return digests
-    if before or source.seal is None or source.seal.own or sealing.secret:
-        found = digests or Digests(
-            etag="",
-            checksums=source.checksums,
-            checksum_type=source.checksum_type,  # type: ignore[arg-type]
+    if after:
+        md5 = await digest_of(
+            service, place, CHECKSUMS["MD5"], offset=0, length=source.size, secret=secret
         )
-        return msgspec.structs.replace(found, etag=encryption.opaque_etag())
-    return digests
+        etag = md5.hex()
+    else:
+        etag = encryption.opaque_etag()
+    found = digests or Digests(
+        etag="",
+        checksums=source.checksums,
+        checksum_type=source.checksum_type,  # type: ignore[arg-type]
+    )
+    return msgspec.structs.replace(found, etag=etag)
 
 
 def copy_source(text: str) -> tuple[str, bytes, str]:

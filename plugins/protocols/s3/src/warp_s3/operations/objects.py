@@ -59,16 +59,17 @@ def get_object(service: "Service", call: Call) -> Outcome:
     if volume is None or reader is None:
         return _get_object(service, call)
     size = reader.info.size
+    plain = _SPECIAL.isdisjoint(call.headers)
+    if not plain and not READ_HEADERS.isdisjoint(call.headers):
+        reader.close()  # it says something of keys, which is judged first
+        return _get_object(service, call)
     if volume.documents and (
         told := expiry_by(service, call.bucket, volume.documents, reader.info)
     ):
         return _send(service, call, reader, told)
-    if size and _SPECIAL.isdisjoint(call.headers):
+    if size and plain:
         fields = _fields(service, call, reader.info)
         return Answer(200, (), b"", size, reader, 0, fields)
-    if not READ_HEADERS.isdisjoint(call.headers):
-        reader.close()
-        return _get_object(service, call)
     return _send(service, call, reader)
 
 
