@@ -35,9 +35,7 @@ _FIXED: Final = {
     "GetBucketLogging": ("BucketLoggingStatus", ""),
 }
 
-_DELETES: Final = (
-    "DeleteBucketReplication",
-)
+_DELETES: Final = ("DeleteBucketReplication",)
 
 
 def _unset(code: str) -> Handler:
