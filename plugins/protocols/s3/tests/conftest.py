@@ -275,6 +275,8 @@ def run_server() -> Callable[..., AbstractContextManager[Running]]:
             running.stop()
 
     return run
+
+
 @pytest.fixture(scope="session")
 def serving() -> type[Running]:
     """What runs a server over a view of the test's own."""
