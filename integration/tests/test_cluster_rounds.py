@@ -107,7 +107,7 @@ class Load:
         async def asking() -> None:
             endpoints = [self.trio.nodes[name].s3 for name in STORING]
             while not over.is_set():
-                await histories.run(lambda: endpoints, clients=3, seconds=0.5)
+                await histories.run(lambda: endpoints, clients=3, seconds=0.5, pause_s=0.02)
 
         asyncio.run(asking())
 

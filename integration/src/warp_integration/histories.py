@@ -76,9 +76,14 @@ class Histories:
             assert answer.status == 200, answer
 
     async def run(
-        self, endpoints: Callable[[], list[str]], *, clients: int, seconds: float
+        self,
+        endpoints: Callable[[], list[str]],
+        *,
+        clients: int,
+        seconds: float,
+        pause_s: float = 0.0,
     ) -> None:
-        """Let `clients` ask for some time; `endpoints` returns where servers listen now, which changes when they restart."""
+        """Let `clients` ask for some time, each with a pause in between; `endpoints` returns where servers listen now."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
 
@@ -89,6 +94,7 @@ class Histories:
                         if not await self._ask(s3, name, rng):
                             await asyncio.sleep(_RETRY_S)
                             break
+                        await asyncio.sleep(pause_s)
 
         async with asyncio.TaskGroup() as group:
             for number in range(clients):

@@ -94,7 +94,7 @@ class Trio:
         self._plaintext(first)
         self.nodes[first].start()
         for name in others:
-            token = self.warp(first, "node", "token", *self._files(first))["token"]
+            token = str(self.warp(first, "node", "token", *self._files(first))["token"])
             options = ("--witness",) if name == WITNESS else ()
             self.warp(name, "node", "join", token, *self._place(name), *options)
             file = self.folder / f"{name}.toml"

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from warp_integration.nbd import BLOCK, FUA, NbdDisk, content
 
 DEPTH = 8
+PAUSE_S = 0.03  # between rounds: what is tested is not speed, and four such clients can keep two nodes busy
 AGAIN_S = 0.05  # until a server that is not there is tried again
 
 
@@ -51,6 +52,7 @@ class VerifiedDisk:
                     self.counts["connected"] += 1
                     while not self._stop:
                         self._round(connection)
+                        time.sleep(PAUSE_S)
             except (OSError, struct.error):
                 self._doubt()
                 time.sleep(AGAIN_S)

@@ -245,3 +245,22 @@ async def test_writes_beside_a_fold_that_writes_a_window_anew_are_kept(stage, di
         await folder
 
     assert bytes(await disk.read(0, MIB)) == bytes(model)
+
+
+async def test_a_volume_that_is_read_anew_stays_known_meanwhile(stage, monkeypatch):
+    """A transaction that was refused reads it anew; disks of the volume that are in use go on."""
+    volumes = stage.namespace.volumes
+    before = await volumes.get("v")
+    load = volumes._load
+
+    async def slow(name, view):
+        await asyncio.sleep(0.01)
+        return await load(name, view)
+
+    monkeypatch.setattr(volumes, "_load", slow)
+    reading = asyncio.create_task(volumes.reload("v"))
+    await asyncio.sleep(0)
+
+    assert volumes.known("v") is before
+    assert (await reading).row == before.row
+    assert volumes.known("v") is not before

@@ -106,12 +106,14 @@ class Peers:
 
     @asynccontextmanager
     async def open(
-        self, place: Place, *, store: str, fence: int, dial_s: float = math.inf
+        self, place: Place, *, store: str, fence: int, dial_s: float = math.inf, away: str = ""
     ) -> AsyncIterator[tuple[DomainPeer, BlobStore]]:
-        """Open one, whether it is here or not, within `dial_s`: bare, and as it is used."""
+        """Open one, whether it is here or not, within `dial_s`: bare, and as it is used. One that is `away` is not asked."""
         deadline_s = min(place.deadline_s, self._deadline_s)
 
         async def dial() -> Link:
+            if away:
+                raise Unavailable(away)
             transport = await self._transport(place.transport)
             timeout_s = min(deadline_s, dial_s)
             return await transport.dial(place.address, peer=place.node, timeout_s=timeout_s)

@@ -144,6 +144,9 @@ class Tenure:
         self._latest = latest
         self._stop = asyncio.Event()
         self._returned = asyncio.Event()
+        self._lost_by = (
+            ""  # the node whose lease ended before this one's began: it is dead, or cut off
+        )
 
     def stop(self) -> None:
         """Give the domain back as soon as possible."""
@@ -174,6 +177,9 @@ class Tenure:
             monotonic=parts.monotonic,
         )
         self.lease = lease
+        before = self._latest().domains.get(self.number)
+        if before is not None and before.wish != parts.node:
+            self._lost_by = before.row.holder
         keeping = asyncio.create_task(lease.keep(), name=f"lease of domain {self.number}")
         mine = [
             local
@@ -209,7 +215,7 @@ class Tenure:
                 self._parts.shared, self.number, token=lease.token
             )
             end = await self._sit(lease, domain, guard, incarnation, patience_s)
-            patience_s = 0.0
+            patience_s, self._lost_by = 0.0, ""
             log.info("a sitting ended", domain=self.number, why=end.value)
             if end not in (End.RETURNED, End.FAILED) or not lease.held:
                 return end
@@ -246,11 +252,13 @@ class Tenure:
     ) -> tuple[End, Journal]:
         """Have the stack open until something ends that; return what, and the journal, closed."""
         lease = sitting.lease
+        began_s = self._parts.monotonic()
         self._returned.clear()
         async with AsyncExitStack() as exits:
             exits.callback(sitting.close)
             stores = await self._open_stores(exits, lease, domain, patience_s)
             used = await self._made_fit(stores, domain)
+            found_s = self._parts.monotonic()
             standing = DomainStanding(self._parts.shared, domain, lease, used)
             self.standing = standing
 
@@ -261,6 +269,8 @@ class Tenure:
             journal = await exits.enter_async_context(
                 Journal([each.store for each in in_use], leaving=leaving)
             )
+
+            journal_s = self._parts.monotonic()
 
             def judge() -> None:
                 # Another may be writing: what was not acknowledged stays where it is, and recovery judges it.
@@ -309,6 +319,9 @@ class Tenure:
                     domain=self.number,
                     whole=domains.describe_stores(domain.row, standing.whole),
                     away=domains.describe_stores(domain.row, standing.stores - used),
+                    stores_s=round(found_s - began_s, 2),
+                    journal_s=round(journal_s - found_s, 2),
+                    stack_s=round(self._parts.monotonic() - journal_s, 2),
                 )
                 try:
                     end = await self._wait(lease, journal, standing)
@@ -329,9 +342,11 @@ class Tenure:
             if mine is not None:
                 found.append(Used(kept, mine.store, mine, True))
                 continue
+            # Who lost the domain just now is not waited for at a cable that is cut; if it lives, it is found a moment later.
+            away = "it lost the domain" if kept.node == self._lost_by else ""
             while True:
                 one = AsyncExitStack()
-                store, reason = await self._open_peer(one, lease, kept)
+                store, reason = await self._open_peer(one, lease, kept, away=away)
                 late = self._parts.monotonic() >= until_s
                 if not reason or kept.store not in domain.whole or late:
                     exits.push_async_callback(one.aclose)
@@ -345,9 +360,9 @@ class Tenure:
         return found
 
     async def _open_peer(
-        self, exits: AsyncExitStack, lease: DomainLease, kept: Kept
+        self, exits: AsyncExitStack, lease: DomainLease, kept: Kept, *, away: str = ""
     ) -> tuple[BlobStore, str]:
-        """Open a store of a peer; return it, and why it is away, or ""."""
+        """Open a store of a peer; return it, and why it is away, or "". It is not asked if that is known."""
         place = self._parts.place(kept) or Place(
             kept.node, "127.0.0.1:0", "tcp", kept.export, self._parts.ttl_s
         )
@@ -357,6 +372,7 @@ class Tenure:
                 store=kept.store,
                 fence=lease.token,
                 dial_s=max(DIAL_S, self._parts.ttl_s / 4),
+                away=away,
             )
         )
         return store, "" if bare.here else bare.reason or "it does not answer"

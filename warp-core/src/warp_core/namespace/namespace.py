@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import Final, TypeVar
 
@@ -216,7 +216,8 @@ class Namespace:
         volume = await self.volumes.any(name.decode())
         value = await tx.get(keys.volume_name_key(volume.row.name))
         if value is None or decode_volume(value) != volume.row:
-            self.volumes.forget(volume.row.name)
+            with suppress(VolumeNotFound):
+                await self.volumes.reload(volume.row.name)
             raise Conflict(f"volume {volume.row.name!r} changed")
         demand_thawed(volume.row)
         return volume

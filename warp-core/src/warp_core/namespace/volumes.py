@@ -120,14 +120,32 @@ class Volumes:
         return await self.any(found[0].decode())
 
     async def reload(self, name: str) -> Volume:
-        """Read a volume anew, after a transaction that relied on it was refused."""
-        self.forget(name)
-        return await self.any(name)
+        """Read a volume anew, after a transaction that relied on it was refused. Who has it at hand is not disturbed meanwhile.
+
+        Raises:
+            VolumeNotFound: It was deleted.
+        """
+        if name.startswith(DELETED):
+            self.forget(name)
+            return await self.any(name)
+        view = self._store.view()
+        try:
+            found = await self._load(name, view)
+        except VolumeNotFound:
+            self.forget(name)
+            raise
+        finally:
+            view.close()
+        self._forget_snapshots(name)
+        return found
 
     def forget(self, name: str) -> None:
         """Drop what memory has of a volume and its snapshots."""
         self._known.pop(name, None)
         self._deleted.pop(name, None)
+        self._forget_snapshots(name)
+
+    def _forget_snapshots(self, name: str) -> None:
         mark = name + SNAPSHOT_MARK
         for other in [other for other in self._known if other.startswith(mark)]:
             del self._known[other]

@@ -63,6 +63,7 @@ class Leases:
         held = self._held.get(name)
         if held and held.lease.holder != holder and self._monotonic() < held.until_s:
             raise Locked(f'lease "{name}" is held by "{held.lease.holder}"')
+        await self._demand_free(name, holder)
         began_s = self._monotonic()
         granted = await self._client.call(
             LEASE_GRANT, pb.LeaseGrantRequest(TTL=max(1, math.ceil(ttl_s)))
@@ -77,6 +78,19 @@ class Leases:
         if replaced:
             await self._revoke(replaced)
         return lease
+
+    async def _demand_free(self, name: str, holder: str) -> None:
+        """Refuse by a read what cannot be had: nodes ask for each other's leases all the time, and a write costs every member a sync.
+
+        Raises:
+            Locked: It is another's.
+        """
+        request = messages.read(messages.get(self._layout.lease(name)))
+        row = await self._client.call(TXN, request)
+        for found in row.responses[0].response_range.kvs:
+            owner = unpack_holder(found.value).holder
+            if owner != holder and not self._ended(name, found.mod_revision):
+                raise Locked(f'lease "{name}" is held by "{owner}"')
 
     async def _put(self, name: str, holder: str, ttl_s: float, etcd_id: int) -> tuple[int, int]:
         """Write the row if nobody else's lease is alive; return its revision and the etcd lease of the row that it replaced."""
