@@ -309,18 +309,12 @@ def test_settings_with_a_fixed_state_tell_it(s3: Any, bucket: str) -> None:
     )
 
 
-def test_acceleration_is_kept_and_logging_is_off(s3: Any, bucket: str) -> None:
+def test_acceleration_is_kept(s3: Any, bucket: str) -> None:
     for status in ("Enabled", "Suspended"):
         s3.put_bucket_accelerate_configuration(
             Bucket=bucket, AccelerateConfiguration={"Status": status}
         )
         assert s3.get_bucket_accelerate_configuration(Bucket=bucket)["Status"] == status
-    s3.put_bucket_logging(Bucket=bucket, BucketLoggingStatus={})
-    target = {"LoggingEnabled": {"TargetBucket": bucket, "TargetPrefix": "log/"}}
-    assert code(s3.put_bucket_logging, Bucket=bucket, BucketLoggingStatus=target) == (
-        501,
-        "NotImplemented",
-    )
 
 
 def test_changing_what_cannot_be_changed_is_refused(s3: Any, bucket: str) -> None:

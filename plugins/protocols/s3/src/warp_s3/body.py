@@ -1,12 +1,16 @@
 """A request's body as it arrives: transfer coding and aws-chunked taken off, bytes into buffers."""
 
 import asyncio
+import time
 from concurrent.futures import Executor
 from typing import Final, NamedTuple, Protocol
+
+from warp_core.interfaces.auth import ANONYMOUS
 
 from warp_s3.aws_chunked import AwsChunkedDecoder
 from warp_s3.errors import S3Error
 from warp_s3.http import ChunkedDecoder, ChunkFraming
+from warp_s3.router import Route
 
 POOL_MIN: Final = 64 * 1024
 """Bytes from which hashing goes to the pool: below, the hop costs more than it saves the loop."""
@@ -23,6 +27,20 @@ class Client(NamedTuple):
 
     address: str | None  # None: a socket of this machine
     tls_version: str | None  # such as "1.3"; None: no TLS
+
+
+class Note:
+    """What is learnt about a request on its way, for the access log."""
+
+    __slots__ = ("answered_s", "began_s", "error", "principal", "route")
+
+    def __init__(self, route: Route) -> None:
+        """Begin with the request."""
+        self.route = route
+        self.principal = ANONYMOUS
+        self.began_s = time.monotonic()
+        self.answered_s = self.began_s
+        self.error = ""
 
 
 class Source(Protocol):
@@ -58,6 +76,7 @@ class Body:
     Attributes:
         length: Payload bytes, or None if only the end of the body tells.
         trailers: Trailer fields, complete when the payload is.
+        note: What the access log will say of the request, where its bucket has one.
     """
 
     def __init__(
@@ -72,6 +91,7 @@ class Body:
         self._pool: Executor | None = None
         self._pieces: list[memoryview] = []  # decoded, not yet given out; first comes last
         self.length = length if not chunked else None
+        self.note: Note | None = None
 
     @property
     def client(self) -> Client:

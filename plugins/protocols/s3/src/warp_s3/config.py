@@ -34,6 +34,8 @@ class Config(Listening, frozen=True, kw_only=True):
     default_encryption: Literal["", "AES256", "aws:kms"] = ""
     # Whether requests that carry a key (SSE-C) are refused without TLS, as AWS does.
     sse_c_needs_tls: bool = False
+    # How often lines of access logs are delivered to the buckets that ask for them.
+    access_log_interval: Annotated[Duration, Between("1s", "1d")] = Duration(300)
     # Open connections; one that is idle costs about 4 KiB.
     connections_max: Annotated[int, Meta(ge=1, le=100_000)] = 4096
     # Bodies above 64 KiB on their way in at once, each a few MiB of buffers; others wait their turn.

@@ -15,6 +15,7 @@ while another is answered waits its turn (pipelining); when too much waits, read
 
 import asyncio
 import socket
+import time
 import types
 from asyncio.tasks import _enter_task, _leave_task
 from collections.abc import Callable, Coroutine, Generator
@@ -25,7 +26,7 @@ from warp_core.errors import WarpError
 from warp_core.interfaces.stores import Buffer
 
 from warp_s3.answers import error_answer
-from warp_s3.body import Body, Client
+from warp_s3.body import Body, Client, Note
 from warp_s3.call import Answer, Outcome
 from warp_s3.errors import S3Error, from_core
 from warp_s3.http import CONTINUE, Request, check_partial_head, head_end, parse_head, response_head
@@ -389,6 +390,8 @@ class Connection(asyncio.BufferedProtocol):
         request, request_id, body, answer = begun
         if not isinstance(answer, Answer) or request is None or body is None or not body.done:
             return False
+        if body.note is not None:
+            return False
         if not request.keep_alive or self._server.draining or self._writer is not None:
             return False
         data: Buffer = answer.body
@@ -426,6 +429,7 @@ class Connection(asyncio.BufferedProtocol):
         """Answer one request; False if the connection ends with it."""
         request, request_id, body, outcome = begun
         broken = False
+        note = body.note if body is not None else None
         try:
             if isinstance(outcome, Exception):
                 raise outcome
@@ -436,16 +440,42 @@ class Connection(asyncio.BufferedProtocol):
             refusal = self._refusal(error, request, request_id)
             answer = error_answer(refusal, request, request_id)
             broken = refusal.closes or request is None
+            if note is not None:
+                note.error = refusal.code
         if body is not None and not body.done and not broken:
             broken = not await self._discarded(body)
         closes = broken or request is None or not request.keep_alive or self._server.draining
         self._server.count(request, answer)
-        await self._send(answer, request_id, closes)
+        if note is None or request is None or body is None:
+            await self._send(answer, request_id, closes)
+        else:
+            await self._send_noted(answer, request, request_id, body, note, closes)
         if broken:
             await self._linger()
         elif closes:
             self._transport.close()
         return not closes
+
+    async def _send_noted(
+        self,
+        answer: Answer,
+        request: Request,
+        request_id: str,
+        body: Body,
+        note: Note,
+        closes: bool,
+    ) -> None:
+        """Send an answer, and have it told in the access log of its bucket, however that ends."""
+        note.answered_s = time.monotonic()
+        size = body.length if request.has_body else None
+        if answer.reader is not None:
+            size = answer.reader.info.size
+        elif request.method == "HEAD" and answer.status == 200:
+            size = answer.length
+        try:
+            await self._send(answer, request_id, closes)
+        finally:
+            await self._server.service.logged(request, request_id, note, answer, size, self.client)
 
     def _refusal(self, error: Exception, request: Request | None, request_id: str) -> S3Error:
         if isinstance(error, S3Error):

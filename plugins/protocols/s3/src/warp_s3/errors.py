@@ -97,6 +97,11 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         "InvalidStorageClass": (400, "The storage class you specified is not valid"),
         "InvalidTag": (400, "The tag provided was not a valid tag."),
         "InvalidToken": (400, "The provided token is malformed or otherwise invalid."),
+        "InvalidTargetBucketForLogging": (
+            400,
+            "The target bucket for logging does not exist, is not owned by you, or does not have "
+            "the appropriate grants for the log-delivery group.",
+        ),
         "InvalidURI": (400, "Couldn't parse the specified URI."),
         "KMS.DisabledException": (400, "The request was rejected because the key is disabled."),
         "KMS.KMSInvalidStateException": (

@@ -24,6 +24,9 @@ from warp_s3.service import Service
 
 KEY: Final = "protocols.s3"
 
+LOGS: Final = "s3-access-logs"
+"""Folder of the node's data for lines of access logs that wait."""
+
 SCRATCH: Final = 64 * 1024
 """Bytes of the buffer that small reads of all connections share; each is copied out at once."""
 
@@ -83,8 +86,13 @@ class Server(Protocol):
         self.loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor((cpu_count() or 1) + 2, thread_name_prefix="warp-s3")
         self.service = Service(
-            self._config, self._context.objects, self._context.authenticator, self._pool
+            self._config,
+            self._context.objects,
+            self._context.authenticator,
+            self._pool,
+            self._context.data / LOGS,
         )
+        await self.service.log.start()
         await self._listen()
         # Once the node is ready; 70 ms that the first upload would otherwise wait for.
         self._warmer = self.loop.call_later(WARM_S, self._pool.submit, warm)
@@ -109,6 +117,7 @@ class Server(Protocol):
             if timer is not None:
                 timer.cancel()
         await self._listening.closed()
+        await self.service.log.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     # What connections call ------------------------------------------------------------------------

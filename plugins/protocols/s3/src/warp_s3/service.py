@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -15,8 +16,10 @@ from warp_core.views.objects import ObjectInfo
 
 from warp_s3 import sigv2
 from warp_s3.access.judging import Access, known_principal
+from warp_s3.access_log.delivery import AccessLog
+from warp_s3.access_log.record import Record, operation_of, signature_of
 from warp_s3.aws_chunked import AwsChunkedDecoder
-from warp_s3.body import Body
+from warp_s3.body import Body, Client, Note
 from warp_s3.call import Answer, Call, Outcome, finished
 from warp_s3.config import Config
 from warp_s3.cors import answer_headers
@@ -59,6 +62,7 @@ class Service:
         access: Says who may do what.
         signing_keys: Derived from secrets.
         lifecycles: Rules of buckets that say when objects expire.
+        log: Lines of access logs, on their way to their buckets.
         described: Objects and their headers as text, the last that were asked for (`operations.objects`).
     """
 
@@ -68,7 +72,9 @@ class Service:
         objects: Objects,
         authenticator: Authenticator,
         pool: ThreadPoolExecutor,
+        folder: Path,
     ) -> None:
+        """Take what it works on; `folder` is for lines of access logs that wait to be delivered."""
         self.objects = objects
         self.pool = pool
         self.region = config.region
@@ -84,6 +90,13 @@ class Service:
         self.signing_keys = SigningKeys()
         self.lifecycles = Rules()
         self._queries: QueryService | None = None  # made with the first that asks
+        self.log = AccessLog(
+            objects,
+            self.accounts,
+            folder,
+            region=config.region,
+            interval_s=float(config.access_log_interval),
+        )
 
     def start(self, request: Request, body: Body) -> Outcome:
         """Answer a request, or return what does where something has to be waited for.
@@ -92,6 +105,8 @@ class Service:
             S3Error, WarpError: What the answer is instead; so does awaiting what is returned.
         """
         route = self._router.route(request)
+        if self.log.wants(route.bucket):
+            body.note = Note(route)
         if route.operation == "Preflight":
             return HANDLERS["Preflight"](
                 self, Call(request, route, ANONYMOUS, body, UNSIGNED_PAYLOAD)
@@ -159,6 +174,8 @@ class Service:
     ) -> Outcome:
         """Go on with a request whose signature holds."""
         principal = credential.principal
+        if body.note is not None:
+            body.note.principal = principal
         call = Call(request, route, principal, body, payload)
         if "x-amz-expected-bucket-owner" in request.headers or not (
             principal.admin or self.access.enter_now(call)
@@ -201,6 +218,51 @@ class Service:
             raise await self.access.hide(call, error) from error
         except NotFound as error:
             raise await self.access.hide(call, from_core(error)) from error
+
+    async def logged(
+        self,
+        request: Request,
+        request_id: str,
+        note: Note,
+        answer: Answer,
+        size: int | None,
+        client: Client,
+    ) -> None:
+        """Write a line of a bucket's access log, its answer being on its way."""
+        route = note.route
+        ended_s = time.monotonic()
+        try:
+            accounts = await self.accounts()
+            owner = owner_of(accounts, (await self.objects.volume(route.bucket)).owner)
+        except WarpError:  # the bucket is gone, with its log
+            return
+        anonymous = note.principal.name == ANONYMOUS.name
+        requester = "" if anonymous else owner_of(accounts, note.principal.name).canonical_id
+        signature, auth = signature_of(request, anonymous=anonymous)
+        named = (value for name, value in answer.headers if name == "x-amz-version-id")
+        self.log.write(
+            Record(
+                owner=owner.canonical_id,
+                bucket=route.bucket,
+                second=int(time.time()),
+                address=client.address or "",
+                requester=requester,
+                request_id=request_id,
+                operation=operation_of(route, request),
+                key=route.key,
+                request=request,
+                status=answer.status,
+                error=note.error,
+                sent=0 if request.method == "HEAD" else answer.length or 0,
+                size=size,
+                total_ms=int((ended_s - note.began_s) * 1000),
+                turn_around_ms=int((note.answered_s - note.began_s) * 1000),
+                version=next(named, route.query.get("versionId", "")),
+                signature=signature,
+                auth=auth,
+                tls=client.tls_version or "",
+            )
+        )
 
     async def _query(self, request: Request, body: Body, route: Route) -> Answer:
         """Answer a request of the query protocol."""

@@ -86,6 +86,8 @@ async def _judged(service: "Service", call: Call, form: Form) -> tuple[Call, tup
         call.body,
         UNSIGNED_PAYLOAD,
     )
+    if call.body.note is not None:
+        call.body.note.principal, call.body.note.route = principal, put.route
     await service.access.enter(put)
     return put, sizes
 

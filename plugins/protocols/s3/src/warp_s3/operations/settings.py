@@ -30,11 +30,6 @@ _UNSET: Final = {
     "GetObjectTorrent": "NoSuchKey",
 }
 
-# Operation to root element and content of the document that says how things are.
-_FIXED: Final = {
-    "GetBucketLogging": ("BucketLoggingStatus", ""),
-}
-
 _DELETES: Final = ("DeleteBucketReplication",)
 
 
@@ -42,16 +37,6 @@ def _unset(code: str) -> Handler:
     async def answer(service: "Service", call: Call) -> Answer:
         await service.objects.volume(call.bucket)
         raise S3Error(code, details={"BucketName": call.bucket})
-
-    return answer
-
-
-def _fixed(root: str, content: str) -> Handler:
-    body = xml_output.document(root, content)
-
-    async def answer(service: "Service", call: Call) -> Answer:
-        await service.objects.volume(call.bucket)
-        return xml(body)
 
     return answer
 
@@ -97,24 +82,13 @@ async def _put_acceleration(service: "Service", call: Call) -> Answer:
     return empty(200)
 
 
-async def _put_logging(service: "Service", call: Call) -> Answer:
-    """Take the document that turns logging off, which it is; no log is delivered yet."""
-    status = parse(await read_document(call), "BucketLoggingStatus")
-    await service.objects.volume(call.bucket)
-    if len(status):
-        raise S3Error("NotImplemented", "Delivering access logs to a bucket is not implemented.")
-    return empty(200)
-
-
 HANDLERS: Final[Mapping[str, Handler]] = MappingProxyType(
     {
         **{name: _unset(code) for name, code in _UNSET.items()},
-        **{name: _fixed(root, content) for name, (root, content) in _FIXED.items()},
         **dict.fromkeys(_DELETES, _deleted),
         "GetBucketRequestPayment": _get_payment,
         "PutBucketRequestPayment": _put_payment,
         "GetBucketAccelerateConfiguration": _get_acceleration,
         "PutBucketAccelerateConfiguration": _put_acceleration,
-        "PutBucketLogging": _put_logging,
     }
 )
