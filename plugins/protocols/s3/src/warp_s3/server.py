@@ -93,7 +93,11 @@ class Server(Protocol):
             self._context.data / LOGS,
         )
         await self.service.log.start()
-        await self._listen()
+        try:
+            await self._listen()
+        except BaseException:
+            await self.service.log.stop()
+            raise
         # Once the node is ready; 70 ms that the first upload would otherwise wait for.
         self._warmer = self.loop.call_later(WARM_S, self._pool.submit, warm)
         self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)

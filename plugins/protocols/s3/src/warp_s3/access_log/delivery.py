@@ -23,7 +23,7 @@ from warp_s3.access_log.target import EVENT, LOGGING, Target
 from warp_s3.errors import S3Error
 from warp_s3.owners import owner_of
 
-LOOK_S: Final = 10.0
+LOOK_S: Final = 30.0
 """How often it is seen which buckets have a log: another node may have been told."""
 
 _DAY_S: Final = 86_400
@@ -54,7 +54,10 @@ class AccessLog:
 
     async def start(self) -> None:
         """Find out which buckets have a log, and begin to deliver."""
-        await self._look()
+        with contextlib.suppress(
+            WarpError
+        ):  # another node's buckets may be away: it is looked again
+            await self._look()
         self._task = asyncio.create_task(self._run(), name="access logs")
 
     async def stop(self) -> None:
