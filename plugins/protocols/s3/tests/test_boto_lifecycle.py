@@ -233,3 +233,33 @@ def test_answers_tell_when_an_object_expires(s3: Any, bucket: str) -> None:
     s3.delete_bucket_lifecycle(Bucket=bucket)
     assert expiry(s3.head_object(**place)) is None
     assert expiry(s3.get_object(**place)) is None
+
+
+def test_what_stands_side_by_side_in_a_filter_has_to_hold_together(s3: Any, bucket: str) -> None:
+    tag, other = {"Key": "a", "Value": "1"}, {"Key": "b", "Value": "2"}
+    said = [
+        ({"Prefix": "", "Tag": tag}, {"Tag": tag}),
+        ({"Prefix": "", "ObjectSizeGreaterThan": 5}, {"ObjectSizeGreaterThan": 5}),
+        ({"Prefix": "p/", "Tag": tag}, {"And": {"Prefix": "p/", "Tags": [tag]}}),
+        (
+            {"Prefix": "p/", "Tag": tag, "And": {"Prefix": "p", "Tags": [other]}},
+            {"And": {"Prefix": "p/", "Tags": [tag, other]}},
+        ),
+    ]
+    for given, meant in said:
+        put(s3, bucket, rule(Filter=given))
+        [found] = s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
+        assert found["Filter"] == meant
+    nothing = {"Prefix": "p/", "And": {"Prefix": "q/", "Tags": [tag]}}
+    assert code_of(put, s3, bucket, rule(Filter=nothing)) == (400, "MalformedXML")
+
+
+def test_a_test_bed_can_do_without_minimums(serve: Any, connect: Any) -> None:
+    running = serve(transition_minimums=False)
+    s3 = connect(running.url)
+    s3.create_bucket(Bucket="hasty")
+    move = [{"Days": 1, "StorageClass": "STANDARD_IA"}]
+
+    answer = put(s3, "hasty", rule(Expiration=None, Transitions=move))
+
+    assert answer["TransitionDefaultMinimumObjectSize"] == "varies_by_storage_class"

@@ -24,8 +24,8 @@ class Config(Listening, frozen=True, kw_only=True):
     )
     # Whether a bucket that does not say so itself keeps everybody out whom neither ACL nor policy names.
     block_public_access: bool = True
-    # Whether objects stay in STANDARD for 30 days before they move to an IA class, as AWS demands.
-    transition_days_min: bool = True
+    # Whether objects stay in STANDARD for 30 days before they move to an IA class, and small ones longer, as at AWS.
+    transition_minimums: bool = True
     # Addresses of OpenID providers that this server asks for their keys; accounts make providers known by themselves.
     identity_providers: Annotated[
         tuple[Annotated[str, Meta(min_length=1, max_length=255)], ...], Meta(max_length=64)

@@ -53,13 +53,13 @@ _AS_FILTER: Final = "filter"
 _AS_AND: Final = "and"
 
 
-def read_configuration(body: bytes, minimum: str, *, days_min: bool = True) -> Lifecycle:
+def read_configuration(body: bytes, minimum: str, *, minimums: bool = True) -> Lifecycle:
     """Read a LifecycleConfiguration document and check it as S3 does.
 
     Args:
         body: The document.
         minimum: What the request says about small objects, or nothing.
-        days_min: Demand that objects stay in STANDARD for 30 days before they move to an IA class.
+        minimums: Demand that objects stay in STANDARD for 30 days before they move to an IA class, and leave small ones there.
 
     Raises:
         S3Error: `MalformedXML`, `InvalidRequest`, `InvalidArgument` or `InvalidTag`.
@@ -69,9 +69,11 @@ def read_configuration(body: bytes, minimum: str, *, days_min: bool = True) -> L
     elements = parse(body, "LifecycleConfiguration").findall("Rule")
     if not 1 <= len(elements) <= RULES_MAX:
         raise S3Error("MalformedXML")
-    rules = tuple(_rule(element, days_min=days_min) for element in elements)
+    rules = tuple(_rule(element, days_min=minimums) for element in elements)
     if len({rule.id for rule in rules}) < len(rules):
         raise _argument("Rule ID must be unique. Found same ID for more than one rule")
+    if not minimums:
+        return Lifecycle(rules, tuple(sorted(CLASSES)))
     return Lifecycle(rules, _SMALL if minimum == VARIES else ())
 
 
@@ -106,17 +108,22 @@ def _filtered(element: Element, rule: Rule) -> Rule:
         assert prefix is not None
         return msgspec.structs.replace(rule, prefix=_prefix(prefix.text), written=_AS_PREFIX)
     both = chosen.find("And")
-    parts = list(chosen if both is None else both)
-    if both is not None and (len(chosen) > 1 or len(parts) < 2):
-        raise S3Error("MalformedXML")
-    if both is None and len(parts) > 1:
-        raise S3Error("MalformedXML")
+    # What stands side by side has to hold together, as in an And: S3 wants the And, other servers do not.
+    parts = [part for part in chosen if part is not both]
+    if both is not None:
+        if len(both) < 2:
+            raise S3Error("MalformedXML")
+        parts += both
     names = [part.tag for part in parts]
     if not _PREDICATES.issuperset(names):
         raise S3Error("MalformedXML")
-    if any(names.count(name) > 1 for name in _PREDICATES - {"Tag"}):
+    if any(names.count(name) > 1 for name in _PREDICATES - {"Tag", "Prefix"}):
         raise S3Error("MalformedXML")
     found = {part.tag: part.text or "" for part in parts}
+    prefixes = [part.text or "" for part in parts if part.tag == "Prefix"]
+    prefix_of_all = max(prefixes, key=len, default="")
+    if not all(map(prefix_of_all.startswith, prefixes)):
+        raise S3Error("MalformedXML")
     larger = _size(found.get("ObjectSizeGreaterThan"), least=0)
     smaller = _size(found.get("ObjectSizeLessThan"), least=1)
     if larger is not None and smaller is not None and larger + 1 >= smaller:
@@ -124,13 +131,16 @@ def _filtered(element: Element, rule: Rule) -> Rule:
             "'ObjectSizeLessThan' has to be a value greater than 'ObjectSizeGreaterThan' by at "
             "least 2."
         )
+    tags = _tags([part for part in parts if part.tag == "Tag"])
+    several = [prefix_of_all or None, *tags, larger, smaller]
+    joined = both is not None or sum(one is not None for one in several) > 1
     return msgspec.structs.replace(
         rule,
-        prefix=_prefix(found.get("Prefix")),
-        tags=_tags([part for part in parts if part.tag == "Tag"]),
+        prefix=_prefix(prefix_of_all),
+        tags=tags,
         larger_than=larger,
         smaller_than=smaller,
-        written=_AS_FILTER if both is None else _AS_AND,
+        written=_AS_AND if joined else _AS_FILTER,
     )
 
 

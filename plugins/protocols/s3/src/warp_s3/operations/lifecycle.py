@@ -36,7 +36,7 @@ async def put_configuration(service: "Service", call: Call) -> Answer:
     body = await read_document(call)
     await service.objects.volume(call.bucket)
     minimum = call.headers.get(lifecycle.MINIMUM_HEADER, "")
-    found = lifecycle.read_configuration(body, minimum, days_min=service.config.transition_days_min)
+    found = lifecycle.read_configuration(body, minimum, minimums=service.config.transition_minimums)
     document = core.pack(found)
     if len(document) > DOCUMENT_MAX:
         raise S3Error("InvalidRequest", f"The rules take more than {DOCUMENT_MAX} bytes.")
