@@ -133,6 +133,8 @@ def encode_frames(
     Raises:
         TooLarge: A filter grew a frame beyond what a record allows.
     """
+    if len(chain) == 1 and chain[0].stage == "encrypt":
+        return _sealed_frames(chain[0], payload, container=container, offset=offset, first=first)
     table, stored = [], []
     for start in range(0, len(payload), FRAME):
         frame: Buffer = payload[start : start + FRAME]
@@ -151,6 +153,24 @@ def encode_frames(
         table.append((len(frame) | skipped << 24, checksum(frame)))
         stored.append(frame)
     return table, stored
+
+
+def _sealed_frames(
+    one: Filter, payload: memoryview, *, container: int, offset: int, first: int
+) -> tuple[list[tuple[int, int]], list[Buffer]]:
+    """Do what `encode_frames` does where the sizes are known before: everything goes into one buffer."""
+    frames = frame_count(len(payload))
+    whole = memoryview(bytearray(len(payload) + frames * one.overhead))
+    table: list[tuple[int, int]] = []
+    at = 0
+    for number in range(frames):
+        frame = payload[number * FRAME : (number + 1) * FRAME]
+        size = len(frame) + one.overhead
+        target = whole[at : at + size]
+        one.encode_into(frame, target, context=frame_context(container, offset, first + number))
+        table.append((size, checksum(target)))
+        at += size
+    return table, [whole]
 
 
 def decode_frames(chain: Sequence[Filter], head: Head, first: int, data: Buffer) -> Buffer:

@@ -17,6 +17,11 @@ from warp_core.interfaces.codecs import Cipher, Codec, Filter
 MARK = "@"  # between a filter's word and the id of the key
 
 
+def only_sealed(filters: str) -> bool:
+    """Say whether a record's filters are nothing but a seal."""
+    return MARK in filters and "," not in filters
+
+
 class Hold:
     """A claim on one key; what is sealed with it can be read and written until `release`."""
 

@@ -73,6 +73,12 @@ class Filter(Codec):
         `context` is unique to the place that the frame is stored at (container, offset, frame number): a nonce is derived from it.
         """
 
+    def encode_into(self, frame: memoryview, target: memoryview, *, context: bytes) -> None:
+        """Put the stored form of a frame, `overhead` bytes longer than it, where it belongs; for stage "encrypt"."""
+        stored = self.encode(frame, context=context)
+        assert stored is not None, "what encrypts leaves no frame as it is"
+        target[:] = stored
+
     @abstractmethod
     def decode(self, stored: memoryview, *, length: int, context: bytes) -> Buffer:
         """Return the frame, exactly `length` bytes.

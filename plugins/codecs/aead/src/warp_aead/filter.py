@@ -72,10 +72,14 @@ class Aead(Cipher):
             ConfigError: There is no key.
         """
         stored = bytearray(NONCE + len(frame) + TAG)
-        nonce = os.urandom(NONCE)
-        stored[:NONCE] = nonce
-        self._of(context).encrypt_into(nonce, frame, context, memoryview(stored)[NONCE:])
+        self.encode_into(frame, memoryview(stored), context=context)
         return stored
+
+    def encode_into(self, frame: memoryview, target: memoryview, *, context: bytes) -> None:
+        """Put them into `target`; raises as `encode`."""
+        nonce = os.urandom(NONCE)
+        target[:NONCE] = nonce
+        self._of(context).encrypt_into(nonce, frame, context, target[NONCE:])
 
     def decode(self, stored: memoryview, *, length: int, context: bytes) -> Buffer:
         """Return the frame.
