@@ -330,6 +330,7 @@ def test_changing_what_cannot_be_changed_is_refused(s3: Any, bucket: str) -> Non
     ) == (501, "NotImplemented")
     s3.delete_bucket_policy(Bucket=bucket)
     s3.delete_bucket_cors(Bucket=bucket)
+    s3.delete_bucket_replication(Bucket=bucket)
 
 
 def test_bucket_names_work_as_hosts(serve: Any) -> None:
