@@ -264,3 +264,12 @@ def test_a_policy_may_escape_dollars_and_need_not_name_checksums(
     wrong = base64.b64encode(hashlib.sha256(b"other").digest()).decode()
     assert code(form("foo", "foo", **{"x-amz-checksum-sha256": wrong})) == (400, "BadDigest")
     assert code(form("foo", "foo", **{"x-amz-checksum-sha256": "no"})) == (400, "InvalidRequest")
+
+
+def test_a_field_that_may_have_any_value_may_be_left_out(bucket: str, shared: Any) -> None:
+    any_value = policy_of(*PLAIN, ["starts-with", "$x-amz-meta-a", ""])
+    some_value = policy_of(*PLAIN, ["starts-with", "$x-amz-meta-a", "b"])
+
+    assert code(post(shared.url, bucket, signed_v2(any_value, key="foo"))) == (204, "")
+    wrong = code(post(shared.url, bucket, signed_v2(some_value, key="foo")))
+    assert wrong == (403, "AccessDenied")

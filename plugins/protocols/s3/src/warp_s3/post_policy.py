@@ -136,7 +136,7 @@ def _simple(condition: object) -> list[tuple[str, str, str]]:
 
 def _fits(operator: str, wanted: str, value: str | None, name: str) -> bool:
     if value is None:
-        return operator == "starts-with" and not wanted and name.startswith("x-ignore-")
+        return operator == "starts-with" and not wanted  # any value will do, and none as well
     if operator == "eq":
         return value == wanted
     if name == "content-type":  # a list of types has to fit as a whole
