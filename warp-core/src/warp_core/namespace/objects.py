@@ -82,6 +82,8 @@ from warp_core.views.objects import (
     Writer,
 )
 
+INFOS_MAX = 4096  # volumes whose description is remembered, which every request asks for: about 500 bytes each
+
 
 class NamespaceObjects(Objects):
     """See `Objects`."""
@@ -93,6 +95,7 @@ class NamespaceObjects(Objects):
         self._ids = namespace.ids
         self._uploads = Uploads(namespace, self._link)
         self._finder = ObjectFinder(namespace)
+        self._infos: dict[str, tuple[Volume, Mapping[str, bytes], VolumeInfo]] = {}
         self._direct = Direct(namespace)
 
     # Volumes --------------------------------------------------------------------------------------
@@ -135,7 +138,14 @@ class NamespaceObjects(Objects):
         documents = self._volumes.documents_now(volume) if volume is not None else None
         if volume is None or documents is None:
             return None
-        return _volume_info(volume, documents)
+        known = self._infos.get(name)
+        if known is not None and known[0] is volume and known[1] is documents:
+            return known[2]
+        if len(self._infos) >= INFOS_MAX:
+            self._infos.clear()
+        info = _volume_info(volume, documents)
+        self._infos[name] = volume, documents, info
+        return info
 
     async def volumes(self) -> list[VolumeInfo]:
         """See `Objects.volumes`."""
