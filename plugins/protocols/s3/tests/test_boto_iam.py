@@ -1,14 +1,20 @@
 """Users, groups, roles and policies, and temporary credentials, as boto3 sees them: three services on one endpoint."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import boto3
+import botocore.session
 import pytest
+from botocore import xform_name
 from botocore.config import Config as ClientConfig
 from botocore.exceptions import ClientError
+from warp_s3.iam.table import IAM, STS
 
 # The authenticator and the engine are those of other packages.
 pytestmark = pytest.mark.workspace
@@ -43,8 +49,9 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory, run_server: Any) -> Itera
 
 @pytest.fixture(scope="module")
 def connect_to(endpoint: str) -> Connect:
-    """Make boto3 clients of a service."""
+    """Make boto3 clients of a service; making one costs more than asking it."""
 
+    @cache
     def connect(service: str, key: Key = ALICE) -> Any:
         options: dict[str, Any] = {"retries": {"max_attempts": 1}}
         if service == "s3":
@@ -731,3 +738,123 @@ def test_providers_of_identities(iam: Any, name: str) -> None:
     assert {"Arn": arn} in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]
     iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=arn)
     assert refused(iam.get_open_id_connect_provider, OpenIDConnectProviderArn=arn) == MISSING
+
+
+@pytest.mark.parametrize("kind", ["user", "group", "role"])
+def test_managed_policies_are_attached_to_each_kind(iam: Any, name: str, kind: str) -> None:
+    of = {f"{kind.title()}Name": name}
+    more = {"AssumeRolePolicyDocument": trust({"AWS": "*"})} if kind == "role" else {}
+    first, second = (
+        f"arn:aws:iam::aws:policy/AmazonS3{each}Access" for each in ("Full", "ReadOnly")
+    )
+    attach, detach = getattr(iam, f"attach_{kind}_policy"), getattr(iam, f"detach_{kind}_policy")
+    listed = getattr(iam, f"list_attached_{kind}_policies")
+    assert refused(attach, **of, PolicyArn=first) == MISSING
+    getattr(iam, f"create_{kind}")(**of, **more)
+
+    for arn in (second, first, second):
+        attach(**of, PolicyArn=arn)
+    assert [each["PolicyArn"] for each in listed(**of)["AttachedPolicies"]] == [first, second]
+    assert refused(getattr(iam, f"delete_{kind}"), **of) == (409, "DeleteConflict")
+    detach(**of, PolicyArn=first)
+    assert refused(detach, **of, PolicyArn=first) == MISSING
+    assert refused(attach, **of, PolicyArn="arn:aws:iam::aws:policy/Nothing") == MISSING
+    assert [each["PolicyArn"] for each in listed(**of)["AttachedPolicies"]] == [second]
+
+
+def test_tags_of_each_kind(iam: Any, name: str) -> None:
+    iam.create_user(UserName=name)
+    iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust({"AWS": "*"}))
+    arn = iam.create_policy(PolicyName=name, PolicyDocument=ALLOW_S3)["Policy"]["Arn"]
+    url = f"https://{name}.example.com"
+    provider = iam.create_open_id_connect_provider(Url=url)["OpenIDConnectProviderArn"]
+    for noun, of in (
+        ("user", {"UserName": name}),
+        ("role", {"RoleName": name}),
+        ("policy", {"PolicyArn": arn}),
+        ("open_id_connect_provider", {"OpenIDConnectProviderArn": provider}),
+    ):
+        tag = getattr(iam, f"tag_{noun}")
+        listed = getattr(iam, f"list_{noun}_tags")
+        tag(**of, Tags=[{"Key": "a", "Value": "1"}, {"Key": "b", "Value": ""}])
+        tag(**of, Tags=[{"Key": "A", "Value": "2"}])
+        getattr(iam, f"untag_{noun}")(**of, TagKeys=["b"])
+
+        assert listed(**of)["Tags"] == [{"Key": "A", "Value": "2"}]
+        wrong = [{"Key": "x", "Value": ""}, {"Key": "X", "Value": ""}]
+        assert refused(tag, **of, Tags=wrong) == (400, "InvalidInput")
+        many = [{"Key": str(number), "Value": ""} for number in range(50)]
+        assert refused(tag, **of, Tags=many) == (409, "LimitExceeded")
+
+
+def test_an_account_has_an_alias(iam: Any) -> None:
+    iam.create_account_alias(AccountAlias="alices-lab")
+    assert iam.list_account_aliases()["AccountAliases"] == ["alices-lab"]
+    assert refused(iam.delete_account_alias, AccountAlias="other") == MISSING
+    iam.delete_account_alias(AccountAlias="alices-lab")
+    assert iam.list_account_aliases()["AccountAliases"] == []
+
+
+# Every operation ----------------------------------------------------------------------------------
+
+VALUES = {
+    "AssumeRolePolicyDocument": trust({"AWS": "*"}),
+    "OpenIDConnectProviderArn": f"arn:aws:iam::{ALICE_NUMBER}:oidc-provider/none.example.com",
+    "PermissionsBoundary": "arn:aws:iam::aws:policy/AmazonS3FullAccess",
+    "PolicyArn": f"arn:aws:iam::{ALICE_NUMBER}:policy/none",
+    "PolicyDocument": ALLOW_S3,
+    "RoleArn": f"arn:aws:iam::{ALICE_NUMBER}:role/none",
+    "Status": "Active",
+    "Tags": [{"Key": "a", "Value": "1"}],
+    "ThumbprintList": ["a" * 40],
+    "Url": "https://none-of-these.example.com",
+    "VersionId": "v1",
+}
+
+
+@pytest.mark.parametrize(
+    ("service", "action"), [*(("iam", a) for a in IAM), *(("sts", a) for a in STS)]
+)
+def test_every_operation_answers_a_real_client(
+    connect_to: Connect, service: str, action: str
+) -> None:
+    client = connect_to(service, BOB)
+    shape = client.meta.service_model.operation_model(action).input_shape
+    arguments: dict[str, Any] = {}
+    for member in shape.required_members if shape is not None else ():
+        inner = shape.members[member]
+        listed = ["a"] if inner.type_name == "list" else f"none-{action}"
+        arguments[member] = VALUES.get(member, listed)
+
+    try:
+        answer = getattr(client, xform_name(action))(**arguments)
+    except ClientError as error:
+        answer = error.response
+    told = answer.get("Error", {"Code": "ValidationError", "Message": "none"})
+    assert told["Code"] in {
+        "NoSuchEntity",
+        "ValidationError",
+        "AccessDenied",
+        "InvalidIdentityToken",
+    }
+    assert told["Message"]
+    assert len(answer["ResponseMetadata"]["RequestId"]) == 36
+
+
+def test_the_guide_lists_every_operation() -> None:
+    guide = Path(__file__).resolve().parents[4] / "docs" / "guides" / "identities.md"
+    told = set(re.findall(r"`([A-Z][A-Za-z]+)`", guide.read_text().partition("## Operations")[2]))
+
+    assert IAM.keys() | STS.keys() <= told
+    assert not told & _not_there()
+
+
+def _not_there() -> set[str]:
+    """Return what the services have at AWS and not here."""
+    session = botocore.session.get_session()
+    return {
+        name
+        for service, known in (("iam", IAM), ("sts", STS))
+        for name in session.get_service_model(service).operation_names
+        if name not in known
+    }

@@ -151,7 +151,7 @@ class Identities:
     # Users ----------------------------------------------------------------------------------------
 
     def _of_user(self, user: User, key: Key, accounts: Accounts) -> Credential:
-        account = accounts.named(user.account)
+        account = _account_of(user, key.id, accounts)
 
         def make() -> tuple[str, Member]:
             secret = self._authenticator.unseal(key.sealed, key.id).decode()
@@ -216,7 +216,7 @@ class Identities:
             entity = self.directory.state.by_id.get(session.id)
             if entity is None or entity.account != session.account:
                 raise S3Error("InvalidAccessKeyId", details={"AWSAccessKeyId": session.access_key})
-            account = accounts.named(entity.account)
+            account = _account_of(entity, session.access_key, accounts)
             if isinstance(entity, User):
                 return self._user(entity, account, session)
             return self._role(entity, account, session)
@@ -313,6 +313,17 @@ class Identities:
                 memory.clear()
             found = memory[name] = make()
         return found  # type: ignore[return-value]
+
+
+def _account_of(entity: User | Role, access_key: str, accounts: Accounts) -> Account:
+    """Return the account of a user or role: with it go all that it had.
+
+    Raises:
+        S3Error: `InvalidAccessKeyId`.
+    """
+    if entity.account not in accounts:
+        raise _unknown(access_key)
+    return accounts.named(entity.account)
 
 
 def _unknown(access_key: str) -> S3Error:

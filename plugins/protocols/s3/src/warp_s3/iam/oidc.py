@@ -58,7 +58,9 @@ class WebIdentities:
         self._fetch = fetch or _get
         self._monotonic = monotonic
         self._kept: dict[str, tuple[float, KeySet]] = {}
-        self._asking = asyncio.Lock()
+        self._asking: dict[
+            str, asyncio.Lock
+        ] = {}  # a provider that is slow keeps nobody else waiting
 
     async def verify(self, token: str, provider: "Provider", *, now_s: float) -> dict[str, Any]:
         """Return what a token claims.
@@ -88,7 +90,9 @@ class WebIdentities:
     async def _keys(self, provider: "Provider", *, again: bool) -> "KeySet":
         from joserfc.jwk import KeySet
 
-        async with self._asking:
+        if len(self._asking) >= PROVIDERS_MAX:
+            self._asking = {url: lock for url, lock in self._asking.items() if lock.locked()}
+        async with self._asking.setdefault(provider.url, asyncio.Lock()):
             known = self._kept.get(provider.url)
             now = self._monotonic()
             if known is not None and now - known[0] < (AGAIN_S if again else KEEP_S):

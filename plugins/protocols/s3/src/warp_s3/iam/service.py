@@ -68,7 +68,8 @@ class QueryService:
         action = ""
         try:
             try:
-                body = await call.body.read(wire.FORM_MAX)
+                signed = "authorization" in call.headers or "X-Amz-Signature" in call.query
+                body = await call.body.read(wire.FORM_MAX if signed else wire.UNSIGNED_MAX)
                 form = wire.read_form(body, _plain_query(call.request.query))
                 action = form.get("Action")
                 result = await self._result(call, form, body)

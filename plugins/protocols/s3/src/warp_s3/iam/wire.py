@@ -17,6 +17,9 @@ from warp_s3.iam.errors import QueryError
 FORM_MAX: Final = 256 * 1024
 """Bytes of a form: the longest document that is accepted, with every character escaped, is a fifth of it."""
 
+UNSIGNED_MAX: Final = 64 * 1024
+"""Bytes of a form that nobody signed: a token of 20,000 characters fits, and a policy."""
+
 FIELDS_MAX: Final = 2048
 """Fields of a form; 50 tags are 100."""
 
