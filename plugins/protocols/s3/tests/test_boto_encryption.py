@@ -118,7 +118,7 @@ def raw(s3: Any, operation: str, headers: dict[str, str], **arguments: Any) -> A
     s3.meta.events.register(event, add)
     try:
         method = {"PutObject": s3.put_object, "GetObject": s3.get_object}
-        method |= {"HeadObject": s3.head_object}
+        method |= {"HeadObject": s3.head_object, "UploadPart": s3.upload_part}
         return method[operation](**arguments)
     finally:
         s3.meta.events.unregister(event, add)
@@ -450,6 +450,18 @@ def test_parts_come_with_the_key_of_their_upload(s3: Any, bucket: str) -> None:
     needless = {**part, "UploadId": plain, **customer(A)}
     assert code(s3.upload_part, **needless) == (400, "InvalidRequest")
     assert s3.upload_part(**part, **customer(A))["SSECustomerAlgorithm"] == "AES256"
+
+
+def test_parts_may_repeat_how_their_upload_was_begun(s3: Any, bucket: str) -> None:
+    said = {SSE: "aws:kms", f"{SSE}-aws-kms-key-id": "two"}
+    for wish, expected in ((SSE_KMS, True), (PLAIN, False), (customer(A), False)):
+        upload = s3.create_multipart_upload(Bucket=bucket, Key="m", **wish)["UploadId"]
+        part = {"Bucket": bucket, "Key": "m", "UploadId": upload, "PartNumber": 1, "Body": b"x"}
+        if expected:
+            assert raw(s3, "UploadPart", said, **part)["SSEKMSKeyId"] == "one"
+        else:
+            answer = code(lambda **more: raw(s3, "UploadPart", said, **more), **part)
+            assert answer == (400, "InvalidArgument")
 
 
 # Buckets ------------------------------------------------------------------------------------------

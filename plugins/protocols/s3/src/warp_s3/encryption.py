@@ -187,6 +187,20 @@ def secret_of_read(call: "Call", *, needs_tls: bool) -> bytes:
     return secret
 
 
+def secret_of_part(call: "Call", seal: SealInfo | None, *, needs_tls: bool) -> bytes:
+    """Read the SSE-C key that a part comes with.
+
+    Some clients repeat with each part how they began the upload. Where parts are encrypted by keys of the server that changes
+    nothing and is let pass; where they are not, whoever says so is told.
+
+    Raises:
+        S3Error: As `secret_of_read`.
+    """
+    if seal is not None and not seal.own and SSE in call.headers:
+        return customer_key(call.headers)
+    return secret_of_read(call, needs_tls=needs_tls)
+
+
 def check_secure(call: "Call", *, needs_tls: bool) -> None:
     """Refuse a key that came over a connection that others may have read along.
 

@@ -90,7 +90,7 @@ async def upload_part(service: "Service", call: Call) -> Answer:
             "Checksum Type mismatch occurred, expected checksum Type: "
             f"{algorithm.name.lower()}, actual checksum Type: {given.name.lower()}",
         )
-    secret = encryption.secret_of_read(call, needs_tls=service.config.sse_c_needs_tls)
+    secret = encryption.secret_of_part(call, upload.seal, needs_tls=service.config.sse_c_needs_tls)
     try:
         writer = await service.objects.part_writer(
             call.bucket, call.key, upload.upload, number, size=call.body.length, secret=secret
@@ -108,7 +108,7 @@ async def copy_part(service: "Service", call: Call) -> Answer:
     source = copy_source(call.headers["x-amz-copy-source"])
     upload = await _upload(service, call)
     from_secret = source_secret(service, call)
-    secret = encryption.secret_of_read(call, needs_tls=service.config.sse_c_needs_tls)
+    secret = encryption.secret_of_part(call, upload.seal, needs_tls=service.config.sse_c_needs_tls)
     info = await read_source(service, call, *source, from_secret)
     check_copy_source(call.headers, info)
     text = call.headers.get("x-amz-copy-source-range")
