@@ -508,6 +508,21 @@ async def test_a_home_that_is_away_is_said_to_be(cluster: Cluster) -> None:
     assert (await put(cluster.a.objects, "photos", b"k")).key == b"k"
 
 
+async def test_volumes_are_listed_also_while_their_home_is_away(cluster: Cluster) -> None:
+    await cluster.b.objects.create_volume("films", owner=ALICE)
+    await cluster.a.objects.create_volume("photos", owner=ALICE)
+    known = {each.name: each for each in await cluster.a.objects.volumes()}
+    await cluster.b.exits.aclose()
+    await cluster.a.objects.create_volume("songs", owner=ALICE)
+
+    listed = await cluster.a.objects.volumes()
+
+    assert [each.name for each in listed] == ["films", "photos", "songs", "v"]
+    assert listed[:2] == [known["films"], known["photos"]]
+    with pytest.raises(Unavailable):  # a node that knows one only by its name
+        await cluster.w.objects.volumes()
+
+
 async def test_strangers_with_a_certificate_get_nothing(cluster: Cluster) -> None:
     context = TransportContext("stranger", certificates() / "stranger", Metrics())
     async with Tcp(Config(), context) as transport:

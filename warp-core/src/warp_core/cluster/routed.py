@@ -43,6 +43,9 @@ from warp_core.views.objects import (
 )
 
 COPY_STEP = 1 << 20
+LISTING_PATIENCE_S = (
+    1.0  # a listing of volumes has something to say without the home that it waits for
+)
 # Verbs that may be done twice.
 READING = frozenset(
     {
@@ -119,6 +122,7 @@ class RoutedObjects(Objects):
     def __init__(self, router: Router) -> None:
         """Take the router."""
         self._router = router
+        self._listed: dict[str, VolumeInfo] = {}  # as the latest `volumes` found them
 
     def volume_now(self, name: str) -> VolumeInfo | None:
         """As `Objects.volume_now`, where the home is here."""
@@ -136,9 +140,33 @@ class RoutedObjects(Objects):
         return None if stack is None else stack.objects.open_now(volume, key)
 
     async def volumes(self) -> Sequence[VolumeInfo]:
-        """As `Objects.volumes`, of all domains."""
-        found = await self._router.everywhere(lambda views: views.objects.volumes())
-        return sorted((each for part in found for each in part), key=lambda each: each.name)
+        """As `Objects.volumes`, of all domains.
+
+        The names of those that are not at home anywhere now are in the directory, and what else there is to say of them was
+        mostly said before.
+
+        Raises:
+            Unavailable: There is one that has no home now, and that this node never listed.
+        """
+        answers = await self._router.each(
+            lambda views: views.objects.volumes(), patience_s=LISTING_PATIENCE_S
+        )
+        found: list[VolumeInfo] = []
+        away: dict[int, Unavailable] = {}
+        for domain, answer in answers.items():
+            if isinstance(answer, Unavailable):
+                away[domain] = answer
+            else:
+                found += answer
+        if away:
+            for name, domain in (await directory.all_of(self._router.homes.shared)).items():
+                if domain in away:
+                    known = self._listed.get(name)
+                    if known is None:
+                        raise away[domain]
+                    found.append(known)
+        self._listed = {each.name: each for each in found}
+        return sorted(found, key=lambda each: each.name)
 
     async def create_volume(
         self, name: str, *, owner: Principal, locked: bool = False

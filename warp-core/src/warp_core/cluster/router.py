@@ -68,15 +68,15 @@ class Router:
         self._known.pop(volume, None)
         self.homes.forget(volume)
 
-    async def views(self, domain: int) -> tuple[Views, Holder]:
+    async def views(self, domain: int, *, patience_s: float | None = None) -> tuple[Views, Holder]:
         """Return the views of a domain, of a home that is there; while it moves, it is waited for.
 
         Raises:
-            Unavailable: It has none, or it cannot be reached, for longer than the router's patience.
+            Unavailable: It has none, or it cannot be reached, for longer than `patience_s` (default: the router's).
         """
         loop = asyncio.get_running_loop()
         holder = await self.homes.holder_of(domain)
-        until = loop.time() + self._patience_s
+        until = loop.time() + (self._patience_s if patience_s is None else patience_s)
         while True:
             try:
                 return await self._reached(holder), holder
@@ -132,17 +132,27 @@ class Router:
         Raises:
             Unavailable: A home is not there: an answer without it would be wrong.
         """
-
-        async def one(domain: int) -> T:
-            views, _ = await self.views(domain)
-            return await verb(views)
-
-        asked = (one(domain) for domain in self.homes.domains())
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        for answer in answers:
-            if isinstance(answer, BaseException):
+        answers = await self.each(verb)
+        for answer in answers.values():
+            if isinstance(answer, Unavailable):
                 raise answer
-        return [answer for answer in answers if not isinstance(answer, BaseException)]
+        return [answer for answer in answers.values() if not isinstance(answer, Unavailable)]
+
+    async def each(
+        self, verb: Callable[[Views], Awaitable[T]], *, patience_s: float | None = None
+    ) -> dict[int, T | Unavailable]:
+        """Do a verb that changes nothing at the homes of all domains; return what each answered, or why it did not."""
+
+        async def one(domain: int) -> T | Unavailable:
+            try:
+                views, _ = await self.views(domain, patience_s=patience_s)
+                return await verb(views)
+            except Unavailable as error:
+                return error
+
+        domains = self.homes.domains()
+        answers = await asyncio.gather(*(one(domain) for domain in domains))
+        return dict(zip(domains, answers, strict=True))
 
 
 def views_of(stack: Stack) -> Views:
