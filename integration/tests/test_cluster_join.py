@@ -254,3 +254,34 @@ def test_without_a_majority_requests_are_refused_in_time(cluster: Cluster) -> No
     for refused in (put, got):
         assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
     assert time.monotonic() < began + REFUSED_WITHIN_S
+
+
+def test_a_node_that_is_gone_for_good_is_removed(cluster: Cluster) -> None:
+    for node in (cluster.a, cluster.w):
+        if not node.running:
+            node.start()
+    if cluster.b.running:
+        assert "runs" in warp("node", "remove", "b", *cluster.node("a"), fails=True)
+        cluster.b.kill()
+    assert "another" in warp("node", "remove", "a", *cluster.node("a"), fails=True)
+    deadline = time.monotonic() + 60
+    while True:  # until the other has taken over what was at home there
+        done = subprocess.run(
+            [str(locate("warp")), "node", "remove", "b", *cluster.node("a"), "--json"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        if done.returncode == 0:
+            break
+        assert time.monotonic() < deadline, done.stdout + done.stderr
+        time.sleep(0.5)
+
+    assert json.loads(done.stdout) == {"node": "b", "voted": True, "one_copy": [0, 1]}
+    shown = warp("node", "list", *cluster.node("a"))
+    assert [(each["name"], each["metadata"]) for each in shown["nodes"]] == [
+        ("a", "voting"),
+        ("w", "voting"),
+    ]
+    cluster.s3("a").create_bucket(Bucket="after")

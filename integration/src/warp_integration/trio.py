@@ -185,11 +185,20 @@ class Trio:
         logs = "\n".join(f"--- {name}\n{node.log_tail()}" for name, node in self.nodes.items())
         raise AssertionError(f"not healthy within {within_s} s: {said}\n{logs}")
 
-    def until_served(self, name: str, buckets: Sequence[str], within_s: float) -> float:
-        """Wait until an object can be put into each bucket through a node; return how long that took."""
+    def until_served(self, names: Sequence[str], buckets: Sequence[str], within_s: float) -> float:
+        """Wait until an object can be put into each bucket through one of these nodes; return how long that took."""
         began = time.monotonic()
 
         async def served(bucket: str) -> None:
+            asked = [asyncio.create_task(served_by(name, bucket)) for name in names]
+            try:
+                await next(asyncio.as_completed(asked))
+            finally:
+                for each in asked:
+                    each.cancel()
+                await asyncio.gather(*asked, return_exceptions=True)
+
+        async def served_by(name: str, bucket: str) -> None:
             said: object = None
             while time.monotonic() < began + within_s:
                 try:

@@ -82,6 +82,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "warp node join TOKEN --name w --listen 10.0.0.3 --config w.toml --data /srv/w --witness",
     ),
     "node list": ("warp node list",),
+    "node remove": ("warp node remove b",),
     "node take": ("warp node take a", "warp node take 0 --to b"),
     "key create": ("warp key create ada", "warp key create --account ada"),
     "key list": ("warp key list",),

@@ -6,7 +6,8 @@ from contextlib import suppress
 
 import pytest
 from warp_conformance.difference import same
-from warp_core.errors import Conflict, Fenced, NotFound, Unavailable, WarpError
+from warp_core.cluster import domains
+from warp_core.errors import Conflict, Fenced, NotFound, PermissionDenied, Unavailable, WarpError
 from warp_core.interfaces.auth import Principal
 from warp_core.interfaces.consistency import Commit, Write
 
@@ -339,3 +340,43 @@ async def test_a_disk_ends_with_its_sitting_also_where_the_home_stays(pair):
         await disk.close()
     assert bytes(await new.read(0, 6)) == b"after."
     await new.flush()
+
+
+async def test_a_node_that_left_for_good_is_missed_by_nobody(pair):
+    stack = pair.home("a")
+    await pair.put(stack, b"k", b"both")
+    with pytest.raises(Unavailable, match="still at home"):
+        await domains.remove(pair.engine, "b")  # its own domain is there
+    await pair.b.die()
+    other = pair.b_number = next(n for n in pair.a.keeper.domains() if n != pair.number)
+    await pair.until(lambda: other in pair.a.keeper.local, 4 * TTL_S + 6)
+
+    await domains.remove(pair.engine, "b")
+
+    def dropped():
+        found = pair.a.keeper.map.domains.values()
+        return all(kept.node == "a" for domain in found for kept in domain.row.stores)
+
+    await pair.until(dropped, 10)
+    stack = await pair.until_home("a")
+    assert await pair.get(stack, b"k") == b"both"
+    await pair.put(stack, b"alone", b"a")
+    with pytest.raises(PermissionDenied, match="was removed"):
+        await pair.b.start()
+    with pytest.raises(NotFound):
+        await domains.remove(pair.engine, "b")
+
+    # Its own configuration still names room with the other.
+    await pair.a.stop()
+    await pair.a.start()
+    assert await pair.get(await pair.until_home("a"), b"alone") == b"a"
+
+
+async def test_the_only_node_that_has_everything_does_not_leave(pair):
+    stack = pair.home("a")
+    await pair.b.die()
+    await pair.put(stack, b"k", b"a alone" * 1000)
+    await pair.until(lambda: pair.whole() == {"a"})
+
+    with pytest.raises(Unavailable, match="only node"):
+        await domains.remove(pair.engine, "a")

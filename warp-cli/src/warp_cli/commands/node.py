@@ -236,6 +236,32 @@ def take(
     return reported(run, json=json)
 
 
+@app.command()
+def remove(
+    name: Annotated[str, typer.Argument(help="The node that leaves; it is stopped by now.")],
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Take a node out of the cluster for good: its copies and its vote. Its name is not used again."""
+
+    def run() -> None:
+        asked = ask_running(config, data, "node.remove", name=name)
+        if json:
+            as_json(asked)
+            return
+        say(f"[green]removed[/]: node {asked['node']}")
+        if not asked["voted"]:
+            say(
+                "It had no vote in the metadata engine, or not under this name: see `warp node list`."
+            )
+        if asked["one_copy"]:
+            numbers = ", ".join(map(str, asked["one_copy"]))
+            say(f"One copy only is left of domain {numbers}: let a node join that keeps another.")
+
+    return reported(run, json=json)
+
+
 def _fresh(config: Path | None, data: Path | None) -> tuple[Path, Path]:
     """Return configuration and data folder of a node that does not exist yet.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from warp_core.cluster import rows
 from warp_core.cluster.rows import DomainRow, Kept, MemberRow, WholeRow
-from warp_core.errors import Fenced, NoSpace, NotFound, Unavailable
+from warp_core.errors import Fenced, NoSpace, NotFound, PermissionDenied, Unavailable
 from warp_core.interfaces.consistency import KeyCheck, MetaStore, Row, View
 from warp_core.metadata import Transaction, transact
 
@@ -29,6 +29,7 @@ class Map:
 
     domains: dict[int, Domain] = field(default_factory=dict)
     members: dict[str, MemberRow] = field(default_factory=dict)
+    left: frozenset[str] = frozenset()  # names of nodes that left for good
 
 
 async def read(shared: MetaStore) -> Map:
@@ -47,7 +48,8 @@ async def read(shared: MetaStore) -> Map:
                 wishes.get(number, ""),
             )
         members = [rows.unpack(row.value, MemberRow) for row in await _all(view, rows.MEMBERS)]
-        return Map(found, {member.name: member for member in members})
+        left = [row.key[len(rows.LEFT) :].decode() for row in await _all(view, rows.LEFT)]
+        return Map(found, {member.name: member for member in members}, frozenset(left))
     finally:
         view.close()
 
@@ -70,9 +72,17 @@ def _whole(value: bytes | None) -> frozenset[str]:
 
 
 async def describe(shared: MetaStore, member: MemberRow) -> None:
-    """Say what this node is, in its row."""
+    """Say what this node is, in its row.
+
+    Raises:
+        PermissionDenied: It was removed from the cluster.
+    """
 
     async def body(tx: Transaction) -> None:
+        if await tx.get(rows.left_key(member.name)) is not None:
+            raise PermissionDenied(
+                f'node "{member.name}" was removed from the cluster: join anew, by another name and with an empty data directory'
+            )
         tx.put(rows.member_key(member.name), rows.pack(member))
 
     await transact(shared, body)
@@ -270,6 +280,62 @@ async def wish(shared: MetaStore, number: int, node: str) -> None:
             tx.put(rows.wish_key(number), node.encode())
         elif await tx.get(rows.wish_key(number)) is not None:
             tx.delete(rows.wish_key(number))
+
+    await transact(shared, body)
+
+
+async def remove(shared: MetaStore, name: str) -> None:
+    """Take a node out of the cluster for good; homes drop its stores from their domains as soon as they see it.
+
+    Raises:
+        NotFound: There is no such node.
+        Unavailable: It is the home of a domain, or the only one that has everything of one.
+    """
+    known = await read(shared)
+    if name not in known.members:
+        raise NotFound(f'the cluster has no node "{name}"')
+
+    async def body(tx: Transaction) -> None:
+        for number in known.domains:
+            row = await _row(tx, number)
+            whole = _whole(await tx.get(rows.whole_key(number)))
+            if not any(kept.node == name for kept in row.stores):
+                continue
+            if not any(kept.node != name and kept.store in whole for kept in row.stores):
+                raise Unavailable(
+                    f'domain {number}: only node "{name}" has everything that was acknowledged: start it, and wait until another'
+                    " node has a whole copy (`warp node list`)"
+                )
+            if row.holder == name:
+                raise Unavailable(
+                    f'domain {number} is still at home at node "{name}": another node takes it over within a lease\'s time'
+                )
+            wish = await tx.get(rows.wish_key(number))
+            if wish is not None and wish.decode() == name:
+                tx.delete(rows.wish_key(number))
+        tx.put(rows.left_key(name), b"")
+        tx.delete(rows.member_key(name))
+
+    await transact(shared, body)
+
+
+async def drop_left(shared: MetaStore, number: int, *, token: int) -> None:
+    """Drop the stores of nodes that left for good from a domain, which is not open; raises as `begin_sitting`."""
+
+    async def body(tx: Transaction) -> None:
+        row = await _held(tx, number, token)
+        gone = {
+            kept.node for kept in row.stores if await tx.get(rows.left_key(kept.node)) is not None
+        }
+        if not gone:
+            return
+        stores = tuple(kept for kept in row.stores if kept.node not in gone)
+        whole = _whole(await tx.get(rows.whole_key(number))) & {kept.store for kept in stores}
+        if not whole:
+            return  # it would hold nothing
+        changed = DomainRow(row.format, row.origin, row.identity, row.holder, row.token, stores)
+        tx.put(rows.domain_key(number), rows.pack(changed))
+        tx.put(rows.whole_key(number), rows.pack(WholeRow(rows.FORMAT, tuple(sorted(whole)))))
 
     await transact(shared, body)
 

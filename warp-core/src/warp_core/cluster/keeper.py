@@ -381,6 +381,13 @@ class Keeper(Homes):
                 if key in known:
                     kept.append(known[key])
                     continue
+                if each.node in self.map.left:
+                    log.warning(
+                        "the configuration names a store of a node that left: delete that table",
+                        node=each.node,
+                        export=each.export,
+                    )
+                    continue
                 store = await self._never_used(exits, number, each, lease)
                 await check_superblock(store, domain.row.identity)
                 kept.append(Kept(store.id, *key))

@@ -16,6 +16,7 @@ FORMAT: Final = 1
 SHARED: Final = b"C/"
 CLEAN: Final = SHARED + b"clean/"
 DOMAINS: Final = SHARED + b"domain/"
+LEFT: Final = SHARED + b"left/"
 MEMBERS: Final = SHARED + b"member/"
 VOLUMES: Final = SHARED + b"volume/"
 WHOLE: Final = SHARED + b"whole/"
@@ -91,6 +92,11 @@ def wish_key(domain: int) -> bytes:
 def member_key(name: str) -> bytes:
     """Return the key of a node's row."""
     return MEMBERS + name.encode()
+
+
+def left_key(name: str) -> bytes:
+    """Return the key of the row that says that a node left for good; its value is empty."""
+    return LEFT + name.encode()
 
 
 def volume_key(name: str) -> bytes:

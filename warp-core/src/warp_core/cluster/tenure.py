@@ -61,6 +61,7 @@ class End(Enum):
     FAILED = "the journal failed"
     RETURNED = "a store came back"
     GIVEN = "another node should have it"
+    LEFT = "a node that keeps a copy left for good"
 
 
 OpenStack = Callable[
@@ -211,13 +212,14 @@ class Tenure:
     async def _sittings(self, lease: DomainLease, patience_s: float) -> End:
         while True:
             lease.demand()
+            await domains.drop_left(self._parts.shared, self.number, token=lease.token)
             domain, guard, incarnation = await domains.begin_sitting(
                 self._parts.shared, self.number, token=lease.token
             )
             end = await self._sit(lease, domain, guard, incarnation, patience_s)
             patience_s, self._lost_by = 0.0, ""
             log.info("a sitting ended", domain=self.number, why=end.value)
-            if end not in (End.RETURNED, End.FAILED) or not lease.held:
+            if end not in (End.RETURNED, End.FAILED, End.LEFT) or not lease.held:
                 return end
             if end is End.FAILED:
                 await asyncio.sleep(HEAL_PAUSE_S)
@@ -430,9 +432,20 @@ class Tenure:
                     return End.RETURNED
                 if self._heir(standing):
                     return End.GIVEN
+                if self._left(standing):
+                    return End.LEFT
         finally:
             for wait in waits:
                 wait.cancel()
+
+    def _left(self, standing: DomainStanding) -> bool:
+        """Say whether a node that keeps a copy left for good, and a whole one is elsewhere."""
+        known = self._latest()
+        domain = known.domains.get(self.number)
+        if domain is None:
+            return False
+        gone = {kept.store for kept in domain.row.stores if kept.node in known.left}
+        return bool(gone) and bool(standing.whole - gone)
 
     def _heir(self, standing: DomainStanding) -> bool:
         """Say whether another node should have the domain and can: one of its stores is whole."""

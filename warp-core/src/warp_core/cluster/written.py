@@ -39,7 +39,7 @@ def founder(
         (
             "# Written by `warp node found`: the first node of a cluster.",
             *_table("node", {"name": name, "data": str(data)}),
-            *_table("metadata", {"engine": "etcd", "listen": metadata}),
+            *_table("metadata", {"engine": "etcd", "listen": metadata, "name": name}),
             *_table("cluster", {"lease": lease} if lease else {}),
             *_table("peers", {"listen": listen}),
             *_table("[store]", {"kind": "disk", "path": "store"}),
@@ -114,12 +114,15 @@ def room(node: str) -> str:
     return f"for-{node}"
 
 
-def add_partner(file: Path, *, joining: Partner) -> tuple[bool, bool]:
+def add_partner(
+    file: Path, *, joining: Partner, left: frozenset[str] = frozenset()
+) -> tuple[bool, bool]:
     """Note in a node's own file that another joined: room for its copies, and its room for ours unless there is some already.
 
     Args:
         file: The node's configuration.
         joining: The node that joins, as this one will use it; `wants` is the room that it gets here.
+        left: Nodes that left for good: room with them is none.
 
     Returns:
         Whether room was added, and whether its room is used.
@@ -132,7 +135,9 @@ def add_partner(file: Path, *, joining: Partner) -> tuple[bool, bool]:
         document = tomllib.loads(text)
         exports = [each.get("name") for each in document.get("export", [])]
         stores = document.get("store", [])
-        uses = not any(each.get("kind") == "peer" for each in stores)
+        uses = not any(
+            each.get("kind") == "peer" and each.get("node") not in left for each in stores
+        )
         added: list[str] = []
         if joining.wants not in exports:
             added += [

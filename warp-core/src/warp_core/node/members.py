@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import msgspec
 
 from warp_core.certificates import Identity, sign
 from warp_core.cluster import directory, domains, rows
-from warp_core.cluster.domains import Map
+from warp_core.cluster.domains import Domain, Map
 from warp_core.cluster.joining import (
     TOKEN_S,
     VERSION,
@@ -29,8 +30,10 @@ from warp_core.cluster.written import add_partner, room
 from warp_core.config import Settings
 from warp_core.errors import (
     AlreadyExists,
+    Busy,
     ConfigError,
     InvalidArgument,
+    NotFound,
     Unavailable,
     Unsupported,
     VolumeNotFound,
@@ -99,6 +102,10 @@ def admitting(settings: Settings, shared: MetaStore, address: str, root: tuple[s
         if wanted.metadata:
             hosts.add(host_of(wanted.metadata))
         known = await domains.read(shared)
+        if wanted.name in known.left:
+            raise AlreadyExists(
+                f'a node "{wanted.name}" left the cluster: names are for ever, choose another'
+            )
         if wanted.name in known.members or wanted.name == settings.name:
             raise AlreadyExists(f'the cluster has a node "{wanted.name}": choose another name')
         signed = sign(settings.data / AUTHORITY, wanted.name, wanted.request, hosts=sorted(hosts))
@@ -114,13 +121,15 @@ def admitting(settings: Settings, shared: MetaStore, address: str, root: tuple[s
             settings.engine.name,
             dict(options),
             {"lease": f"{float(cluster.lease):g}s", "wait": f"{float(cluster.wait):g}s"},
-            _partner(settings, wanted, address) if wanted.stores and settings.stores else None,
+            _partner(settings, wanted, address, known.left)
+            if wanted.stores and settings.stores
+            else None,
         )
 
     return admit
 
 
-def _partner(settings: Settings, wanted: Wanted, address: str) -> Partner:
+def _partner(settings: Settings, wanted: Wanted, address: str, left: frozenset[str]) -> Partner:
     """Make this node and the one that joins keep copies for each other, from this one's next start on."""
     if settings.file is None:
         raise ConfigError(
@@ -128,7 +137,7 @@ def _partner(settings: Settings, wanted: Wanted, address: str) -> Partner:
         )
     transport = settings.peers.transport
     theirs = Partner(wanted.name, wanted.address, transport, room(settings.name), room(wanted.name))
-    _, used = add_partner(settings.file, joining=theirs)
+    _, used = add_partner(settings.file, joining=theirs, left=left)
     return Partner(
         settings.name, address, transport, room(wanted.name), room(settings.name) if used else ""
     )
@@ -145,6 +154,12 @@ class Take(msgspec.Struct, frozen=True):
 
     domain: str
     node: str = ""
+
+
+class Remove(msgspec.Struct, frozen=True):
+    """A node that leaves for good."""
+
+    name: str
 
 
 class Nothing(msgspec.Struct, frozen=True):
@@ -247,11 +262,15 @@ def _problems(known: Map, answers: Mapping[str, bool]) -> list[str]:
         ]
         if len(each.row.stores) < 2:
             problems.append(
-                f"domain {number} has one copy only: node {each.row.origin} keeps it, and nobody else"
+                f"domain {number} has one copy only: {_keepers(each)} keeps it, and nobody else"
             )
         if not each.row.holder or not answers.get(each.row.holder, False):
             problems.append(f"domain {number} has no home now")
     return problems
+
+
+def _keepers(domain: Domain) -> str:
+    return ", ".join(f"node {kept.node}" for kept in domain.row.stores) or domain.row.origin
 
 
 async def _engine_members(shared: MetaStore) -> list[EngineMember]:
@@ -282,6 +301,33 @@ async def take(node: Node, arguments: Take, progress: Progress) -> object:
         )
     await node.homes.wish(found[0], wanted)
     return {"domain": found[0], "node": wanted}
+
+
+async def remove(node: Node, arguments: Remove, progress: Progress) -> object:
+    """Take a node that is stopped out of the cluster for good: its member of the engine, its copies, its name."""
+    members = _members(node)
+    assert node.homes is not None, "a node with members has homes"
+    shared, name = node.homes.shared, arguments.name
+    if name == node.data.settings.name:
+        raise InvalidArgument("a node does not remove itself: stop it, and ask another one")
+    known = await domains.read(shared)
+    member = known.members.get(name)
+    if member is not None and await members.lines.answers(member, timeout_s=ANSWER_S):
+        raise Busy(
+            f'node "{name}" runs: stop it first, so that it hands over what is at home there'
+        )
+    if name not in known.left:  # else an earlier attempt got no further
+        await domains.remove(shared, name)
+    voted = False
+    with suppress(NotFound, Unsupported):  # it had none, or the engine is not run by nodes
+        await shared.expel(name)
+        voted = True
+    alone = [
+        number
+        for number, each in sorted(known.domains.items())
+        if len({kept.node for kept in each.row.stores} - {name}) < 2
+    ]
+    return {"node": name, "voted": voted, "one_copy": alone}
 
 
 # Commands about volumes, at their home ------------------------------------------------------------
@@ -424,4 +470,5 @@ VERBS: Mapping[str, Verb[Node]] = {
     "node.token": Verb(NewToken, token),
     "node.list": Verb(Nothing, listing),
     "node.take": Verb(Take, take),
+    "node.remove": Verb(Remove, remove),
 }

@@ -56,8 +56,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ValueError("listen: it is for a member of the node's own, not beside endpoints")
         if self.listen and not _is_address(self.listen):
             raise ValueError(f'listen: "{self.listen}" is not HOST:PORT')
-        if bool(self.members) != bool(self.name) or (self.members and not self.listen):
+        if self.members and not (self.name and self.listen):
             raise ValueError("members: they come with a name and listen")
+        if self.name and not self.listen:
+            raise ValueError("name: it comes with listen")
         if self.members and self.members.get(self.name) != self.listen:
             raise ValueError(f'members: "{self.name}" is not at {self.listen} there')
         if bool(self.user) != bool(self.password):
