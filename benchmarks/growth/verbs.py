@@ -12,9 +12,12 @@ from warp_core.node.assembly import Node
 from warp_local.engine import Local
 
 from benchmarks.growth.data import VOLUME, get, key, put, together
+from benchmarks.growth.floor import Floor, Place
 from benchmarks.growth.s3 import Client, signed
 
 FRESH = 10**7  # numbers of objects that a round stores and removes again: beyond any size
+ROWS = "floor: two rows of a dictionary"
+CONTENT = "floor: these, and content by `preadv`"
 SCATTER = 7_368_787  # a prime: popular objects lie all over the volume, not side by side
 
 
@@ -37,6 +40,8 @@ class Subject:
     client: Client | None = None  # over S3
     requests: list[bytes] = field(default_factory=list)
     fresh: int = FRESH
+    floor: Floor | None = None
+    places: list[Place] = field(default_factory=list)
 
     def uniform(self) -> bytes:
         """Return the key of any object."""
@@ -58,6 +63,7 @@ class Measure:
     gated: bool = True
     warm: int = 1  # rounds before the first, to fill the caches as a day of work does
     prepare: Callable[[Subject, int], None] | None = None
+    floor: str = ""  # name of the measure that is this one's floor
 
 
 async def cost(measure: Measure, subject: Subject) -> Cost:
@@ -107,6 +113,21 @@ def _heads(subject: Subject, count: int) -> None:
 
 def _gets(subject: Subject, count: int) -> None:
     subject.requests = [signed("GET", subject.uniform()) for _ in range(count)]
+
+
+def _places(subject: Subject, count: int) -> None:
+    assert subject.floor is not None
+    subject.places = [subject.floor.place(subject.uniform()) for _ in range(count)]
+
+
+async def _floor_rows(subject: Subject, count: int) -> None:
+    assert subject.floor is not None
+    subject.floor.rows(subject.places)
+
+
+async def _floor_content(subject: Subject, count: int) -> None:
+    assert subject.floor is not None
+    subject.floor.content(subject.places)
 
 
 async def _page(subject: Subject, name: bytes) -> None:
@@ -163,12 +184,14 @@ async def _remove(subject: Subject, count: int) -> None:
 
 
 MEASURES = (
-    Measure("HEAD, uniform", 2000, _reads(_head, Subject.uniform)),
+    Measure(ROWS, 2000, _floor_rows, False, prepare=_places),
+    Measure(CONTENT, 2000, _floor_content, False, prepare=_places),
+    Measure("HEAD, uniform", 2000, _reads(_head, Subject.uniform), floor=ROWS),
     Measure("HEAD, zipf", 2000, _reads(_head, Subject.zipf), warm=30),
-    Measure("GET 4 KiB, uniform", 1000, _reads(_get, Subject.uniform)),
+    Measure("GET 4 KiB, uniform", 1000, _reads(_get, Subject.uniform), floor=CONTENT),
     Measure("GET 4 KiB, zipf", 1000, _reads(_get, Subject.zipf)),
-    Measure("HEAD over S3, uniform", 500, _ask, prepare=_heads),
-    Measure("GET 4 KiB over S3, uniform", 500, _ask, prepare=_gets),
+    Measure("HEAD over S3, uniform", 500, _ask, prepare=_heads, floor=ROWS),
+    Measure("GET 4 KiB over S3, uniform", 500, _ask, prepare=_gets, floor=CONTENT),
     Measure("LIST 1,000, anywhere", 20, _reads(_page, _early)),
     Measure("LIST 1,000, first page", 20, _reads(_page, _nothing)),
     Measure("LIST 1,000, a folder", 20, _reads(_folder, Subject.uniform)),

@@ -158,6 +158,7 @@ STEPS = st.one_of(
     st.tuples(st.just("close"), st.integers(0, 5), st.none()),
     st.tuples(st.just("checkpoint"), st.none(), st.none()),
     st.tuples(st.just("check"), KEYS, KEYS),
+    st.tuples(st.just("seen"), st.integers(0, 9), KEYS),
 )
 
 
@@ -170,6 +171,7 @@ def test_any_sequence_agrees_with_keeping_everything(steps, based):
     rows = Rows(base)
     everything = []  # (version, key, value)
     views = []
+    moments = []  # views that were opened, and what they showed
 
     def expected(at):
         found = {}
@@ -185,6 +187,7 @@ def test_any_sequence_agrees_with_keeping_everything(steps, based):
             rows.durable = rows.sealed = rows.latest
         elif what == "open":
             views.append(rows.open_view())
+            moments.append((views[-1], {key: version for key, _, version in expected(views[-1])}))
         elif what == "close" and views:
             rows.close_view(views.pop(one % len(views)))
         elif what == "checkpoint":
@@ -201,6 +204,18 @@ def test_any_sequence_agrees_with_keeping_everything(steps, based):
                 assert changed
             else:
                 assert not changed
+        elif what == "seen" and moments:
+            at, shown = moments[one % len(moments)]
+            changed = any(v > at and k == two for v, k, _ in everything)
+            check = KeyCheck(two, shown.get(two, 0))
+            for commit in (Commit([check]), Commit([check], seen=1, view=at)):
+                try:
+                    rows.judge(commit)
+                except Conflict:
+                    assert changed or at < rows.floor
+                else:
+                    # What came and went, or went, before what is remembered begins, is as it was seen: absent.
+                    assert not changed or rows.get(two, rows.latest) is None
         for at in {*views, rows.durable}:
             want = expected(at)
             assert [tuple(r) for r in rows.scan(b"\0", b"\xff", at, 1000, False)] == want
@@ -227,6 +242,26 @@ def test_judging_is_against_what_is_applied_and_not_only_what_is_durable():
     with pytest.raises(Conflict):
         rows.judge(Commit(checks=[KeyCheck(b"k", 0)], writes=[Write(b"k", b"w")]))
     rows.judge(Commit(checks=[KeyCheck(b"k", version)], writes=[Write(b"k", b"w")]))
+
+
+def test_what_a_view_showed_is_not_read_again_unless_the_view_is_older_than_what_is_remembered():
+    base = Base()
+    rows = Rows(base)
+    first = put(rows, b"k", b"v")
+    rows.freeze()
+    base.take(rows)
+    asked = []
+    base.get = lambda key: asked.append(key) or base.rows.get(key)
+    fresh = Commit([KeyCheck(b"k", first), KeyCheck(b"l", 0)], seen=2, view=rows.durable)
+    stale = Commit([KeyCheck(b"k", first)], seen=1, view=0)
+
+    rows.judge(fresh)
+    assert asked == []
+    rows.judge(stale)
+    assert asked == [b"k"]
+    put(rows, b"l", b"v")
+    with pytest.raises(Conflict):
+        rows.judge(fresh)
 
 
 def test_a_family_that_the_base_has_no_row_of_is_looked_at_once_until_the_next_checkpoint():

@@ -8,6 +8,7 @@ import hashlib
 
 import pytest
 from warp_core.errors import IsDeleteMarker, NotFound, PreconditionFailed
+from warp_core.kept import Kept
 from warp_core.namespace import keys
 from warp_core.namespace.changes import Change
 from warp_core.namespace.namespace import Namespace
@@ -274,10 +275,8 @@ async def test_an_object_that_was_read_is_answered_at_once_and_as_it_is_now(
     reader.close()
 
 
-async def test_decoded_objects_are_bounded(
-    objects: NamespaceObjects, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("warp_core.namespace.object_reading.KNOWN_MAX", 3)
+async def test_decoded_objects_are_bounded(objects: NamespaceObjects) -> None:
+    objects._finder._known = Kept(3)
     for number in range(7):
         await put(objects, b"%d" % number)
         assert objects.head_now("v", b"%d" % number) is not None

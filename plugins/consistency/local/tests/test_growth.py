@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 import pytest
 from warp_core.containers.journal import Journal
 from warp_core.interfaces.consistency import Commit, Write
+from warp_core.kept import KEPT_EVERY
 from warp_local.config import Config
 from warp_local.engine import Local
-from warp_local.index import ASKED_ONCE_MAX, CACHE_ROWS
+from warp_local.index import CACHE_ROWS
 
 simdisk = pytest.importorskip("warp_conformance.reference.simdisk", reason="needs warp-conformance")
 
@@ -110,20 +111,19 @@ async def test_a_checkpoint_follows_soon_when_pages_meet_many_deleted_rows(tmp_p
         assert listed(local) == ([], 0, 0)
 
 
-async def test_a_row_that_is_asked_for_once_is_not_kept_and_what_is_kept_outlives_a_checkpoint(
-    tmp_path,
+async def test_few_rows_that_are_asked_for_once_are_kept_and_what_is_kept_outlives_a_checkpoint(
+    tmp_path, monkeypatch
 ):
+    monkeypatch.setattr("warp_local.index.CACHE_ROWS", 600)
     async with engine(tmp_path) as local:
         names = gone()
         await write(local, names, b"old")
         await local.checkpoint()
         index, at = local._rows.base, local._rows.durable
-        for key in names[: ASKED_ONCE_MAX // 2]:
+        for key in names[:2000]:
             assert local._rows.get(key, at)[0] == b"old"
-        assert (
-            len(index._cache) < ASKED_ONCE_MAX // 4
-        )  # but for those that share a hash with another
-        for _ in range(2):
+        assert len(index._cache) <= 1400 // KEPT_EVERY
+        for _ in range(10 * KEPT_EVERY):
             for key in [*names[:100], b"rows-none"]:
                 local._rows.get(key, at)
         assert {*names[:100], b"rows-none"} <= index._cache.keys()
@@ -143,7 +143,6 @@ async def test_the_cache_has_a_limit(tmp_path):
     async with engine(tmp_path) as local:
         index = local._rows.base
         for number in range(2 * CACHE_ROWS):
-            key = b"rows%06d" % number
-            index.get(key)
-            index.get(key)
+            for _ in range(KEPT_EVERY):
+                index.get(b"rows%06d" % number)
             assert len(index._cache) <= CACHE_ROWS

@@ -88,6 +88,10 @@ class Commit(msgspec.Struct, frozen=True, gc=False):
     merges: Sequence[Merge] = ()
     stamps: Sequence[Stamp] = ()
     request_id: bytes = b""  # 16 bytes; the same id is never applied twice
+    # The first `seen` checks are of rows as a view of version `view` showed them. An engine that knows of every change since need not
+    # read these rows again; one that does not ask loses nothing but time.
+    seen: int = 0
+    view: int = 0
 
 
 class Change(NamedTuple):

@@ -325,12 +325,16 @@ class Rows:
             InvalidArgument: A merge does not fit its row.
         """
         newest, frozen, base = self._active.newest, self._frozen.newest, self.base
-        for check in commit.checks:
+        # What changed after `floor` has a chain. A row without one is as every view since then showed it.
+        known = commit.seen if commit.view >= self.floor else 0
+        for number, check in enumerate(commit.checks):
             if isinstance(check, KeyCheck):
                 key, seen = check
                 node = newest.get(key) or frozen.get(key)
                 if node is not None:
                     last = 0 if seen == 0 and node[1] is None else node[0]
+                elif number < known:
+                    continue
                 else:
                     row = base.get(key) if base is not None else None
                     last = row[1] if row is not None else 0 if seen == 0 else self.floor

@@ -60,6 +60,7 @@ class Transaction:
     """
 
     __slots__ = (
+        "_elsewhere",
         "_immediate",
         "_merges",
         "_ranges",
@@ -75,7 +76,8 @@ class Transaction:
         self._store = store
         self._immediate = store.capabilities.immediate
         self._view: View | None = None
-        self._reads: dict[bytes, int] = {}
+        self._reads: dict[bytes, int] = {}  # as the view showed them
+        self._elsewhere: dict[bytes, int] = {}  # as somebody else was shown them
         self._ranges: list[RangeCheck] = []
         self._writes: dict[bytes, bytes | None] = {}
         self._merges: dict[bytes, Merge] = {}
@@ -195,8 +197,8 @@ class Transaction:
 
         0 demands that it is absent.
         """
-        known = self._reads.get(key)
-        self._reads[key] = version if known is None else min(known, version)
+        known = self._elsewhere.get(key)
+        self._elsewhere[key] = version if known is None else min(known, version)
 
     @property
     def changes_anything(self) -> bool:
@@ -216,6 +218,9 @@ class Transaction:
             self.version = self._view.version if self._view is not None else 0
             return self.version
         checks: list[KeyCheck | RangeCheck] = [_new(KeyCheck, read) for read in self._reads.items()]
+        seen = len(checks)
+        if self._elsewhere:
+            checks += [_new(KeyCheck, read) for read in self._elsewhere.items()]
         if self._ranges:
             checks += self._ranges
         commit = Commit(
@@ -224,6 +229,8 @@ class Transaction:
             list(self._merges.values()),
             self._stamps,
             new_request_id(),
+            seen,
+            self._view.version if self._view is not None else 0,
         )
         self.version = await commit_once(self._store, commit)
         return self.version

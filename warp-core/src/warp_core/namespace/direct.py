@@ -53,6 +53,7 @@ from warp_core.namespace.tree import Volume
 from warp_core.namespace.volumes import demand_writable
 from warp_core.views.objects import ALWAYS, Condition
 
+WITNESSES_TRIED: Final = 4  # rows looked at to learn that a directory has more
 _FIRST: Final = (0).to_bytes(2, "big")  # number of the only event, or garbage row, of a commit
 _NULL: Final = "null"  # id of the version that an unversioned volume has
 _new = tuple.__new__
@@ -178,9 +179,16 @@ class Direct:
         """Make sure by one other row that a directory has not become empty; where none is known, the transaction looks."""
         start = draft.prefix + keys.names_of(directory)[0]
         going = draft.prefix + keys.name_key(directory, component)
-        known = self._witnesses.one_of(start)
-        if known is None or known == going or not draft.present(known):
-            raise NotHere
+        for _ in range(WITNESSES_TRIED):
+            known = self._witnesses.one_of(start)
+            if known is None:
+                break
+            if known == going:
+                continue
+            if draft.present(known):
+                return
+            self._witnesses.gone(start, known)
+        raise NotHere
 
     async def _commit(self, draft: _Draft) -> None:
         try:
@@ -209,9 +217,7 @@ class _Draft:
         self._view = view
         self.now_ns = now_ns
         self.prefix = volume.prefix
-        self._checks: list[KeyCheck | RangeCheck] = [
-            _new(KeyCheck, (keys.volume_name_key(volume.row.name), volume.version))
-        ]
+        self._checks: list[KeyCheck | RangeCheck] = []
         self._writes: list[Write] = []
         self._merges: list[Merge] = []
         self._stamps: list[Stamp] = []
@@ -247,8 +253,12 @@ class _Draft:
         return name
 
     def present(self, key: bytes) -> bool:
-        """Say whether a row is there; the commit fails if that changes."""
-        return self._get(key) is not None
+        """Say whether a row is there; if it is, the commit fails if that changes."""
+        row = self._view.get_now(key)
+        if row is None:
+            return False
+        self._checks.append(_new(KeyCheck, (key, row[1])))
+        return True
 
     async def drop(self, current: Name, directory: int, component: bytes) -> None:
         """Drop the revision of a name whose only holder that is, as `Change.release` does."""
@@ -301,4 +311,15 @@ class _Draft:
 
     def commit(self) -> Commit:
         """Return the commit."""
-        return Commit(self._checks, self._writes, self._merges, self._stamps, new_request_id())
+        volume, checks = self._volume, self._checks
+        seen = len(checks)
+        checks.append(_new(KeyCheck, (keys.volume_name_key(volume.row.name), volume.version)))
+        return Commit(
+            checks,
+            self._writes,
+            self._merges,
+            self._stamps,
+            new_request_id(),
+            seen,
+            self._view.version,
+        )

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final
+
 from warp_core.interfaces.consistency import MetaStore, View
 from warp_core.namespace import keys
 from warp_core.namespace.paths import Path, extend, resolve
 from warp_core.namespace.rows import Name, decode_name, decode_null, decode_way
 from warp_core.namespace.tree import Rows
 from warp_core.namespace.versions import parse_version_id, version_id
+
+WAYS_MAX: Final = 2048  # prefixes of keys whose way is remembered
+WAY_MAX: Final = 8  # rows of one: about 200 bytes each, so a few MiB in all
+
+
+_Get = Callable[[bytes], tuple[bytes, int] | None]
 
 
 async def find_plain(view: View, prefix: bytes, key: bytes) -> Name | None:
@@ -24,18 +33,55 @@ async def find_plain(view: View, prefix: bytes, key: bytes) -> Name | None:
     return decode_name(found[0]) if found else None
 
 
-def name_now(store: MetaStore, prefix: bytes, key: bytes) -> bytes | None:
-    """Return the row of a key's current version as `find_plain` finds it, from an engine that answers without waiting."""
-    get = store.get_now
-    directory = keys.ROOT
-    *above, last = keys.steps(key)
-    for step in above:
-        found = get(prefix + keys.name_key(directory, step[0]))
-        if found is None:
-            return None
-        directory = decode_way(found[0]).inode
-    found = get(prefix + keys.name_key(directory, last[0]))
-    return found[0] if found else None
+class Ways:
+    """Finds names at once, from an engine that answers without waiting.
+
+    The rows of the directories on a way are read each time. What is remembered of a way saves making their keys and decoding them, and
+    where a volume has many directories, memory that no cache of the processor has.
+    """
+
+    def __init__(self) -> None:
+        # By the volume's prefix and the keys' prefix: the rows on the way, (key, value), and the directory that it leads to.
+        self._known: dict[bytes, tuple[tuple[tuple[bytes, bytes], ...], int]] = {}
+
+    def name_now(self, source: MetaStore | View, prefix: bytes, key: bytes) -> bytes | None:
+        """Return the row of a key's current version as `find_plain` finds it in the volume of a prefix."""
+        get = source.get_now
+        cut = key.rfind(b"/") + 1
+        if len(key) - cut >= keys.NODE_BYTES:  # its name goes through further rows
+            return self._walked(get, prefix, key)
+        directory = keys.ROOT
+        if cut:
+            known = self._known.get(prefix + key[:cut])
+            if known is None:
+                return self._walked(get, prefix, key)
+            way, directory = known
+            for row_key, value in way:
+                row = get(row_key)
+                if row is None or row[0] != value:
+                    return self._walked(get, prefix, key)
+        found = get(prefix + keys.name_key(directory, keys.escape(key[cut:]) + keys.FILE_END))
+        return found[0] if found else None
+
+    def _walked(self, get: _Get, prefix: bytes, key: bytes) -> bytes | None:
+        """Find a name step by step, and remember the way to its directory."""
+        directory = keys.ROOT
+        way: list[tuple[bytes, bytes]] = []
+        *above, last = keys.steps(key)
+        for step in above:
+            row_key = prefix + keys.name_key(directory, step[0])
+            found = get(row_key)
+            if found is None:
+                return None
+            way.append((row_key, found[0]))
+            directory = decode_way(found[0]).inode
+        cut = key.rfind(b"/") + 1
+        if len(key) - cut < keys.NODE_BYTES and len(way) <= WAY_MAX:
+            if len(self._known) >= WAYS_MAX:
+                self._known.clear()
+            self._known[prefix + key[:cut]] = tuple(way), directory
+        found = get(prefix + keys.name_key(directory, last[0]))
+        return found[0] if found else None
 
 
 async def find_version(stored: Rows, key: bytes, version: str) -> tuple[Name | None, bool]:

@@ -9,12 +9,13 @@ from warp_core.containers.keyring import Hold
 from warp_core.containers.reclaim import Pin
 from warp_core.errors import Corrupt, IsDeleteMarker, NotFound, VersionNotFound
 from warp_core.interfaces.consistency import View
+from warp_core.kept import Kept
 from warp_core.namespace import keys, rows
 from warp_core.namespace.changes import Held
 from warp_core.namespace.content import ExtentReader, InlineReader, load_manifest
 from warp_core.namespace.described import describe, show
 from warp_core.namespace.leases import FOR_READ
-from warp_core.namespace.lookup import find_plain, find_version, name_now
+from warp_core.namespace.lookup import Ways, find_plain, find_version
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.paths import extend, resolve
 from warp_core.namespace.rows import (
@@ -59,7 +60,8 @@ class ObjectFinder:
         self._containers = namespace.containers
         self._volumes = namespace.volumes
         self._immediate = namespace.store.capabilities.immediate
-        self._known: dict[tuple[int, bytes], Known] = {}
+        self._known: Kept[tuple[int, bytes], Known] = Kept(KNOWN_MAX)
+        self._ways = Ways()
 
     def known(self, volume: str, key: bytes) -> Known | None:
         """Return what the rows of a plain volume's object say now; None where that is for `look` to find out.
@@ -70,7 +72,7 @@ class ObjectFinder:
         if not self._immediate or found is None or not found.plain:
             return None
         store = self._namespace.store
-        name_row = name_now(store, found.prefix, key)
+        name_row = self._ways.name_now(store, found.prefix, key)
         if name_row is None:
             return None
         known = self._known.get((found.number, key))
@@ -111,9 +113,7 @@ class ObjectFinder:
             revision.seal,
         )
         if len(row[0]) <= KNOWN_ROW_MAX:
-            if len(self._known) >= KNOWN_MAX:
-                self._known.clear()
-            self._known[volume.number, key] = known
+            self._known.offer((volume.number, key), known)
         return known
 
     async def look(
@@ -180,7 +180,7 @@ class ObjectFinder:
             NotFound, VersionNotFound, IsDeleteMarker
         """
         if volume.plain and not version:
-            name = await find_plain(view, volume.prefix, key)
+            name = await self._plain(volume, view, key)
             if name is None or name.kind != FILE:
                 raise await self._absence(volume, view, key)
         else:
@@ -215,6 +215,13 @@ class ObjectFinder:
             raise Corrupt(f"revision {name.revision} of {show(key)} is missing")
         revision: Revision = rows.checked(decode_revision, revision_key, value)
         return name, revision
+
+    async def _plain(self, volume: Volume, view: View, key: bytes) -> Name | None:
+        """Return the current version of a key in a volume that is neither snapshot nor clone."""
+        if not self._immediate:
+            return await find_plain(view, volume.prefix, key)
+        row = self._ways.name_now(view, volume.prefix, key)
+        return decode_name(row) if row is not None else None
 
     async def _absence(self, volume: Volume, view: View, key: bytes) -> NotFound:
         """Return why an object is not there: its newest version is a marker, or there is none."""

@@ -24,6 +24,7 @@ import msgspec
 from warp_core.containers.segments import START, Position
 from warp_core.errors import Corrupt, NewerFormat, NoSpace, StoreFailed, WarpError
 from warp_core.interfaces.consistency import Row
+from warp_core.kept import Kept
 from warp_core.metadata.rows import REQUESTS_REMEMBERED
 
 from warp_local import image
@@ -36,10 +37,6 @@ INDEX_VERSION = 1
 FOLDER = "meta"
 FIRST_STEP = 32  # rows of a range read before it is known whether more belong to it
 CACHE_ROWS = 16_384  # rows of the index kept decoded
-# A row is kept when it is asked for a second time within so many that were not kept: one read of any of a million objects would only
-# push out what is asked for often, and to put it there and to take it out costs half as much as LMDB's answer.
-ASKED_ONCE_MAX = 4096
-ASKED_BITS = 14  # of a key's hash that say which rows these were: one byte each, few of them alike
 CACHED_VALUE_MAX = 1024  # bytes: larger values are not kept, so the cache stays below some 20 MiB
 PUT_STEP = 256  # rows handed to LMDB at once: between steps the loop's thread may run
 RESERVE = 16 * 1024 * 1024  # bytes allocated behind the file's end, for checkpoints on a full disk
@@ -85,9 +82,7 @@ class Index:
         self._requests: Any = None
         self._reading: lmdb.Transaction | None = None
         self._cursor: Any = None
-        self._cache: dict[bytes, tuple[bytes, int] | Literal[False] | None] = {}
-        self._asked = bytearray(1 << ASKED_BITS)
-        self._asked_once = 0
+        self._cache: Kept[bytes, tuple[bytes, int] | Literal[False] | None] = Kept(CACHE_ROWS)
 
     @property
     def empty(self) -> bool:
@@ -167,7 +162,7 @@ class Index:
         self._reading = self._env.begin(db=self._rows)
         self._cursor = self._reading.cursor(self._rows)
         if changed is None:
-            self._cache = {}
+            self._cache.clear()
             return
         for key in changed & self._cache.keys():
             del self._cache[key]
@@ -181,17 +176,8 @@ class Index:
             return row
         packed: bytes | None = self._reading.get(key) if key else None  # type: ignore
         row = None if packed is None else (packed[8:], _VERSION.unpack_from(packed)[0])
-        place = hash(key) & ((1 << ASKED_BITS) - 1)
-        if not self._asked[place]:
-            self._asked[place] = 1
-            self._asked_once += 1
-            if self._asked_once == ASKED_ONCE_MAX:
-                self._asked_once = 0
-                self._asked = bytearray(1 << ASKED_BITS)
-        elif packed is None or len(packed) <= CACHED_VALUE_MAX:
-            if len(self._cache) >= CACHE_ROWS:
-                self._cache.clear()
-            self._cache[key] = row
+        if packed is None or len(packed) <= CACHED_VALUE_MAX:
+            self._cache.offer(key, row)
         return row
 
     def scan(self, start: bytes, end: bytes, limit: int, reverse: bool) -> list[Row]:

@@ -11,6 +11,7 @@ import msgspec
 from warp_core.errors import NotFound, Unauthenticated, WarpError
 from warp_core.interfaces.accounts import Accounts
 from warp_core.interfaces.auth import ANONYMOUS, Authenticator, Credential
+from warp_core.kept import Kept
 from warp_core.views import Objects
 from warp_core.views.objects import ObjectInfo
 
@@ -45,6 +46,9 @@ from warp_s3.sigv4 import (
 
 if TYPE_CHECKING:
     from warp_s3.iam.service import QueryService
+
+DESCRIBED_MAX: Final = 4096
+"""Objects whose headers are remembered, as many as the view remembers."""
 
 # What a body in chunks that nobody signed goes on from.
 _NOBODYS: Final = Claim("", "", "", "", "", STREAMING_UNSIGNED_TRAILER, presigned=False)
@@ -82,7 +86,7 @@ class Service:
         self.config = config
         self.access = Access(objects, self.accounts, config)
         self._authenticator = authenticator
-        self.described: dict[tuple[str, bytes], tuple[ObjectInfo, str]] = {}
+        self.described: Kept[tuple[str, bytes], tuple[ObjectInfo, str]] = Kept(DESCRIBED_MAX)
         self._router = Router(config.domains)
         self._identities = (
             Identities(authenticator) if authenticator.capabilities.keeps_records else None

@@ -42,9 +42,6 @@ _ATTRIBUTES: Final = frozenset({"ETag", "Checksum", "ObjectParts", "StorageClass
 # Headers that make an answer to GET and HEAD another than all of the object.
 _SPECIAL: Final = CONDITIONAL | {"range", "x-amz-checksum-mode"} | READ_HEADERS
 
-DESCRIBED_MAX: Final = 4096
-"""Objects whose headers are remembered, as many as the view remembers."""
-
 DESCRIBED_LENGTH_MAX: Final = 1024
 """Characters of headers that are remembered: all but those with much user metadata."""
 
@@ -205,9 +202,7 @@ def _fields(service: "Service", call: Call, info: ObjectInfo) -> str:
         return known[1]
     fields = field_lines(described(info, {}))
     if len(fields) <= DESCRIBED_LENGTH_MAX:
-        if len(service.described) >= DESCRIBED_MAX:
-            service.described.clear()
-        service.described[place] = info, fields
+        service.described.offer(place, (info, fields))
     return fields
 
 
