@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import fcntl
 import itertools
@@ -10,7 +9,6 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +33,7 @@ from warp_core.interfaces.stores import (
 from warp_disk import files, layout
 from warp_disk.config import Config
 from warp_disk.held import Held
+from warp_disk.threads import Threads
 
 T = TypeVar("T")
 
@@ -125,7 +124,7 @@ class Disk(BlobStore):
         )
         self._folders = {self._blobs}
         self._refill()
-        self._pool = ThreadPoolExecutor(self._config.threads, thread_name_prefix="disk")
+        self._threads = Threads(self._config.threads, "disk")
         return self
 
     async def __aexit__(
@@ -135,7 +134,7 @@ class Disk(BlobStore):
         trace: TracebackType | None,
     ) -> None:
         """Close every file and give up the lock."""
-        self._pool.shutdown(wait=True)
+        self._threads.close()
         for file in self._files.values():
             os.close(file.descriptor)
         self._files.clear()
@@ -349,15 +348,8 @@ class Disk(BlobStore):
 
     async def _run(self, work: Callable[[], T], doing: str, name: str) -> T:
         """Run file calls in a thread; a cancelled caller still waits for its end, since the thread uses the caller's buffers."""
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
         try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            while not future.done():
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait((future,))
-            future.exception()  # looked at, so that nobody is told about it later
-            raise
+            return await self._threads.run(work)
         except FileExistsError:
             raise
         except OSError as error:
