@@ -14,6 +14,7 @@ from warp_core.errors import InvalidArgument
 from warp_core.interfaces.consistency import Merge
 
 INT64_MIN = -(2**63)
+_ONE = struct.Struct("<q")
 
 
 @cache
@@ -28,6 +29,11 @@ def merged(value: bytes | None, merge: Merge) -> bytes:
         InvalidArgument: The row has another number of fields, or a sum leaves the 64-bit range.
     """
     _, add, maxima = merge
+    if not add and len(maxima) == 1 and value is not None and len(value) == 8:
+        # A time of a directory, which every change of an entry merges.
+        if maxima[0] <= _ONE.unpack(value)[0]:
+            return value
+        value = None
     layout = _layout(len(add) + len(maxima))
     if value is None:
         fields = (*add, *maxima)
