@@ -523,6 +523,25 @@ def test_an_administrator_says_what_an_account_may_do(
         refused(bob_iam.put_user_policy, UserName="alice", PolicyName="p", PolicyDocument=ALLOW_S3)
         == MISSING
     )
+    # Nor do Bob's users do it for him, whatever he allows them.
+    bob_iam.create_user(UserName=name)
+    bob_iam.put_user_policy(
+        UserName=name, PolicyName="p", PolicyDocument=policy(statement("Allow", "*"))
+    )
+    helper = connect_to("iam", key_of(bob_iam, name))
+    helper.list_users()
+    assert (
+        refused(helper.put_user_policy, UserName="bob", PolicyName="p", PolicyDocument=ALLOW_S3)
+        == DENIED
+    )
+    arn = "arn:aws:iam::aws:policy/AmazonS3FullAccess"
+    assert refused(helper.attach_user_policy, UserName="bob", PolicyArn=arn) == DENIED
+    # A user of his account's name is a user.
+    bob_iam.create_user(UserName="bob")
+    bob_iam.put_user_policy(UserName="bob", PolicyName="p", PolicyDocument=ALLOW_S3)
+    assert refused(connect_to("s3", BOB).get_object, Bucket=bucket, Key="k") == DENIED
+    bob_iam.delete_user_policy(UserName="bob", PolicyName="p")
+    bob_iam.delete_user(UserName="bob")
     admin.put_user_policy(UserName="bob", PolicyName="p", PolicyDocument=policy(*entries))
 
     try:

@@ -33,6 +33,9 @@ class Ask(msgspec.Struct, frozen=True):
     accounts: Accounts
     access_key: str
     seal: Callable[[bytes, str], bytes]
+    itself: bool = (
+        False  # the sender may change what is said of an account, named in place of a user
+    )
 
     @property
     def number(self) -> str:
@@ -100,7 +103,8 @@ def holder(state: State, ask: Ask, kind: type[Holder]) -> Holder:
         known = state.find(ask.account.name, User, name)
         if known is not None:
             return known
-        other = account_called(ask, name)
+        # Not merely because no such user is there any more: others may, who may not do this.
+        other = account_called(ask, name) if ask.itself else None
         if other is not None:
             return state.find(other.name, Own, "") or Own(account=other.name)
         raise QueryError("NoSuchEntity", f"The user with name {name[:128]} cannot be found.")

@@ -7,6 +7,7 @@ from hashlib import sha256
 from hmac import compare_digest
 from typing import Final
 
+import msgspec
 from warp_core.errors import WarpError
 from warp_core.interfaces.auth import ANONYMOUS, Authenticator
 
@@ -102,7 +103,7 @@ class QueryService:
             await self.directory.refresh()
         if operation.judges is not None:
             return await operation.judges(self, ask, call)
-        self._demand_operation(call, ask, action, operation)
+        ask = self._permitted(call, ask, action, operation)
         if operation.waits is not None:
             return await operation.waits(self, ask)
         run = operation.run
@@ -143,15 +144,15 @@ class QueryService:
 
     # Whether ----------------------------------------------------------------------------------------
 
-    def _demand_operation(self, call: Call, ask: Ask, action: str, operation: Operation) -> None:
-        """Check that the sender may do an operation to what it is about.
+    def _permitted(self, call: Call, ask: Ask, action: str, operation: Operation) -> Ask:
+        """Check that the sender may do an operation to what it is about, and return the request with what that is.
 
         Raises:
             QueryError: `AccessDenied`.
         """
         resource = operation.resource(self.directory.state, ask)
         resources = [resource, resource.replace(f"::{ask.number}:", ":::", 1)]
-        name = ask.form.get("UserName")
+        name = ask.form.get("UserName") if operation.accounts else ""
         itself = False  # an account is named in place of a user
         if name and self.directory.state.find(ask.account.name, User, name) is None:
             named = account_called(ask, name)
@@ -159,6 +160,7 @@ class QueryService:
                 itself = True
                 resources = sorted(account_arns(named))
         self.demand(call, ask, f"iam:{action}", resources, _asked(ask.form), itself=itself)
+        return msgspec.structs.replace(ask, itself=itself)
 
     def demand(
         self,
@@ -170,7 +172,9 @@ class QueryService:
         *,
         itself: bool = False,
     ) -> None:
-        """Check an action; `itself`: on the account's own, which only administrators and their policies allow.
+        """Check an action; `itself`: on what is said of an account, which only administrators and what they said allow.
+
+        No policy of a user reaches that far: an account could give it to its users, and so to itself.
 
         Raises:
             QueryError: `AccessDenied`.
@@ -178,13 +182,13 @@ class QueryService:
         principal = ask.principal
         if principal.admin:
             return
-        if isinstance(principal, Member):
+        if isinstance(principal, Member) and (principal.kind == ACCOUNT or not itself):
             verdict = judge(principal, action, resources, self.values(call, ask, more)).verdict
             if verdict is Verdict.ALLOW:
                 return
             if verdict is Verdict.NOTHING and principal.kind == ACCOUNT and not itself:
                 return
-        elif not itself:
+        elif not itself and not isinstance(principal, Member):
             return
         raise denied(ask, action, resources[0])
 

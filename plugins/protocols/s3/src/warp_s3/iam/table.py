@@ -31,6 +31,7 @@ class Operation(NamedTuple):
     waits: Waits | None = None  # or does more than that
     judges: Judges | None = None  # or says itself who may
     changes: bool = True
+    accounts: bool = False  # an account may be named in place of a user
 
 
 def _named(parameter: str, kind: type[E], noun: str) -> Resource:
@@ -94,7 +95,7 @@ def _of_holders() -> dict[str, Operation]:
         for pattern, make in policies.OF_HOLDERS.items():
             name = pattern.format(kind.__name__)
             changes = not name.startswith(("Get", "List"))
-            made[name] = Operation(resource, make(kind), changes=changes)
+            made[name] = Operation(resource, make(kind), changes=changes, accounts=kind is User)
     return made
 
 
