@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import msgspec
 import pytest
-from warp_core.errors import VersionNotFound
+from warp_core.errors import Retained, VersionNotFound
 from warp_core.interfaces.auth import Principal
 from warp_core.interfaces.stores import Buffer
 from warp_core.views.objects import (
@@ -22,6 +22,7 @@ from warp_core.views.objects import (
     PartInfo,
     Reader,
     UploadInfo,
+    Versioning,
     VersionListing,
     VolumeInfo,
     Writer,
@@ -277,6 +278,51 @@ class IgnoresVersions(PlainObjects):
             return super().find(volume, key, version)
         except VersionNotFound:
             return super().find(volume, key, "")
+
+
+@faults(OnObjects, "Objects.delete", "forgets-retention")
+class ForgetsRetention(PlainObjects):
+    def demand_removable(self, volume: str, key: bytes, version: str, *, bypass: bool) -> None:
+        found = self.at(volume).find(key, version)
+        if found is not None and found.file is not None and found.file.attributes.legal_hold:
+            raise Retained(key.hex())
+
+
+@faults(OnObjects, "Objects.delete", "bypasses-everything")
+class BypassesEverything(PlainObjects):
+    def demand_removable(self, volume: str, key: bytes, version: str, *, bypass: bool) -> None:
+        if not bypass:
+            super().demand_removable(volume, key, version, bypass=False)
+
+
+@faults(OnObjects, "Objects.set_retention", "lets-it-shrink")
+class LetsRetentionShrink(PlainObjects):
+    async def set_retention(self, *place: Any, bypass: bool = False, **more: Any) -> str:
+        return await super().set_retention(*place, bypass=True, **more)
+
+
+@faults(OnObjects, "Objects.set_legal_hold", "of-the-current-version")
+class HoldsTheCurrentVersion(PlainObjects):
+    async def set_legal_hold(
+        self, volume: str, key: bytes, held: bool, *, version: str = ""
+    ) -> str:
+        await super().set_legal_hold(volume, key, held)
+        return version
+
+
+@faults(OnObjects, "Objects.set_lock", "is-not-applied")
+class ForgetsTheDefault(PlainObjects):
+    def locked(self, volume: str, attributes: Attributes) -> Attributes:
+        if attributes.retain_mode or attributes.legal_hold:
+            return super().locked(volume, attributes)
+        return attributes
+
+
+@faults(OnObjects, "Objects.set_versioning", "of-locked-volumes")
+class SuspendsLocked(PlainObjects):
+    async def set_versioning(self, volume: str, state: Versioning) -> None:
+        self.at(volume).versioning = state
+        self._set_info(volume, versioning=state)
 
 
 @faults(OnObjects, "Objects.copy", "copies-the-current-version")
