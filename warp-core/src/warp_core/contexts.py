@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from warp_core.interfaces.accounts import DeclaredAccount
     from warp_core.interfaces.auth import Authenticator
     from warp_core.interfaces.consistency import MetaStore
+    from warp_core.interfaces.queries import Queries
     from warp_core.interfaces.transports import Transport
     from warp_core.metrics import Metrics
     from warp_core.views import Blocks, Files, Objects
@@ -81,7 +82,7 @@ class AuthContext:
 
 @dataclass(frozen=True, slots=True)
 class ProtocolContext:
-    """For protocols: the three views, who is who, where to count, and how long leaving may take."""
+    """For protocols: the three views, who is who, where to count, how long leaving may take, and whom to ask about content."""
 
     node: str
     data: Path
@@ -91,3 +92,4 @@ class ProtocolContext:
     authenticator: Authenticator
     metrics: Metrics
     drain_s: float = 10.0  # requests in flight get this long to finish
+    queries: Queries | None = None  # who answers questions about content; None: nobody is installed

@@ -27,7 +27,8 @@ class Entry(Generic[P]):
     `build(config, context)` makes the part without side effects; resources open when it is entered. `context` is what its kind gets
     (see `warp_core.contexts`). `sample(folder)` returns a configuration that kits and skeletons may try, using only `folder`;
     without one they try all defaults. `by_default` says of a protocol or service that a node runs it without being told: it needs
-    no privilege, and its configuration's defaults stay on loopback.
+    no privilege, and its configuration's defaults stay on loopback. `answers_queries` says of a service that it is one for requests
+    (`interfaces.queries`): it is built without a context, once for each node that serves.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Entry(Generic[P]):
     summary: str = ""
     sample: Callable[[Path], msgspec.Struct] | None = None
     by_default: bool = True
+    answers_queries: bool = False
 
     def sampled(self, folder: Path) -> msgspec.Struct:
         """Return a configuration to try; without a sample of its own, all defaults."""

@@ -120,7 +120,9 @@ class Queries(Service):
         """End what still runs."""
 
     @abstractmethod
-    def run(self, query: Query, content: Readable, size: int) -> AsyncGenerator[bytes | Progress, None]:
+    def run(
+        self, query: Query, content: Readable, size: int
+    ) -> AsyncGenerator[bytes | Progress, None]:
         """Answer a query about `size` bytes: whole records, at most 1 MiB at a time, and progress; the last item is progress.
 
         Closing the generator ends the query at once, and everything that works for it.

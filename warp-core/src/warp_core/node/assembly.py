@@ -19,6 +19,7 @@ from warp_core.interfaces.auth import Authenticator
 from warp_core.interfaces.consistency import MetaStore
 from warp_core.interfaces.keys import KeyService
 from warp_core.interfaces.protocols import Protocol
+from warp_core.interfaces.queries import Queries
 from warp_core.logs import get
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.snapshots import Snapshots
@@ -236,6 +237,28 @@ def _verbs_of_members() -> Mapping[str, Verb[Node]]:
 @asynccontextmanager
 async def _protocols(node: Node) -> AsyncIterator[Mapping[str, str]]:
     """Open every endpoint, or none; at the end all drain at the same time."""
+    async with (
+        _queries(node.data.settings, node.data.plugins) as queries,
+        _protocols_with(node, queries) as endpoints,
+    ):
+        yield endpoints
+
+
+@asynccontextmanager
+async def _queries(settings: Settings, plugins: Plugins) -> AsyncIterator[Queries | None]:
+    """Open the service that answers queries, if one is installed: every node that serves has its own."""
+    for part in settings.services:
+        entry = plugins.registries["services"].get(part.name)
+        if entry.answers_queries:
+            queries: Queries = entry.build(part.config, None)
+            async with queries:
+                yield queries
+            return
+    yield None
+
+
+@asynccontextmanager
+async def _protocols_with(node: Node, queries: Queries | None) -> AsyncIterator[Mapping[str, str]]:
     settings, plugins = node.data.settings, node.data.plugins
     context = ProtocolContext(
         node=settings.name,
@@ -246,6 +269,7 @@ async def _protocols(node: Node) -> AsyncIterator[Mapping[str, str]]:
         authenticator=node.authenticator,
         metrics=node.data.metrics,
         drain_s=float(settings.node.drain),
+        queries=queries,
     )
     opened: list[Protocol] = []
     try:

@@ -165,6 +165,7 @@ async def _services(
     services = [
         (part.name, plugins.registries["services"].get(part.name).build(part.config, context))
         for part in settings.services
+        if not plugins.registries["services"].get(part.name).answers_queries
     ]
     async with running(services, context):
         yield

@@ -1,6 +1,6 @@
 """One request on its way through the server, and what it is answered with."""
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -48,7 +48,8 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     """A response: a head and either a small body or a range of an open object.
 
     With a `reader`, whoever sends the answer closes it. `length` is what Content-Length says:
-    None for 204 and 304, and more than the body for answers to HEAD.
+    None for 204 and 304, and more than the body for answers to HEAD. A `stream` is a body whose
+    length nobody knows yet; it is closed by whoever sends it, also when the client is gone.
     """
 
     status: int
@@ -58,6 +59,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     reader: Reader | None = None
     offset: int = 0
     fields: str = ""  # further header lines, written by `http.field_lines`
+    stream: AsyncGenerator[bytes, None] | None = None
 
 
 Outcome = Answer | Coroutine[Any, Any, Answer]

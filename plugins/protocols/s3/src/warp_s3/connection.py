@@ -18,7 +18,7 @@ import socket
 import time
 import types
 from asyncio.tasks import _enter_task, _leave_task
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from warp_core import logs
@@ -390,7 +390,7 @@ class Connection(asyncio.BufferedProtocol):
         request, request_id, body, answer = begun
         if not isinstance(answer, Answer) or request is None or body is None or not body.done:
             return False
-        if body.note is not None:
+        if body.note is not None or answer.stream is not None:
             return False
         if not request.keep_alive or self._server.draining or self._writer is not None:
             return False
@@ -579,6 +579,9 @@ class Connection(asyncio.BufferedProtocol):
     # Answers --------------------------------------------------------------------------------------
 
     async def _send(self, answer: Answer, request_id: str, closes: bool) -> None:
+        if answer.stream is not None:
+            await self._send_stream(answer, answer.stream, request_id, closes)
+            return
         head = response_head(
             answer.status,
             answer.headers,
@@ -615,6 +618,38 @@ class Connection(asyncio.BufferedProtocol):
             raise ConnectionLost from error
         finally:
             reader.close()
+
+    async def _send_stream(
+        self,
+        answer: Answer,
+        stream: AsyncGenerator[bytes, None],
+        request_id: str,
+        closes: bool,
+    ) -> None:
+        """Send a body as it comes, in chunks (RFC 9112, 7.1); its end without the last chunk means that it broke."""
+        head = response_head(
+            answer.status,
+            [*answer.headers, ("Transfer-Encoding", "chunked")],
+            second=self._server.now(),
+            request_id=request_id,
+            length=None,
+            close=closes,
+            fields=answer.fields,
+        )
+        try:
+            self._transport.write(head)
+            async for data in stream:
+                if data:
+                    self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+                await self._flushed()
+            self._transport.write(b"0\r\n\r\n")
+            await self._flushed()
+        except WarpError as error:
+            _log.exception("answer failed", error, request=request_id)
+            self._transport.abort()
+            raise ConnectionLost from error
+        finally:
+            await stream.aclose()
 
     def _cut_short(self, request_id: str, offset: int, length: int) -> ConnectionLost:
         """Break the connection whose object ended at `offset`, before the length that was promised."""

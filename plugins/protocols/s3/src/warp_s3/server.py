@@ -91,6 +91,7 @@ class Server(Protocol):
             self._context.authenticator,
             self._pool,
             self._context.data / LOGS,
+            self._context.queries,
         )
         await self.service.log.start()
         try:

@@ -11,6 +11,7 @@ import msgspec
 from warp_core.errors import NotFound, Unauthenticated, WarpError
 from warp_core.interfaces.accounts import Accounts
 from warp_core.interfaces.auth import ANONYMOUS, Authenticator, Credential
+from warp_core.interfaces.queries import Queries
 from warp_core.kept import Kept
 from warp_core.views import Objects
 from warp_core.views.objects import ObjectInfo
@@ -60,6 +61,7 @@ class Service:
     Attributes:
         objects: The view that operations work on.
         pool: Threads for hashing.
+        queries: Answers questions about an object's content; None: nobody is installed who does.
         uploads: Bounds the large bodies in memory.
         region: What GetBucketLocation says.
         config: Options of the protocol.
@@ -77,10 +79,12 @@ class Service:
         authenticator: Authenticator,
         pool: ThreadPoolExecutor,
         folder: Path,
+        queries: Queries | None = None,
     ) -> None:
         """Take what it works on; `folder` is for lines of access logs that wait to be delivered."""
         self.objects = objects
         self.pool = pool
+        self.queries = queries
         self.region = config.region
         self.uploads = asyncio.Semaphore(config.uploads_max)
         self.config = config

@@ -22,5 +22,11 @@ def _build(config: Config, context: object) -> Service:
 def warp_register_services(registry: Registry[Service]) -> None:
     """Offer `select`."""
     registry.add(
-        Entry("select", build=_build, config=Config, summary="S3 Select: SQL over one object")
+        Entry(
+            "select",
+            build=_build,
+            config=Config,
+            summary="S3 Select: SQL over one object",
+            answers_queries=True,
+        )
     )

@@ -510,7 +510,7 @@ class _Parser:
             raise self._wrong("InvalidDataType")
         type_ = TYPES[self._take().word]
         if type_ in {"DECIMAL", "STRING"} and self._sign("("):  # precision and scale are ignored
-            while self._token.kind == "integer":
+            while self._tokens[self._next].kind == "integer":
                 self._take()
                 if not self._sign(","):
                     break

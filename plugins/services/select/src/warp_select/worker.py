@@ -90,6 +90,12 @@ class Asked(Remote):
     def __init__(self, channel: Channel) -> None:
         """Start with nothing read."""
         self._channel = channel
+        self._open = False  # something is wanted and has not come
+
+    def settle(self) -> None:
+        """Take what was asked for and is not needed any more: the next message is about another query."""
+        if self._open:
+            self._got()
 
     def stream(self, start: int, end: int) -> Iterator[bytes]:
         """Ask for the next piece before the last is worked on."""
@@ -120,9 +126,11 @@ class Asked(Remote):
 
     def _want(self, offset: int, length: int) -> None:
         self._channel.send(messages.WANT, msgspec.msgpack.encode((offset, length)))
+        self._open = True
 
     def _got(self) -> bytes:
         data = self._channel.receive(messages.DATA)
+        self._open = False
         self.scanned += len(data)
         return data
 
@@ -161,13 +169,16 @@ def serve(channel: Channel) -> None:
                 _progress(channel, remote)
                 channel.send(messages.RECORDS, records)
             _progress(channel, remote)
-            channel.send(messages.DONE)
+            wrong = None
         except QueryRefused as error:
-            told_error = (error.code, str(error)[:2000])
-            channel.send(messages.REFUSED, msgspec.msgpack.encode(told_error))
+            wrong = (error.code, str(error)[:2000])
         except MemoryError:
-            told_error = ("ExternalEvalException", "the query needs more memory than it may use")
-            channel.send(messages.REFUSED, msgspec.msgpack.encode(told_error))
+            wrong = ("ExternalEvalException", "the query needs more memory than it may use")
+        remote.settle()
+        if wrong is None:
+            channel.send(messages.DONE)
+        else:
+            channel.send(messages.REFUSED, msgspec.msgpack.encode(wrong))
         gc.collect()
 
 

@@ -21,6 +21,7 @@ from warp_s3.operations import (
     notifications,
     objects,
     posting,
+    selecting,
     settings,
     tagging,
     website,
@@ -77,6 +78,7 @@ HANDLERS: Final[Mapping[str, Handler]] = MappingProxyType(
         **locking.HANDLERS,
         **logging.HANDLERS,
         **notifications.HANDLERS,
+        **selecting.HANDLERS,
         **settings.HANDLERS,
         **website.HANDLERS,
     }

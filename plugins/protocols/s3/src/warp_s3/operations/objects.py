@@ -70,10 +70,11 @@ def get_object(service: "Service", call: Call) -> Outcome:
     return _send(service, call, reader)
 
 
-async def _get_object(service: "Service", call: Call) -> Answer:
+async def open_object(service: "Service", call: Call) -> Reader:
+    """Open the object that a request is about, with the key that it brings; the caller closes it."""
     secret = secret_of_read(call, needs_tls=service.config.sse_c_needs_tls)
     try:
-        reader = await service.objects.open(
+        return await service.objects.open(
             call.bucket, call.key, version=_version(call), secret=secret
         )
     except KeyNotFound:
@@ -82,6 +83,10 @@ async def _get_object(service: "Service", call: Call) -> Answer:
         raise missing(call, error) from error
     except Sealed as error:
         raise refused_read(error) from error
+
+
+async def _get_object(service: "Service", call: Call) -> Answer:
+    reader = await open_object(service, call)
     try:
         told = await expiry(service, call.bucket, reader.info)
     except BaseException:
