@@ -25,8 +25,8 @@ class QueryRefused(InvalidArgument):
         code: S3 Select's error code, such as "ParseUnexpectedToken".
     """
 
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, code: str, message: str = "") -> None:
+        super().__init__(message or code)
         self.code = code
 
 
