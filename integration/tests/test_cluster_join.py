@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shlex
 import shutil
 import signal
+import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +229,70 @@ def test_a_cluster_made_by_commands_serves_everything_everywhere(cluster: Cluste
     ]
     status = warp("status", *cluster.node("a"))
     assert [each["name"] for each in status["cluster"]["nodes"]] == ["a", "b", "w"]
+
+
+def test_what_is_wrong_at_the_node_port_is_refused_and_named(cluster: Cluster) -> None:
+    """Garbage, strangers, a frame with a wrong checksum: each ends its own connection, and the log says whose."""
+    from warp_core.certificates import issue, make_authority
+    from warp_tcp.wire import HELLO, pack_head
+
+    s3 = cluster.s3("a")
+    s3.create_bucket(Bucket="undisturbed")
+    s3.put_object(Bucket="undisturbed", Key="k", Body=b"before")
+    place = ("127.0.0.1", cluster.ports["a"][0])
+    strangers, old = cluster.folder / "strangers", cluster.folder / "old"
+    make_authority(strangers)
+    issue(strangers, "b", strangers / "tls")
+    long_ago = datetime.now(UTC) - timedelta(days=6 * 365)
+    issue(cluster.folder / "a" / "tls" / "authority", "b", old, now=long_ago)
+
+    def said(tls: Path | None, data: bytes) -> bytes:
+        """Say something at the node port, and return what is answered until the other side hangs up."""
+        with socket.create_connection(place, timeout=20) as plain:
+            if tls is None:
+                plain.sendall(data)
+                return _rest(plain)
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            context.load_cert_chain(tls / "node.pem", tls / "node.key")
+            with context.wrap_socket(plain) as secure:
+                secure.sendall(data)
+                return _rest(secure)
+
+    hello = pack_head(b"", 0, sequence=0, flags=HELLO)
+    broken = bytearray(pack_head(b"hello", 0, sequence=1) + b"hello")
+    broken[-1] ^= 1
+    said(None, os.urandom(4096))
+    for tls in (strangers / "tls", old):
+        with contextlib.suppress(OSError):  # TLS says so itself
+            assert said(tls, hello) == b""
+    assert said(cluster.folder / "b" / "tls", hello + broken) in (b"", hello)
+    assert said(cluster.folder / "b" / "tls", b"GET / HTTP/1.1\r\n\r\n" + bytes(64)) in (b"", hello)
+
+    deadline = time.monotonic() + 20
+    log = ""
+    for reason in (
+        "certificate has expired",
+        "self.signed|unable to get local issuer|unknown",
+        "damaged",
+        "speaks something else",
+    ):
+        while not re.search(reason, log):
+            assert time.monotonic() < deadline, f"{reason}: {log[-3000:]}"
+            time.sleep(0.1)
+            log = cluster.a.log()
+    other = cluster.s3("b")
+    assert other.get_object(Bucket="undisturbed", Key="k")["Body"].read() == b"before"
+    other.put_object(Bucket="undisturbed", Key="k", Body=b"after")
+    assert not warp("node", "list", *cluster.node("a"))["problems"]
+
+
+def _rest(connection: socket.socket) -> bytes:
+    found = b""
+    with contextlib.suppress(ConnectionError, ssl.SSLError):
+        while more := connection.recv(4096):
+            found += more
+    return found
 
 
 def test_tokens_are_for_once_and_names_for_one(cluster: Cluster) -> None:

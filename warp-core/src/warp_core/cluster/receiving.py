@@ -13,10 +13,13 @@ from warp_core.forward import Forwarder, Views
 from warp_core.forward.messages import is_greeting
 from warp_core.interfaces.stores import Buffer
 from warp_core.interfaces.transports import Allocate, Link, Message
+from warp_core.logs import get
 from warp_core.views.commands import Commands
 
 if TYPE_CHECKING:
     from warp_core.node.stack import Stack
+
+log = get("warp_core.cluster")
 
 LOOK_S = 0.5  # how often it is checked that what sessions use is still open here
 
@@ -92,7 +95,11 @@ async def divided(link: Link, stores: Serve, domains: Serve) -> None:
     """Serve a link by what its first message asks for: an exported store, or a domain."""
     try:
         first = await link.receive()
-    except (Unavailable, RemoteProtocolError):
+    except RemoteProtocolError as error:
+        log.warning("a peer's link is ended", peer=link.peer, reason=str(error))
+        await link.close()
+        return
+    except Unavailable:
         await link.close()
         return
     begun = _Begun(link, first)

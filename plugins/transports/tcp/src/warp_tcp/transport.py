@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
-import structlog
+from warp_core import logs
 from warp_core.certificates import Identity
 from warp_core.contexts import TransportContext
 from warp_core.errors import (
@@ -43,7 +43,7 @@ Serve = Callable[[Link], Awaitable[None]]
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 Place = tuple[str, int]  # numeric host, port
 
-log = structlog.get_logger("warp.tcp")
+log = logs.get("warp_tcp")
 
 
 class Tcp(Transport):
@@ -289,7 +289,7 @@ class TcpListener(Listener):
             link = await self._owner.accepted(endpoint)
         except WarpError as error:
             self._owner.count_accepted("refused")
-            log.info("connection refused", address=self.address, source=place, reason=str(error))
+            log.warning("connection refused", address=self.address, source=place, reason=str(error))
             return
         finally:
             self._handshakes -= 1
@@ -298,8 +298,8 @@ class TcpListener(Listener):
             await self._serve(link)
         except WarpError as error:
             log.info("link ended", peer=link.peer, source=place, reason=str(error))
-        except Exception:
-            log.exception("serving a link failed", peer=link.peer, source=place)
+        except Exception as error:
+            log.exception("serving a link failed", error, peer=link.peer, source=place)
         finally:
             link.end()
 
