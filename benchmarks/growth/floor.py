@@ -101,7 +101,10 @@ class Floor:
         for name, revision, descriptor, offset in places:
             found[name][8:]
             found[revision][8:]
-            os.preadv(descriptor, buffers, offset, os.RWF_NOWAIT)
+            try:
+                os.preadv(descriptor, buffers, offset, os.RWF_NOWAIT)
+            except BlockingIOError:  # others pushed it out of the page cache
+                os.preadv(descriptor, buffers, offset)
 
     def close(self) -> None:
         """Close the files."""
