@@ -12,10 +12,12 @@ from warp_aead.filter import Aead
 from warp_conformance.reference.consistency import Plain
 from warp_core.contexts import AuthContext
 from warp_core.errors import Corrupt, KeyNotFound, Sealed, Unsupported
+from warp_core.namespace.check import Check
 from warp_core.namespace.locks import Owner
 from warp_core.namespace.objects import NamespaceObjects
 from warp_core.namespace.sealing import Sealer
 from warp_core.namespace.shares import HERE, Access
+from warp_core.namespace.snapshots import Snapshots
 from warp_core.views.files import SetInfo
 from warp_core.views.objects import Attributes, Digests, PartInfo, Sealing
 from warp_kms.config import Config
@@ -267,6 +269,26 @@ async def test_parts_are_sealed_with_the_key_of_their_upload(stage):
         assert await get(stage, b"m", secret) == expected
 
 
+async def test_a_check_needs_no_key_and_finds_what_is_damaged(stage):
+    for at, wish in enumerate((Sealing(), Sealing(secret=KEY))):
+        for size in (100, 70_000, 2 * MIB):
+            await put(stage, b"%d-%d" % (at, size), text(size), wish)
+    found = await Check(stage.namespace, deep=True, progress=lambda _: None).run()
+    assert found.problems == []
+    await stage.containers.sync()
+    await stage.journal.flush()
+    stage.keys = None
+
+    found = await Check(stage.namespace, deep=True, progress=lambda _: None).run()
+    assert found.problems == []
+    for blob in await stage.blobs.list():
+        if blob.name.startswith("c/") and blob.size > MIB:
+            await stage.blobs.write(blob.name, offset=MIB, buffers=[bytes(8)])
+    found = await Check(stage.namespace, deep=True, progress=lambda _: None).run()
+    assert found.problem_count >= 1
+    assert "damaged" in str(found.problems)
+
+
 async def test_an_aborted_write_lets_its_key_go(stage):
     writer = await stage.objects.writer("v", b"k", Attributes(), sealing=Sealing())
     await writer.write(text(2 * MIB))
@@ -340,6 +362,30 @@ async def test_sealed_objects_are_files_and_disks_and_stay_sealed_when_they_are_
     assert (await stage.objects.head("v", b"a")).seal.key == "two"
 
     assert TEXT not in await stage.stored()
+
+
+async def test_what_a_rollback_brings_back_is_sealed_as_it_was(stage):
+    model = bytearray(text(2 * MIB))
+    await put(stage, b"a", bytes(model), Sealing(key="one"))
+    await stage.blocks.create("v", b"a", size=None)
+    snapshots = Snapshots(stage.namespace, stage.inodes)
+    disk = await stage.blocks.open("v", b"a", initiator="one")
+    for turn in range(3):
+        for at in range(0, 2 * MIB, 300_000):
+            await disk.write(at, text(5000))
+            model[at : at + 5000] = text(5000)
+        await snapshots.create("v", f"S{turn}")
+        expected = bytes(model)
+        await disk.write(7, b"later" * 1000)
+        model[7:5007] = b"later" * 1000
+    await disk.close()
+    for name in ("S2", "S0", "S2"):
+        await snapshots.rollback("v", name)
+
+    assert same(await get(stage, b"a"), expected)
+    assert (await stage.objects.head("v", b"a")).seal.key == "one"
+    assert TEXT not in await stage.stored()
+    assert b"laterlater" not in await stage.stored()
 
 
 async def test_what_a_caller_sealed_is_no_file_to_others(stage):

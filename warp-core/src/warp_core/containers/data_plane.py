@@ -291,6 +291,14 @@ class Containers:
             self._refuse_lost(chunk)
             raise
 
+    async def verify(self, chunk: Chunk, *, offset: int, length: int) -> None:
+        """Check payload bytes as `read` does, also those of which nobody holds the key: as they are stored, then; raises as `read`."""
+        try:
+            await self._reader.verify(chunk, offset, length)
+        except Corrupt:
+            self._refuse_lost(chunk)
+            raise
+
     async def read_into(self, chunk: Chunk, *, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` with verified payload bytes; raises as `read`."""
         try:

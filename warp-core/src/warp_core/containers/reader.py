@@ -22,7 +22,15 @@ from warp_core.containers.format import (
     require_head,
 )
 from warp_core.containers.keyring import only_sealed
-from warp_core.errors import Corrupt, NotFound, OutOfRange, StoreFailed, Unavailable, WarpError
+from warp_core.errors import (
+    Corrupt,
+    NotFound,
+    OutOfRange,
+    Sealed,
+    StoreFailed,
+    Unavailable,
+    WarpError,
+)
 from warp_core.interfaces.stores import Buffer
 
 HEADS_MAX = 1024  # frame tables kept: 1.6 KiB for a chunk of 8 MiB, so 1.6 MiB in all
@@ -111,8 +119,16 @@ class Reader:
 
     # With waiting ---------------------------------------------------------------------------------
 
-    async def read(self, chunk: Chunk, offset: int, length: int) -> Buffer:
-        """Return payload bytes from the first copy that has them right.
+    async def verify(self, chunk: Chunk, offset: int, length: int) -> None:
+        """Check that a copy has these payload bytes right as they are stored, which needs no key; raises as `read`."""
+        try:
+            await self.read(chunk, offset, length)
+        except Sealed:
+            if self._fleet.copies(chunk.container):  # else it waits in memory for its first write
+                await self.read(chunk, offset, length, opened=False)
+
+    async def read(self, chunk: Chunk, offset: int, length: int, *, opened: bool = True) -> Buffer:
+        """Return payload bytes from the first copy that has them right; nothing if they are not to be `opened`.
 
         Raises:
             OutOfRange, Corrupt, Unavailable: As `Containers.read`.
@@ -123,7 +139,7 @@ class Reader:
             )
         if not length:
             return b""
-        pending = self._pending_range(chunk, offset, length)
+        pending = self._pending_range(chunk, offset, length) if opened else None
         if pending is not None:
             return pending
         problems: list[str] = []
@@ -135,7 +151,7 @@ class Reader:
         while copy := self._untried(chunk.container, tried):
             tried.add(copy.slot.name + copy.name)
             try:
-                data = await self._read_copy(copy, chunk, offset, length)
+                data = await self._read_copy(copy, chunk, offset, length, opened=opened)
             except StoreFailed as error:
                 away = True
                 problems.append(f"{copy.slot.name}: {error}")
@@ -229,7 +245,9 @@ class Reader:
             f"{where} has no good copy left: {'; '.join(problems) or 'no store has the container'}"
         )
 
-    async def _read_copy(self, copy: Copy, chunk: Chunk, offset: int, length: int) -> Buffer:
+    async def _read_copy(
+        self, copy: Copy, chunk: Chunk, offset: int, length: int, *, opened: bool
+    ) -> Buffer:
         await self._fleet.load(copy)
         position = copy.position(chunk.offset)
         if position is None:
@@ -253,7 +271,7 @@ class Reader:
         bad = bad_frames(head, first, data)
         if bad or (first == 0 and len(data) < head.span(0, 0)[1] - head.size):
             raise Corrupt(f"frames {bad} are damaged")
-        return self._cut(head, first, data, offset, length)
+        return b"" if not opened else self._cut(head, first, data, offset, length)
 
     async def _head(self, copy: Copy, position: int, chunk: Chunk) -> Head:
         head = self._heads.get((chunk.container, chunk.offset))

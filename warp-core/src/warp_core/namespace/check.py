@@ -223,7 +223,7 @@ class Check:
         try:
             for offset in range(0, end, READ_MAX):
                 length = min(READ_MAX, end - offset)
-                await self._namespace.containers.read(chunk, offset=offset, length=length)
+                await self._namespace.containers.verify(chunk, offset=offset, length=length)
                 self.report.bytes += length
         except WarpError as error:
             where = f"container {chunk.container:016x} at {chunk.offset}"

@@ -25,6 +25,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from warp_core.containers import Chunk, Owner
+from warp_core.containers.keyring import Hold
 from warp_core.errors import Busy, Corrupt, Retained
 from warp_core.metadata import Transaction, transact
 from warp_core.namespace import keys, rows
@@ -49,6 +50,7 @@ from warp_core.namespace.rows import (
     reborn,
     unborn,
 )
+from warp_core.namespace.sealing import sealed_policy
 from warp_core.namespace.tables import unpack_window
 from warp_core.namespace.tree import Cursor, Volume, VolumeTransaction
 from warp_core.namespace.usage import Usage, decode_usage
@@ -445,6 +447,7 @@ class _Rollback:
         """Copy what S shows of a revision to a new one, and lead a name or inode there."""
         namespace = self._namespace
         pin = namespace.containers.pin()
+        hold: Hold | None = None
         try:
             value = await self._then.get(keys.revision_key(number))
             assert value is not None
@@ -452,7 +455,11 @@ class _Rollback:
             made = await namespace.ids.take()
             policy = namespace.policy_of(self._volume)
             owner = Owner(self._volume.number, made, made)
-            stream = namespace.containers.writer(policy, owner, size_hint=shown.size)
+            of_content = policy
+            if shown.seal is not None:
+                hold = await namespace.sealer.open(shown.seal)
+                of_content = sealed_policy(policy, hold)
+            stream = namespace.containers.writer(of_content, owner, size_hint=shown.size)
             try:
                 async for data in self._bytes(number, shown.size):
                     await stream.write(data)
@@ -462,6 +469,8 @@ class _Rollback:
                 raise
         finally:
             pin.release()
+            if hold is not None:
+                hold.release()
         extents = [Extent(offset, chunk.length, chunk) for offset, chunk in written]
         kept, manifest, _ = await placed(namespace.containers, policy, owner, extents)
         revision = msgspec.structs.replace(

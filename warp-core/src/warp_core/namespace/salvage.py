@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from warp_core.containers.format import Chunk, Head, Owner
-from warp_core.errors import Corrupt, NewerFormat, VolumeNotFound
+from warp_core.errors import Corrupt, NewerFormat, Sealed, VolumeNotFound
 from warp_core.metadata import Transaction, transact
 from warp_core.namespace import keys
 from warp_core.namespace.changes import Change as NamespaceChange
@@ -84,7 +84,7 @@ async def salvage(namespace: Namespace, heads: AsyncIterator[Head]) -> SalvageRe
             continue
         try:
             extents, size = await _content(namespace, chunks)
-        except (Corrupt, NewerFormat):
+        except (Corrupt, NewerFormat, Sealed):
             report.unreadable += 1
             continue
         name, made = await _volume(namespace, owner.volume)

@@ -12,6 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from hashlib import blake2b
 from types import TracebackType
 from typing import Self
@@ -293,6 +294,7 @@ def _bound(name: str, context: bytes) -> bytes:
     return name.encode() + b"\0" + context
 
 
+@lru_cache(maxsize=1024)
 def _read(name: str, value: bytes) -> KeyRow:
     try:
         row = _decode(value)
