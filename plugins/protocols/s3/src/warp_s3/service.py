@@ -27,7 +27,6 @@ from warp_s3.config import Config
 from warp_s3.cors import answer_headers
 from warp_s3.errors import S3Error, from_core
 from warp_s3.http import Request
-from warp_s3.iam.identities import Identities
 from warp_s3.lifecycle import Rules
 from warp_s3.operations import HANDLERS
 from warp_s3.operations.cors import rules_of_bucket
@@ -46,6 +45,7 @@ from warp_s3.sigv4 import (
 )
 
 if TYPE_CHECKING:
+    from warp_s3.iam.identities import Identities
     from warp_s3.iam.service import QueryService
 
 DESCRIBED_MAX: Final = 4096
@@ -92,9 +92,7 @@ class Service:
         self._authenticator = authenticator
         self.described: Kept[tuple[str, bytes], tuple[ObjectInfo, str]] = Kept(DESCRIBED_MAX)
         self._router = Router(config.domains)
-        self._identities = (
-            Identities(authenticator) if authenticator.capabilities.keeps_records else None
-        )
+        self._identities: Identities | None = None  # made with the first request
         self.signing_keys = SigningKeys()
         self.lifecycles = Rules()
         self._queries: QueryService | None = None  # made with the first that asks
@@ -276,20 +274,30 @@ class Service:
         """Answer a request of the query protocol."""
         from warp_s3.iam.service import QueryService
 
-        if self._identities is None:
+        identities = self._identities or self._make_identities()
+        if identities is None:
             raise S3Error(
                 "NotImplemented", "The authenticator of this server keeps no users and roles."
             )
         if self._queries is None:
             self._queries = QueryService(
-                self._identities, self._authenticator, self.signing_keys, self.config
+                identities, self._authenticator, self.signing_keys, self.config
             )
         return await self._queries.answer(Call(request, route, ANONYMOUS, body, UNSIGNED_PAYLOAD))
 
     def _credential_now(self, access_key: str, token: str | None) -> Credential | None:
-        if self._identities is not None:
-            return self._identities.find_now(access_key, token)
+        identities = self._identities or self._make_identities()
+        if identities is not None:
+            return identities.find_now(access_key, token)
         return self._authenticator.lookup_now(access_key)
+
+    def _make_identities(self) -> "Identities | None":
+        """Begin to know users and roles, if the authenticator keeps any; not earlier, as importing them takes a while."""
+        if self._authenticator.capabilities.keeps_records:
+            from warp_s3.iam.identities import Identities
+
+            self._identities = Identities(self._authenticator)
+        return self._identities
 
     async def credential(self, access_key: str, token: str | None = None) -> Credential:
         """Return the credential of an access key, and of the token that a session's requests carry.
@@ -300,8 +308,9 @@ class Service:
         known = self._credential_now(access_key, token)
         if known is not None:
             return known
-        if self._identities is not None:
-            return await self._identities.find(access_key, token)
+        identities = self._identities or self._make_identities()
+        if identities is not None:
+            return await identities.find(access_key, token)
         try:
             return await self._authenticator.lookup(access_key)
         except Unauthenticated as error:
@@ -310,9 +319,10 @@ class Service:
     async def known_principal(self) -> Callable[[str, str], bool]:
         """Return what tells whether a policy's principal exists."""
         accounts = await self.accounts()
-        if self._identities is None:
+        identities = self._identities or self._make_identities()
+        if identities is None:
             return known_principal(accounts)
-        return await self._identities.known_principal(accounts)
+        return await identities.known_principal(accounts)
 
     async def accounts(self) -> Accounts:
         """Return who is known, for owners in answers."""

@@ -47,14 +47,14 @@ class Identities:
             S3Error: As `find`.
         """
         directory = self.directory
+        if token is None:
+            known = self._authenticator.lookup_now(access_key)
+            if known is not None and directory.fresh:
+                if known.principal.name not in directory.state.said:
+                    return known  # nearly every request
+                return self._said(known) if "accounts" in directory.memory else None
         if not directory.fresh:
             return None
-        if token is None and not access_key.startswith(names.TEMPORARY):
-            known = self._authenticator.lookup_now(access_key)
-            if known is not None and known.principal.name not in directory.state.said:
-                return known
-            if known is not None and "accounts" in directory.memory:
-                return self._said(known)
         accounts = directory.memory.get("accounts")
         if not isinstance(accounts, Accounts):
             return None
