@@ -273,14 +273,14 @@ def faults(trio: Trio, node: str, rng: random.Random) -> list[Fault]:
             node,
             cut([partner], hears=False, speaks=True),
             mend,
-            apart=node != WITNESS,
+            apart=True,
         ),
         Fault(
             f"cut off from {partner}",
             node,
             cut([partner], hears=False, speaks=False),
             mend,
-            apart=node != WITNESS,
+            apart=True,
         ),
     ]
     if FAKETIME.exists():
