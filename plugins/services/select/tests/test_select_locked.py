@@ -125,9 +125,9 @@ def test_payloads_are_texts_like_others(run: Any, payload: str) -> None:
     assert run(f"SELECT s.{name} FROM S3Object s", data, JsonInput()) == "1\n"
     for spot in SPOTS:
         query = spot.replace("{text}", text).replace("{name}", name)
-        for source in (CsvInput(), JsonInput()):
-            found = run(query, "1\n", source)
-            assert "root:" not in found
+        source = JsonInput() if "S3Object[" in spot else CsvInput()
+
+        assert "root:" not in run(query, "1\n", source)
 
 
 def test_columns_of_a_hostile_file_are_quoted(run: Any, tmp_path: Any) -> None:

@@ -251,7 +251,7 @@ def test_output_is_quoted_as_asked(run: Any) -> None:
 FIELD = st.text(st.sampled_from("ab,\"\n'é\x1f "), max_size=6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.lists(FIELD, min_size=2, max_size=4), min_size=1, max_size=6), st.integers(1, 9))
 def test_the_csv_module_reads_the_same(rows: list[list[str]], step: int) -> None:
     written = io.StringIO()
@@ -376,7 +376,7 @@ def walk(value: Any, path: list[Step]) -> list[Any]:
     return walk(found, rest)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(JSON_VALUE, max_size=3),
     st.lists(st.sampled_from([Step(name="a"), Step(name="b"), Step()]), max_size=3),
