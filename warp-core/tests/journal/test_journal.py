@@ -299,6 +299,24 @@ async def test_a_failed_copy_is_left_behind_by_a_new_generation(sim):
         assert await contents(again) == [b"both", b"one only", b"after"]
 
 
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_segment_written_without_a_copy_says_that_there_should_be_one(sim, killed):
+    good, away = sim.SimDisk("good"), sim.SimDisk("away")
+    away.down = StoreFailed("EIO")
+    journal = await open_journal(good, away).__aenter__()
+    chunk = journal.append(fmt.Kind.PAYLOAD, b"x", owner=OWNER)
+    await journal.flush()
+    if killed:
+        await crash(journal)
+        async with open_journal(good, away):
+            pass
+    else:
+        await journal.__aexit__(None, None, None)
+
+    page = fmt.unpack_page(good.blobs[fmt.blob_name(chunk.container)][: fmt.PAGE])
+    assert (page.state, page.copies) == (fmt.State.SEALED, 2)
+
+
 async def test_a_stale_copy_is_not_gone_on_with_when_the_whole_one_fails_in_recovery(sim):
     whole, stale = sim.SimDisk("whole"), sim.SimDisk("stale")
     journal = await open_journal(whole, stale).__aenter__()
@@ -530,6 +548,43 @@ async def test_rot_in_one_copy_is_read_from_the_other_and_mended(sim):
     async with open_journal(one, two) as again:
         assert await contents(again) == [b"payload %d" % i for i in range(5)]
         assert one.blobs[blob] == two.blobs[blob]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_copies_that_starts_which_went_no_further_sealed_at_different_ends_become_one(
+    sim, first
+):
+    """Each copy was recovered alone, and neither start could say that the other copy is left behind: so both are whole."""
+    disks = [sim.SimDisk("short"), sim.SimDisk("long")]
+    journal = await open_journal(*disks).__aenter__()
+    chunk = journal.append(fmt.Kind.COMMIT, b"both")
+    await journal.flush()
+    disks[0].down = StoreFailed("cut off")
+    journal._copies.change = asyncio.Event().wait  # nobody is told that it is left behind
+    journal.append(fmt.Kind.COMMIT, b"one only")
+    flush = asyncio.create_task(journal.flush())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not flush.done()
+    flush.cancel()
+    await crash(journal)
+    disks[0].down = None
+
+    async def refused(living):
+        raise StoreFailed("no quorum")
+
+    for disk in disks:
+        with pytest.raises(StoreFailed, match="no quorum"):
+            await open_journal(disk, leaving=refused).__aenter__()
+
+    async with open_journal(*disks[first:], *disks[:first]) as again:
+        assert [copy.whole for copy in again.copies] == [True, True]
+        found = await contents(again)
+    blob = fmt.blob_name(chunk.container)
+    assert disks[0].blobs[blob][fmt.PAGE :] == disks[1].blobs[blob][fmt.PAGE :]
+    for disk in disks:
+        async with open_journal(disk) as alone:
+            assert await contents(alone) == found
 
 
 @pytest.mark.parametrize("which", [0, 2, 3])

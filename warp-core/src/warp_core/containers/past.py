@@ -51,7 +51,7 @@ class Past:
             stores = [copy.store for copy in living]
             pages = [await seg.page_of(store, container) for store in stores]
             sealed = [page.size for page in pages if page and page.state == fmt.State.SEALED]
-            if len(sealed) == len(stores):
+            if len(sealed) == len(stores) and len(set(sealed)) == 1:
                 self.opened[container] = Segment(container, stores, sealed=True, size=sealed[0])
                 del waiting[0]
                 continue
@@ -61,7 +61,12 @@ class Past:
                 if mark is not None and mark.container == container:
                     durable_to = max(durable_to, mark.offset)
             segment, failures = await seg.recover(
-                container, stores, pages, durable_to=durable_to, created_ns=created_ns
+                container,
+                stores,
+                pages,
+                durable_to=durable_to,
+                created_ns=created_ns,
+                copies=len(self._copies),
             )
             for copy, failure in zip(living, failures, strict=True):
                 if failure is not None and not isinstance(failure, NoSpace):

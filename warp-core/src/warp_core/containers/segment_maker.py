@@ -114,7 +114,7 @@ class SegmentMaker:
         self._counter += 1
         blob = fmt.blob_name(container)
         page = fmt.pack_page(
-            fmt.Page(container, copies=len(self._copies.living), created_ns=self._wall_ns())
+            fmt.Page(container, copies=len(self._copies.all), created_ns=self._wall_ns())
         )
 
         async def create(store: BlobStore) -> None:
@@ -141,7 +141,7 @@ class SegmentMaker:
                 seg.seal,
                 container=segment.container,
                 size=end,
-                copies=len(self._copies.living),
+                copies=len(self._copies.all),  # those that are away now are made up for by heal
                 created_ns=self._wall_ns(),
                 keep=not segment.payload,
             )

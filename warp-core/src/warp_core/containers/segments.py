@@ -265,6 +265,7 @@ async def recover(
     *,
     durable_to: int,
     created_ns: int,
+    copies: int = 0,
 ) -> tuple[Segment, list[WarpError | None]]:
     """Find the end of a segment that a crash left open, complete every copy, and seal it.
 
@@ -274,8 +275,10 @@ async def recover(
 
     Args:
         stores: All that should hold it afterwards; those that lack the blob get it.
-        pages: Of each store's copy. A copy that is sealed already says where the end is.
+        pages: Of each store's copy. A copy that is sealed already says where the end is; of several, the longest.
         durable_to: Offset below which a later segment says that everything was durable.
+        created_ns: For the page.
+        copies: That there should be, also on stores that are away; 0: one on each of these.
 
     Otherwise the end is the first place at which no copy has a valid record, unless a mark says
     that more was durable: what is missing before that is a gap.
@@ -283,10 +286,10 @@ async def recover(
     reader = Reader(container, stores)
     missing: list[list[tuple[int, bytes]]] = [[] for _ in stores]
     segment = Segment(container, list(stores), sealed=True)
-    sealed = [page is not None and page.state == fmt.State.SEALED for page in pages]
-    size = max(
-        (page.size for page, done in zip(pages, sealed, strict=True) if page and done), default=0
-    )
+    ends = [page.size if page and page.state == fmt.State.SEALED else 0 for page in pages]
+    size = max(ends)
+    # A start that went no further may have sealed one copy alone, where the other one has a tail that nobody acknowledged.
+    sealed = [end == size > 0 for end in ends]
     reserved = size or await _reserved(container, stores)
     offset = fmt.PAGE
     while not size or offset < size:
@@ -322,7 +325,12 @@ async def recover(
         if not done:
             try:
                 await _complete(
-                    store, container, lacks, size=offset, copies=len(stores), created_ns=created_ns
+                    store,
+                    container,
+                    lacks,
+                    size=offset,
+                    copies=copies or len(stores),
+                    created_ns=created_ns,
                 )
             except WarpError as error:
                 return error
