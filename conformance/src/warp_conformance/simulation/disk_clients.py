@@ -116,6 +116,7 @@ class DiskClients:
         self.machines = machines
         self.origin = origin  # the node that made the volume
         self.volume = volume
+        self.redundancy = "journal"  # what is written in place has as many copies as that
         self.clients = clients
         self.blocks = Blocks()
         self.violations: list[str] = []

@@ -67,6 +67,14 @@ class Medium:
         """Add to the trace."""
         self.world.note(self.name, what)
 
+    def replace(self) -> None:
+        """Be lost, and another one be there in its place."""
+        self.note("lost for good: an empty disk is in its place")
+        self.id = f"{self.chance.getrandbits(64):016x}"
+        self.blobs.clear()
+        self.deleted.clear()
+        self.used = 0
+
     def cut(self) -> None:
         """Lose power. Each cut has a mood of its own: everything unsynced is lost, some of it, or hardly anything."""
         keep = self.chance.choice((0.0, 0.2, 0.5, 0.8, 0.98))

@@ -48,6 +48,8 @@ GIVE_UP_S = (
     20.0,
 )  # until a side notices that nobody acknowledges; kernels take minutes, keepalive less
 
+PROBE_S = (0.01, 1.0)  # between probes of an idle link
+
 Serve = Callable[[Link], Awaitable[None]]
 
 
@@ -80,9 +82,17 @@ class Network:
         """Take a machine off the network as a power cut does, or bring it back: its old links are gone then."""
         if on:
             self._off.discard(machine)
+            self._reset(machine)
         else:
             self._off.add(machine)
         self._flush()
+
+    def _reset(self, machine: str) -> None:
+        """Have a machine answer what belongs to links from before it lost power, probes of idle ones too: it knows none of them."""
+        for link in list(self.links):
+            if link.other.machine == machine and link.other.ended:
+                wait_s = self._chance.uniform(*PROBE_S)
+                self.world.loop.call_later(wait_s, link.end, "reset", context=contextvars.Context())
 
     def delay_s(self) -> float:
         """Draw how long one message takes one way."""

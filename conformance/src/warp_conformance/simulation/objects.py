@@ -33,7 +33,6 @@ PAUSE_S = (0.0, 0.04)  # between two requests of one client
 RETRY_S = 0.1  # until a node that is away is asked again
 ABSENT = ""
 STEP = 128 * 1024  # bytes of a large body that come at once
-SLOWNESS_S = 0.05  # between them, times 0 to 3: some clients are slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +85,7 @@ class ObjectClients:
         keys: int,
         sizes: Sequence[int],
         versioning: bool,
+        slow_s: float,
     ) -> None:
         self.world = world
         self.machines = machines
@@ -95,6 +95,7 @@ class ObjectClients:
         self.clients = clients
         self.sizes = sizes
         self.versioning = versioning
+        self.slow_s = slow_s  # between parts of a large body, times 0 to 3: some clients are slow
         self.history: dict[str, list[Operation]] = {f"k{number}": [] for number in range(keys)}
         self.violations: list[str] = []
         self.counts: dict[str, int] = {"answered": 0, "failed": 0, "unanswered": 0, "away": 0}
@@ -223,7 +224,7 @@ class ObjectClients:
                 try:
                     for at in range(0, size, STEP):
                         await writer.write(body[at : at + STEP])
-                        await asyncio.sleep(int(asked.new, 16) % 4 * SLOWNESS_S)
+                        await asyncio.sleep(int(asked.new, 16) % 4 * self.slow_s)
                     await writer.commit(digests)
                 finally:
                     await writer.abort()

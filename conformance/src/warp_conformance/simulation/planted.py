@@ -16,11 +16,15 @@ from warp_core.cluster.guard import DomainStore, unavailable
 from warp_core.cluster.lease import DomainLease
 from warp_core.cluster.standing import DomainStanding
 from warp_core.containers import journal as journal_module
+from warp_core.containers.appender import OpenContainer
+from warp_core.containers.fleet import Copy
 from warp_core.containers.generations import Copies
+from warp_core.errors import WarpError
 from warp_core.interfaces.consistency import Commit
 from warp_core.interfaces.stores import BlobStore, Buffer
 from warp_core.metadata.rows import Rows
 from warp_core.namespace.filelog import FileLog
+from warp_core.peers import exporter as exporter_module
 
 Plant = Callable[[ExitStack], None]
 
@@ -52,6 +56,10 @@ async def _write_without_sync(
 
 async def _nothing(*arguments: object) -> None:
     return
+
+
+def _keep(container: OpenContainer, copy: Copy, error: WarpError) -> None:
+    """Take no note of a copy that failed."""
 
 
 async def _change_unwritten(copies: Copies) -> None:
@@ -122,6 +130,23 @@ PLANTED = {
         "that a copy was left behind is not written down before more is acknowledged",
         "failing-disks",
         instead(Copies, "change", _change_unwritten),
+    ),
+    "lost-copy-ignored": Planted(
+        "a copy of a container that could not be written goes on being counted as one",
+        "failing-disks",
+        instead(OpenContainer, "_lose", _keep),
+        first=3,
+    ),
+    "stream-not-synced": Planted(
+        "a large object is linked before it is synced",
+        "one-node",
+        instead(OpenContainer, "_sync", _nothing),
+    ),
+    "incarnation-ignored": Planted(
+        "a peer that started anew takes syncs of what the one before it had been sent",
+        "slow-streams",
+        instead(exporter_module, "_PROMISED", frozenset()),
+        first=6,
     ),
     "no-fencing": Planted(
         "a home goes on for ten seconds when its lease has ended, and its commits do not carry the check that it is the home",

@@ -25,6 +25,7 @@ from warp_conformance.simulation.troubles import Troubles
 from warp_conformance.simulation.world import World
 
 BACK_S = 60.0  # virtual: within this long after the last fault every node serves again
+HEALED_S = 6.0  # virtual: several passes of upkeep
 QUIET_S = 12.0  # virtual: what was on its way has arrived or been given up
 LOOK_S = 0.05  # virtual: between two looks at who is the home
 SHOWN = 60  # lines of the trace that a failure shows
@@ -139,6 +140,7 @@ class _Run:
                     keys=each.keys,
                     sizes=each.sizes,
                     versioning=each.versioning,
+                    slow_s=each.slow_s,
                 )
             )
         self.troubles = Troubles(world, self.network, self.machines)
@@ -172,6 +174,8 @@ class _Run:
             self.problems.append(
                 f"{BACK_S} s after the last fault: not back, or not clean: {waiting}"
             )
+        if not self.problems and not self.scenario.cluster:
+            await self._lose_disks()
         for each in clients:
             self.problems += each.judge()
 
@@ -200,6 +204,43 @@ class _Run:
             await each.last_look()
         for origin in dict.fromkeys(each.node for each in self.scenario.workload):
             await self._check(origin)
+
+    async def _lose_disks(self) -> None:
+        """Lose one disk of each node that has a copy of everything on another one; what had copies has to be there."""
+        for machine in self.machines.values():
+            shape = machine.shape
+            if not shape.serves or shape.copies < 2:
+                continue
+            media = [
+                *machine.media,
+                *(self.machines[other].exported[machine.name] for other in shape.uses),
+            ]
+            lost = self.world.chance(f"lost of {machine.name}").choice(media)
+            kept = [
+                each
+                for each in self.clients
+                if each.origin == machine.name and each.redundancy != "none"
+            ]
+            try:
+                async with asyncio.timeout(BACK_S):
+                    await self._until_copied(machine)
+                    self.troubles.cut_power(machine)
+                    lost.replace()
+                    machine.power_on()
+                    for each in kept:
+                        await each.last_look()
+            except TimeoutError:
+                self.problems.append(f"{BACK_S} s after {lost.name} was lost: not back")
+
+    async def _until_copied(self, machine: Machine) -> None:
+        """Wait until a node has brought its copies up to date, as far as it does so by itself; the journal's come with a start."""
+        while True:
+            await asyncio.sleep(HEALED_S)
+            stack = machine.running
+            if stack is not None and all(copy.alive for copy in stack.journal.copies):
+                return
+            self.troubles.kill(machine)
+            machine.start()
 
     async def _check(self, origin: str) -> None:
         async def check(node: Stack) -> list[str]:

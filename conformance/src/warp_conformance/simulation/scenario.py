@@ -28,7 +28,10 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[[workload]]`: clients of the volume `volume` on the node `node`."""
+    """`[[workload]]`: clients of the volume `volume` on the node `node`.
+
+    `slow_s`, times 0 to 3, is what a client of objects waits between two parts of a large body.
+    """
 
     kind: Literal["objects", "disk"]
     node: str
@@ -38,6 +41,7 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keys: int = 3
     sizes: tuple[int, ...] = (10, 3000, 50_000)
     versioning: bool = False
+    slow_s: float = 0.05
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

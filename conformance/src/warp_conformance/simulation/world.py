@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 from unittest import mock
 
 from warp_core import logs
-from warp_core.containers import Containers
+from warp_core.containers import Containers, leases
+from warp_core.containers.buffers import BUFFERS_MAX, BufferPool
 from warp_core.containers.journal import Journal
 from warp_core.metadata import transaction
 from warp_core.namespace.namespace import Namespace
@@ -28,7 +29,14 @@ from warp_conformance.simulation.loop import PROCESS, VirtualLoop
 T = TypeVar("T")
 
 TAIL = 4000  # lines of a trace that are kept to be shown; the digest covers all
-SEGMENT = CONTAINER = 256 * 1024
+SEGMENT = 256 * 1024
+CONTAINER = 1024 * 1024
+BUFFER = (
+    128 * 1024
+)  # of streams: what came is written, and not synced, while a slow client sends the rest
+STREAM_ROOM = (
+    128 * 1024
+)  # that a container needs to be handed on to the next stream: else all are sealed, and so synced, at once
 EPOCH_NS = 1_795_000_000_000_000_000  # the wall clock at the start of every run: November 2026
 
 
@@ -148,6 +156,8 @@ def _sealed(world: World) -> Iterator[None]:
         instead(time, "time_ns", lambda: wall_ns(loop))
         instead(time, "time", lambda: wall_ns(loop) / 1e9)
         instead(logs, "_write", world.log)
+        instead(leases, "ROOM_MIN", STREAM_ROOM)
+        instead(BufferPool.__init__, "__defaults__", (BUFFER, BUFFERS_MAX))
         instead(time, "sleep", _no_sleep)
         # Clocks that are arguments, where nobody hands one over; and sizes at which segments and containers end within a run.
         for made, values in (
