@@ -102,6 +102,8 @@ def test_the_examples_work(tmp_path: Path) -> None:
         "warp bench --size 4KiB --size 8MiB --seconds 10 --operations put,get": (
             "bench --size 4KiB --size 8MiB --seconds 0.2 --operations put,get --connections 2"
         ),
+        "warp kms master /etc/warp/master.key": "kms master other/master.key",
+        "warp kms rotate": "kms rotate payroll",  # no default key before the first use
         "warp conformance zstd": "conformance zstd -k test_a_fr",
         "warp conformance stores/memory --junit kits.xml": (
             "conformance stores/memory --junit kits.xml -k test_a_blob"
@@ -155,7 +157,7 @@ def test_json_has_the_keys_that_the_guide_names(tmp_path: Path) -> None:
         found = answer(tmp_path, *line.split())
         first = found[0] if isinstance(found, list) else found
         words = line.split()
-        name = " ".join(words[:2]) if words[0] in ("config", "plugin", "volume", "disk", "account", "key") else words[0]  # fmt: skip
+        name = " ".join(words[:2]) if words[0] in ("config", "plugin", "volume", "disk", "account", "key", "kms") else words[0]  # fmt: skip
         seen[name] = set(first)
 
     with node_in(tmp_path):
@@ -190,6 +192,12 @@ def test_json_has_the_keys_that_the_guide_names(tmp_path: Path) -> None:
             "key create ada --access-key ADAKEYADAKEY",
             "key list",
             "key revoke ADAKEYADAKEY",
+            "kms master other/master.key",
+            "kms create payroll",
+            "kms list",
+            "kms rotate payroll",
+            "kms disable payroll",
+            "kms enable payroll",
             "status",
             "top -n 1 --interval 0.1",
             "doctor",

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from warp_cli.output import table
 from warp_cli.serving import Options, options_of
 from warp_cli.table import COMMANDS
 
@@ -159,3 +160,9 @@ def test_serve_reads_its_options_like_typer_would() -> None:
     )
     for wrong in (["--help"], ["--data"], ["extra"], ["--replace-stores=1"], ["--conf", "x"]):
         assert options_of(wrong) is None
+
+
+def test_a_table_without_rows_is_its_head(capsys: pytest.CaptureFixture[str]) -> None:
+    table(("key", "created"), [])
+
+    assert capsys.readouterr().out == "key  created\n"

@@ -37,8 +37,7 @@ def table(
     if not console.is_terminal:
         # A pipe has no width: what is cut cannot be searched.
         widths = [
-            max(len(str(cell)) for cell in (name, *column))
-            for name, column in zip(columns, zip(*rows, strict=True), strict=True)
+            max(len(str(row[number])) for row in (columns, *rows)) for number in range(len(columns))
         ]
         for row in (columns, *rows):
             line = "  ".join(f"{cell!s:<{width}}" for cell, width in zip(row, widths, strict=True))

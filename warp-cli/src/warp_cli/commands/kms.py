@@ -69,7 +69,8 @@ def list_(config: ConfigOption = None, data: DataOption = None, json: JsonOption
             )
             for each in found
         ]
-        table(("key", "created", "versions", ""), rows)
+        none = "no key yet: the first use of encryption makes one, and so does: warp kms create"
+        table(("key", "created", "versions", ""), rows, empty=none)
 
     return reported(run, json=json)
 
