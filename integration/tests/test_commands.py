@@ -157,7 +157,8 @@ def test_json_has_the_keys_that_the_guide_names(tmp_path: Path) -> None:
         found = answer(tmp_path, *line.split())
         first = found[0] if isinstance(found, list) else found
         words = line.split()
-        name = " ".join(words[:2]) if words[0] in ("config", "plugin", "volume", "disk", "account", "key", "kms") else words[0]  # fmt: skip
+        of_two = ("config", "plugin", "volume", "disk", "account", "key", "kms")
+        name = " ".join(words[:2]) if words[0] in of_two else words[0]
         seen[name] = set(first)
 
     with node_in(tmp_path):
