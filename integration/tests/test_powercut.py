@@ -166,11 +166,30 @@ class TestCleanup:
             "    os.kill(os.getpid(), 9)\n"
         )
         ended = subprocess.run(
-            [sys.executable, "-c", program, tmp_path / "run"], capture_output=True, text=True
+            [sys.executable, "-c", program, tmp_path / "run"],
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
 
         assert ended.returncode == -9
         assert ended.stdout
+
+    @pytest.mark.parametrize("after_ms", range(8))
+    def test_nothing_inside_outlives_a_process_however_early_it_dies(self, after_ms: int) -> None:
+        program = (
+            "import os, sys, time\n"
+            "from warp_integration.namespace import MountNamespace\n"
+            "with MountNamespace() as namespace:\n"
+            "    namespace.popen(['sleep', '1000'])\n"
+            "    time.sleep(int(sys.argv[1]) / 1000)\n"
+            "    os.kill(os.getpid(), 9)\n"
+        )
+
+        # Whatever is left inside keeps the pipe open that is read to its end here.
+        subprocess.run(
+            [sys.executable, "-c", program, str(after_ms)], capture_output=True, timeout=60
+        )
 
     def test_closing_a_namespace_ends_what_runs_inside(self, tmp_path: Path) -> None:
         with MountNamespace() as namespace:

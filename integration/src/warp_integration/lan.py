@@ -14,7 +14,7 @@ from types import TracebackType
 
 import pytest
 
-from warp_integration.namespace import DIE_WITH_PARENT
+from warp_integration.namespace import leashed
 from warp_integration.requirements import require, require_root
 
 _serial = itertools.count()
@@ -77,7 +77,7 @@ class Lan:
 
     def prefix(self, name: str) -> tuple[str, ...]:
         """Return the words that, before a command, run it on a host; it keeps its process id, and dies with this process."""
-        return ("ip", "netns", "exec", self._space(name), *DIE_WITH_PARENT)
+        return ("ip", "netns", "exec", self._space(name), *leashed())
 
     def run(self, name: str, *command: str) -> str:
         """Run a command on a host and return its output.

@@ -7,14 +7,22 @@ that started them, the kernel then unmounts, and loop devices that `mount -o loo
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
-"""The words that, before a command, let it be killed when the thread that started it ends."""
+_LEASH = '[ "$PPID" = "$1" ] || exit 1; shift; exec "$@"'
+
+
+def leashed() -> tuple[str, ...]:
+    """Return the words that, before a command, let it be killed when the thread of this process that starts it ends.
+
+    The parent may be dead before the kernel is asked for the signal, which then never comes: so it is looked at afterwards.
+    """
+    return ("setpriv", "--pdeathsig", "KILL", "sh", "-c", _LEASH, "leash", str(os.getpid()))
 
 
 class MountRefused(Exception):
@@ -78,7 +86,7 @@ class MountNamespace:
     @property
     def prefix(self) -> tuple[str, ...]:
         """The words that, before a command, run it inside; it keeps its process id."""
-        return ("nsenter", f"--mount={self.handle}", "--", *DIE_WITH_PARENT)
+        return ("nsenter", f"--mount={self.handle}", "--", *leashed())
 
     @property
     def handle(self) -> Path:

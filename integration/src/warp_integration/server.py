@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from warp_integration.namespace import DIE_WITH_PARENT
+from warp_integration.namespace import leashed
 from warp_integration.requirements import locate
 
 ACCESS_KEY = "WARPTESTACCESSKEY000"
@@ -236,4 +236,4 @@ def _warp() -> Path:
 
 
 def _die_with_parent() -> tuple[str, ...]:
-    return DIE_WITH_PARENT if shutil.which(DIE_WITH_PARENT[0]) else ()
+    return leashed() if shutil.which("setpriv") else ()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from warp_integration.namespace import DIE_WITH_PARENT, MountNamespace, MountRefused
+from warp_integration.namespace import MountNamespace, MountRefused, leashed
 from warp_integration.powercut.cut import Cut, Replay, copy_sparse
 from warp_integration.powercut.disks import EXT4, MIB, FileSystem
 from warp_integration.powercut.position import Position
@@ -78,7 +78,7 @@ class Recording:
         places = [self._served, self.namespace.handle, trace, self.position_file, *images]
         # Not inside the namespace: `fuse.mount` says why.
         self._recorder = subprocess.Popen(
-            [*DIE_WITH_PARENT, sys.executable, "-m", module, *places],
+            [*leashed(), sys.executable, "-m", module, *places],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
