@@ -6,9 +6,9 @@ log.warning("connection ended", peer=address, error=str(error))
 ```
 
 An event is a short constant phrase and what varies goes into fields, so that logs can be counted
-and searched. structlog writes them; it is imported with the first event that is really written,
-because it costs more CPU than everything else that a server imports. An event below the level
-costs one comparison.
+and searched. An event below the level costs one comparison. A line of JSON is made here: structlog
+costs more CPU to import than everything else that a server imports, so it is only asked for what
+it does better, text for people and tracebacks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, MutableMapping
-from typing import Any, Literal, Protocol, TextIO, cast
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO
 
 DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40
 LEVELS: Mapping[str, int] = {"debug": DEBUG, "info": INFO, "warning": WARNING, "error": ERROR}
@@ -34,11 +35,7 @@ SECRET_WORDS = ("secret", "password", "token", "authorization", "signature", "cr
 Format = Literal["auto", "json", "console"]
 
 
-class _Bound(Protocol):
-    def debug(self, event: str, **fields: object) -> None: ...
-    def info(self, event: str, **fields: object) -> None: ...
-    def warning(self, event: str, **fields: object) -> None: ...
-    def error(self, event: str, **fields: object) -> None: ...
+_Sink = Callable[[str, str, Mapping[str, object]], None]  # level, event, fields: writes one event
 
 
 class _Settings:
@@ -48,7 +45,7 @@ class _Settings:
         self.level = INFO
         self.format: Format = "auto"
         self.stream: TextIO | None = None
-        self.bound: dict[str, _Bound] = {}
+        self.sinks: dict[str, _Sink] = {}
         self.bursts: dict[tuple[str, str], _Burst] = {}
         self.lock = threading.Lock()
         self.monotonic: Callable[[], float] = time.monotonic
@@ -79,7 +76,7 @@ def configure(
         _settings.format = format
         _settings.stream = stream
         _settings.monotonic = monotonic
-        _settings.bound.clear()
+        _settings.sinks.clear()
         _settings.bursts.clear()
 
 
@@ -125,12 +122,12 @@ def _write(name: str, level: str, event: str, fields: dict[str, object]) -> None
         suppressed = _admit(name, event)
         if suppressed is None:
             return
-        bound = _settings.bound.get(name)
-        if bound is None:
-            bound = _settings.bound[name] = _bind(name)
+        sink = _settings.sinks.get(name)
+        if sink is None:
+            sink = _settings.sinks[name] = _sink(name)
         if suppressed:
             fields = {**fields, "suppressed": suppressed}
-        getattr(bound, level)(event, **fields)
+        sink(level, event, fields)
 
 
 def _admit(name: str, event: str) -> int | None:
@@ -151,38 +148,65 @@ def _admit(name: str, event: str) -> int | None:
     return suppressed
 
 
-def _bind(name: str) -> _Bound:
-    import structlog
-
+def _sink(name: str) -> _Sink:
     stream = _settings.stream or sys.stderr
     console = _settings.format == "console" or (_settings.format == "auto" and stream.isatty())
+    return _console_sink(name, stream) if console else _json_sink(name, stream)
+
+
+def _json_sink(name: str, stream: TextIO) -> _Sink:
+    import msgspec
+
+    encode = msgspec.json.Encoder(enc_hook=repr).encode
+
+    def write(level: str, event: str, fields: Mapping[str, object]) -> None:
+        line: dict[str, object] = {"part": name, **fields}
+        error = line.pop("exc_info", None)
+        line |= {"event": event, "level": level, "timestamp": _now()}
+        if isinstance(error, BaseException):
+            line["exception"] = _traceback(error)
+        _hide_secrets(None, level, line)
+        stream.write(encode(line).decode() + "\n")
+        stream.flush()
+
+    return write
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _traceback(error: BaseException) -> object:
+    from structlog.tracebacks import ExceptionDictTransformer
+
+    # Without locals: they hold keys, credentials and other people's bytes.
+    transform = ExceptionDictTransformer(show_locals=False)
+    return transform((type(error), error, error.__traceback__))
+
+
+def _console_sink(name: str, stream: TextIO) -> _Sink:
+    import structlog
+
     processors: list[Any] = [
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=not console),
+        structlog.processors.TimeStamper(fmt="iso", utc=False),
         _hide_secrets,
-    ]
-    if console:
         # The plain formatter, as richer ones show locals: keys, credentials, other people's bytes.
-        processors.append(
-            structlog.dev.ConsoleRenderer(
-                colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
-            )
-        )
-    else:
-        processors += [
-            # Without locals: they hold keys, credentials and other people's bytes.
-            structlog.processors.ExceptionRenderer(
-                structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-            ),
-            structlog.processors.JSONRenderer(serializer=_json),
-        ]
+        structlog.dev.ConsoleRenderer(
+            colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+        ),
+    ]
     logger = structlog.wrap_logger(
         structlog.WriteLogger(stream),
         processors=processors,
         wrapper_class=structlog.BoundLogger,
         part=name,
     )
-    return cast("_Bound", logger)
+
+    def write(level: str, event: str, fields: Mapping[str, object]) -> None:
+        getattr(logger, level)(event, **fields)
+
+    return write
 
 
 def _hide_secrets(
@@ -192,9 +216,3 @@ def _hide_secrets(
         if any(word in key.lower() for word in SECRET_WORDS):
             event[key] = "***"
     return event
-
-
-def _json(event: Mapping[str, object], **options: object) -> str:
-    import msgspec
-
-    return msgspec.json.encode(event, enc_hook=repr).decode()
