@@ -125,7 +125,7 @@ def test_hosts_are_remembered_within_a_limit() -> None:
     for number in range(HOSTS_MAX + 10):
         head = b"GET / HTTP/1.1\r\nHost: b%d.s3.example" % number
         assert router.route(parse_head(head)).bucket == f"b{number}"
-    assert len(router._buckets) <= HOSTS_MAX
+    assert len(router._hosts) <= HOSTS_MAX
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,14 @@ class Config(Listening, frozen=True, kw_only=True):
     domains: Annotated[
         tuple[Annotated[str, Meta(min_length=1, max_length=253)], ...], Meta(max_length=64)
     ] = ("localhost",)
+    # Further hosts whose subdomains are websites; s3-website-REGION.DOMAIN and s3-website.REGION.DOMAIN are for each of `domains`.
+    website_domains: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=253)], ...], Meta(max_length=64)
+    ] = ()
+    # Hosts that are the websites of the buckets of just these names, such as "www.example.com".
+    website_hosts: Annotated[
+        tuple[Annotated[str, Meta(min_length=3, max_length=63)], ...], Meta(max_length=1024)
+    ] = ()
     # What GetBucketLocation says; requests signed for any region are accepted.
     region: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,63}$")] = "us-east-1"
     # Whether requests signed by version 2 are taken as well; forms always are.

@@ -88,6 +88,10 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
             400,
             "The content of the form does not meet the conditions specified in the policy document.",
         ),
+        "InvalidRedirectLocation": (
+            400,
+            "The website redirect location must have a prefix of 'http://' or 'https://' or '/'.",
+        ),
         "InvalidRange": (416, "The requested range is not satisfiable"),
         "InvalidRequest": (400, "Invalid Request"),
         "InvalidRetentionPeriod": (
@@ -271,6 +275,26 @@ class S3Error(Exception):
         self.details = details or {}
         self.headers = headers or {}
         self.closes = closes
+
+
+class PageError(S3Error):
+    """An error of a website, which is told as a page.
+
+    Attributes:
+        further: What went wrong with the page that the bucket has for errors.
+        page: Key of that page.
+    """
+
+    def __init__(self, error: S3Error, further: S3Error | None = None, page: str = "") -> None:
+        super().__init__(
+            error.code,
+            error.message,
+            details=error.details,
+            headers=error.headers,
+            closes=error.closes,
+        )
+        self.further = further
+        self.page = page
 
 
 FROM_CORE: Final[Mapping[type[core.WarpError], str]] = MappingProxyType(

@@ -11,6 +11,7 @@ from warp_s3.encryption import told
 from warp_s3.errors import S3Error
 from warp_s3.http import http_date
 from warp_s3.locking import HEADERS, asked_in, lock_headers
+from warp_s3.website import REDIRECT, check_location
 from warp_s3.xml_input import checked_tags
 
 USER_PREFIX: Final = "x-amz-meta-"
@@ -40,7 +41,7 @@ _KEPT: Final = {
     "content-language": "Content-Language",
     "content-type": "Content-Type",
     "expires": "Expires",
-    "x-amz-website-redirect-location": "x-amz-website-redirect-location",
+    REDIRECT: REDIRECT,
 }
 
 # Query parameters of a GET that replace what is kept.
@@ -64,7 +65,9 @@ def attributes_of(headers: Mapping[str, str], *, owner: str, acl: bytes = b"") -
     size = 0
     for name, value in headers.items():
         if name in _KEPT:
-            if len(value) > HEADER_MAX:
+            if name == REDIRECT:
+                check_location(value)
+            elif len(value) > HEADER_MAX:
                 raise S3Error(
                     "MetadataTooLarge", details={"MaxSizeAllowed": str(HEADER_MAX), "Header": name}
                 )

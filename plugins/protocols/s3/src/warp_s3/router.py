@@ -9,7 +9,7 @@ instead of being mistaken for a plain GET or, worse, PUT.
 import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -120,6 +120,9 @@ _SUBRESOURCES: Final[Mapping[tuple[int, str, str], str]] = MappingProxyType(
 
 _NAMES: Final = frozenset(name for _, _, name in _SUBRESOURCES)
 
+PAGE: Final = "Page"
+"""What a request to a website wants: no operation of S3."""
+
 OPERATIONS: Final = frozenset(
     {*_PLAIN.values(), *_SUBRESOURCES.values(), "CopyObject", "UploadPartCopy", "ListObjectsV2"}
 )
@@ -128,19 +131,37 @@ OPERATIONS: Final = frozenset(
 class Route(msgspec.Struct, frozen=True, gc=False):
     """What a request wants."""
 
-    operation: str  # one of OPERATIONS
+    operation: str  # one of OPERATIONS, or PAGE
     bucket: str  # empty: the service
     key: bytes  # empty: the bucket
     query: dict[str, str]  # decoded parameters
 
 
-class Router:
-    """Finds the route of a request, in path style and, below its domains, in virtual-host style."""
+class Host(NamedTuple):
+    """What a Host header means."""
 
-    def __init__(self, domains: Sequence[str] = ()) -> None:
-        """Start with domains such as `s3.example`, whose subdomains are buckets."""
+    bucket: str  # empty: the path names it
+    site: bool  # the bucket's website
+
+
+class Router:
+    """Finds the route of a request: in path style, below its domains in virtual-host style, and to websites."""
+
+    def __init__(
+        self,
+        domains: Sequence[str] = (),
+        *,
+        site_domains: Sequence[str] = (),
+        sites: Sequence[str] = (),
+    ) -> None:
+        """Start with domains such as `s3.example`, whose subdomains are buckets.
+
+        `site_domains` are those whose subdomains are websites, `sites` hosts that are the websites of buckets of their own names.
+        """
         self._suffixes = tuple("." + domain.lower().strip(".") for domain in domains)
-        self._buckets: dict[str, str] = {}
+        self._site_suffixes = tuple("." + domain.lower().strip(".") for domain in site_domains)
+        self._sites = frozenset(map(str.lower, sites))
+        self._hosts: dict[str, Host] = {}
 
     def route(self, request: Request) -> Route:
         """Find what a request wants.
@@ -149,7 +170,10 @@ class Router:
             S3Error: `InvalidURI`, `KeyTooLongError`, `MethodNotAllowed` or `InvalidArgument`.
         """
         path = request.path
-        bucket = self.bucket_of_host(request.headers.get("host", ""))
+        host = request.headers.get("host", "")
+        bucket, site = self._hosts.get(host) or self.host(host)
+        if site:
+            return Route(PAGE, bucket, unquote_to_bytes(path[1:]), {})
         if bucket:
             raw = path[1:]
         else:
@@ -170,21 +194,31 @@ class Router:
 
     def bucket_of_host(self, host: str) -> str:
         """Give the bucket that a Host names, or nothing."""
-        known = self._buckets.get(host)
-        return self._host_bucket(host) if known is None else known
+        return self.host(host).bucket
 
-    def _host_bucket(self, host: str) -> str:
-        """Give the bucket that a Host names, or nothing, and remember it."""
-        name = host.lower()
-        if not name.endswith("]"):
-            name = name.rpartition(":")[0] or name
-        bucket = next(
-            (name[: -len(suffix)] for suffix in self._suffixes if name.endswith(suffix)), ""
-        )
-        if len(self._buckets) >= HOSTS_MAX:
-            self._buckets.clear()
-        self._buckets[host] = bucket
-        return bucket
+    def host(self, host: str) -> Host:
+        """Say what a Host means, and remember it."""
+        known = self._hosts.get(host)
+        if known is None:
+            name = host.lower()
+            if not name.endswith("]"):
+                name = name.rpartition(":")[0] or name
+            known = self._meaning(name)
+            if len(self._hosts) >= HOSTS_MAX:
+                self._hosts.clear()
+            self._hosts[host] = known
+        return known
+
+    def _meaning(self, name: str) -> Host:
+        if name in self._sites:
+            return Host(name, site=True)
+        for suffix in self._site_suffixes:
+            if name.endswith(suffix) or name == suffix[1:]:
+                return Host(name[: -len(suffix)], site=True)
+        for suffix in self._suffixes:
+            if name.endswith(suffix):
+                return Host(name[: -len(suffix)], site=False)
+        return Host("", site=False)
 
 
 def parse_query(query: str) -> dict[str, str]:

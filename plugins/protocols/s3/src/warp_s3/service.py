@@ -30,8 +30,9 @@ from warp_s3.http import Request
 from warp_s3.lifecycle import Rules
 from warp_s3.operations import HANDLERS
 from warp_s3.operations.cors import rules_of_bucket
+from warp_s3.operations.pages import serve_page
 from warp_s3.owners import owner_of
-from warp_s3.router import Route, Router
+from warp_s3.router import PAGE, Route, Router
 from warp_s3.sigv4 import (
     STREAMING,
     STREAMING_UNSIGNED_TRAILER,
@@ -91,7 +92,11 @@ class Service:
         self.access = Access(objects, self.accounts, config)
         self._authenticator = authenticator
         self.described: Kept[tuple[str, bytes], tuple[ObjectInfo, str]] = Kept(DESCRIBED_MAX)
-        self._router = Router(config.domains)
+        self._router = Router(
+            config.domains,
+            site_domains=(*config.website_domains, *aws_site_domains(config)),
+            sites=config.website_hosts,
+        )
         self._identities: Identities | None = None  # made with the first request
         self.signing_keys = SigningKeys()
         self.lifecycles = Rules()
@@ -117,6 +122,8 @@ class Service:
             return HANDLERS["Preflight"](
                 self, Call(request, route, ANONYMOUS, body, UNSIGNED_PAYLOAD)
             )
+        if route.operation == PAGE and request.method == "OPTIONS":
+            return serve_page(self, request, body, route)
         if "origin" in request.headers and route.bucket:
             return self._crossing(request, body, route)
         return self._begin(request, body, route)
@@ -143,6 +150,8 @@ class Service:
             return self._handle(Call(request, route, ANONYMOUS, body, UNSIGNED_PAYLOAD))
         if route.operation == "Query":
             return self._query(request, body, route)
+        if route.operation == PAGE:
+            return serve_page(self, request, body, route)
         if sigv2.signed(request) and self.config.signature_v2:
             return self._begin_v2(request, body, route)
         claim = read_claim(request, now=time.time())
@@ -348,6 +357,15 @@ class Service:
         body.decode_aws_chunked(
             AwsChunkedDecoder(claim, key, decoded_length=length), length, self.pool
         )
+
+
+def aws_site_domains(config: Config) -> list[str]:
+    """Return the domains of websites that go with the server's own, in both of AWS's forms."""
+    return [
+        f"s3-website{between}{config.region}.{domain}"
+        for domain in config.domains
+        for between in "-."
+    ]
 
 
 def security_token(request: Request, route: Route) -> str | None:

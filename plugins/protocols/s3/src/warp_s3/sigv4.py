@@ -181,7 +181,7 @@ def verify(claim: Claim, request: Request, key: SigningKey) -> None:
         key: The signing key of the claimed access key's secret, see `SigningKeys`.
 
     Raises:
-        S3Error: `SignatureDoesNotMatch`, or `AccessDenied` if an `x-amz-*` header is not signed.
+        S3Error: `SignatureDoesNotMatch`, or `AccessDenied` if an `x-amz-*` or `x-warp-*` header is not signed.
     """
     expected, canonical = _signature(claim, request, key, _canonical_path(request.path))
     if hmac.compare_digest(expected, claim.signature):
@@ -449,7 +449,7 @@ def _check_signed(signed: str, headers: dict[str, str]) -> None:
     if "host" not in names:
         raise S3Error("AccessDenied", "The host header must be signed.")
     for name in headers.keys() - names:
-        if name.startswith("x-amz-") and name != "x-amz-content-sha256":
+        if name.startswith(("x-amz-", "x-warp-")) and name != "x-amz-content-sha256":
             raise S3Error(
                 "AccessDenied",
                 "There were headers present in the request which were not signed",

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from warp_s3.http import Request
-from warp_s3.router import Route
+from warp_s3.router import PAGE, Route
 
 _NAMES: Final[Mapping[str, str]] = {
     # operation of the router: resource type of the log
@@ -84,6 +84,8 @@ class Record(msgspec.Struct, frozen=True):
 def operation_of(route: Route, request: Request) -> str:
     """Return the name that the log has for an operation, such as `REST.GET.OBJECT`."""
     operation = route.operation
+    if operation == PAGE:
+        return f"WEBSITE.{request.method}.OBJECT"
     verb = "COPY" if operation in _COPIES else request.method
     found = _NAMES.get(operation) or _NAMES.get(_VERB.sub("", operation, count=1))
     if found is None:

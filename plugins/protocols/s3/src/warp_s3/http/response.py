@@ -10,9 +10,16 @@ from warp_s3.errors import CODES
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
+# A website may redirect with any status of 3xx, whether that means something or not.
+_USED: Final = {
+    *(200, 201, 204, 206, 408),
+    *range(301, 400),
+    *(status for status, _ in CODES.values()),
+}
+_KNOWN: Final = frozenset(HTTPStatus)
+
 REASONS: Final = {
-    status: HTTPStatus(status).phrase
-    for status in {200, 201, 204, 206, 303, 304, 408, *(status for status, _ in CODES.values())}
+    status: HTTPStatus(status).phrase if status in _KNOWN else "Redirect" for status in _USED
 }
 
 _STATUS_LINES: Final = {

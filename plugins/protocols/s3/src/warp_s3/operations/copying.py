@@ -18,6 +18,7 @@ from warp_s3.locking import demand_lockable
 from warp_s3.metadata import attributes_of, storage_class
 from warp_s3.operations.encryption import wish
 from warp_s3.operations.lifecycle import expiry
+from warp_s3.website import REDIRECT
 
 if TYPE_CHECKING:
     from warp_s3.service import Service
@@ -40,6 +41,7 @@ async def copy_object(service: "Service", call: Call) -> Answer:
         (bucket, key, version) == (call.bucket, call.key, "")
         and not replaces
         and storage_class(headers) == source.storage_class
+        and REDIRECT not in headers
         and not encryption.changes(headers)
     ):
         raise S3Error(
@@ -49,8 +51,12 @@ async def copy_object(service: "Service", call: Call) -> Answer:
             "encryption attributes.",
         )
     kept = source.attributes
+    own = given.headers
+    if not replaces:  # where a page is, is said of each object by itself
+        redirect = {REDIRECT: own[REDIRECT]} if REDIRECT in own else {}
+        own = {name: text for name, text in kept.headers.items() if name != REDIRECT} | redirect
     attributes = Attributes(
-        headers=given.headers if replaces else kept.headers,
+        headers=own,
         metadata=given.metadata if replaces else kept.metadata,
         tags=given.tags if _replaces(headers, "x-amz-tagging-directive") else kept.tags,
         storage_class=given.storage_class,

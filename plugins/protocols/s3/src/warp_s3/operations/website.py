@@ -1,4 +1,4 @@
-"""Website configurations: checked and kept."""
+"""Website configurations: checked and kept; `operations.pages` serves by them."""
 
 from collections.abc import Callable, Coroutine, Mapping
 from types import MappingProxyType
@@ -10,15 +10,13 @@ from warp_s3.call import Answer, Call, empty, xml
 from warp_s3.errors import S3Error
 from warp_s3.operations.configurations import inner
 from warp_s3.receiving import read_document
+from warp_s3.website import WEBSITE
 from warp_s3.xml_input import parse
 
 if TYPE_CHECKING:
     from warp_s3.service import Service
 
 Handler = Callable[["Service", Call], Coroutine[Any, Any, Answer]]
-
-WEBSITE: Final = "s3.website"
-"""Name of the volume's document: what is inside the WebsiteConfiguration, in XML."""
 
 RULES_MAX: Final = 50
 """Routing rules; S3's own figure."""
