@@ -84,7 +84,11 @@ def test_arguments_arrive_as_they_were_given() -> None:
     args, named = verb.unpack(values, buffers)
 
     assert args == ["v", b"k", b"data", PLAIN, digests(b"data")]
-    assert named == {"condition": verb.defaults["condition"], "sealing": None}
+    assert named == {
+        "condition": verb.defaults["condition"],
+        "sealing": None,
+        "origin": None,
+    }
     with pytest.raises(TypeError):
         verb.pack(("v",), {})
     with pytest.raises(TypeError):
@@ -537,6 +541,7 @@ def test_signatures_are_the_format() -> None:
         "digests",
         "condition",
         "sealing",
+        "origin",
     )
     assert inspect.iscoroutinefunction(RemoteObjects.put)
     assert read_request(pack(Request(1, "ping"))).verb == "ping"

@@ -27,6 +27,7 @@ from warp_core.namespace.paths import resolve
 from warp_core.namespace.rows import VolumeRow
 from warp_core.namespace.tree import ViewSource
 from warp_core.views.objects import ALWAYS, Attributes, Condition, Digests
+from warp_core.views.origin import Origin
 from warp_fixed.chunker import Fixed
 from warp_meta_memory.engine import Memory as MemoryMeta
 from warp_store_memory import Memory as MemoryStore
@@ -83,6 +84,9 @@ async def made(way: type[Direct]) -> AsyncIterator[NamespaceObjects]:
         yield objects
 
 
+HOW = Origin("account:bob", "10.0.0.1", "R1")
+
+
 async def rows_of(objects: NamespaceObjects) -> list[tuple[bytes, bytes, int]]:
     view = objects._namespace.store.view()
     try:
@@ -102,6 +106,7 @@ async def put(
         Attributes(headers={"content-type": "a/b"}, owner="alice"),
         digests,
         condition=condition,
+        origin=HOW,
     )
 
 
@@ -120,7 +125,7 @@ async def carry_out(objects: NamespaceObjects, step: tuple[Any, ...]) -> str:
         if verb == "put":
             await put(objects, key, *rest)
         elif verb == "delete":
-            return str(await objects.delete("v", key, condition=rest[0]))
+            return str(await objects.delete("v", key, condition=rest[0], origin=HOW))
         elif verb == "stream":
             writer = await objects.writer("v", key, Attributes(owner="alice"))
             await writer.write(bytes(35_000))
@@ -128,7 +133,7 @@ async def carry_out(objects: NamespaceObjects, step: tuple[Any, ...]) -> str:
         elif verb == "copy":
             await objects.copy("v", key, "v", rest[0])
         elif verb == "tags":
-            await objects.set_tags("v", key, {"a": "b"})
+            await objects.set_tags("v", key, {"a": "b"}, origin=HOW)
         elif verb == "versioning":
             await objects.set_versioning("v", rest[0])
         else:

@@ -15,6 +15,7 @@ from warp_core.namespace.objects import NamespaceObjects
 from warp_core.namespace.rows import decode_upload, encode
 from warp_core.namespace.upkeep import Upkeep
 from warp_core.views.objects import Attributes, Digests, PartInfo
+from warp_core.views.origin import Origin
 
 ALICE = Principal("alice")
 PLAIN = Attributes()
@@ -208,6 +209,49 @@ async def test_the_feed_tells_what_happened_in_order(
     one = await feed.read(namespace, "v", feed.START, limit=1)
     rest = await feed.read(namespace, "v", one.cursor)
     assert one.events + rest.events == page.events
+
+
+async def test_the_feed_tells_who_did_it_where_the_protocol_said(
+    objects: NamespaceObjects, namespace: Namespace
+) -> None:
+    start = await feed.now(namespace, "v")
+    how = Origin("account:bob", "10.0.0.1", "R1", "post")
+    await put(objects, b"a")
+    writer = await objects.writer("v", b"b", Attributes(owner="alice"), origin=how)
+    await writer.write(b"x")
+    await writer.commit(Digests(etag="e"))
+    await objects.copy("v", b"b", "v", b"c", origin=how)
+    await objects.set_tags("v", b"c", {"k": "v"}, origin=how)
+    await objects.set_tags("v", b"c", {}, origin=how)
+    await objects.set_acl("v", b"c", b"{}", origin=how)
+    upload = await objects.create_upload("v", b"d", Attributes(owner="alice"))
+    part = await objects.part_writer("v", b"d", upload.upload, 1)
+    await part.write(b"y")
+    made = await part.commit(Digests(etag="p"))
+    parts = [PartInfo(number=1, size=1, etag=made.etag, modified_ns=0)]
+    await objects.complete_upload("v", b"d", upload.upload, parts, Digests(etag="w"), origin=how)
+    await objects.delete("v", b"c", origin=how)
+    await objects.set_versioning("v", "on")
+    await objects.delete("v", b"b", origin=how)
+    await objects.delete("v", b"b", version="null", origin=how)
+    events = (await feed.read(namespace, "v", start)).events
+
+    verbs = [
+        "put",
+        "put",
+        "copy",
+        "tags",
+        "untags",
+        "acl",
+        "complete",
+        "delete",
+        "marker",
+        "remove",
+    ]
+    assert [event.verb for event in events] == verbs
+    assert events[0].origin is None
+    assert {event.origin for event in events[1:]} == {how}
+    assert {event.actor for event in events[1:]} == {"account:bob"}
 
 
 async def test_a_consumer_that_fell_behind_is_told(

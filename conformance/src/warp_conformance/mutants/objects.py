@@ -27,6 +27,7 @@ from warp_core.views.objects import (
     VolumeInfo,
     Writer,
 )
+from warp_core.views.origin import Origin
 
 from warp_conformance.kits.objects import ObjectsKit, Reopen, Usage
 from warp_conformance.model import File, Version
@@ -336,7 +337,13 @@ class CopiesCurrent(PlainObjects):
 @faults(OnObjects, "Objects.copy", "shares-tags")
 class SharesAttributes(PlainObjects):
     async def set_tags(
-        self, volume: str, key: bytes, tags: Mapping[str, str], *, version: str = ""
+        self,
+        volume: str,
+        key: bytes,
+        tags: Mapping[str, str],
+        *,
+        version: str = "",
+        origin: Origin | None = None,
     ) -> str:
         for each in self.at(volume).names.get(key, ()):
             if each.file is not None:
@@ -346,7 +353,15 @@ class SharesAttributes(PlainObjects):
 
 @faults(OnObjects, "Objects.set_acl", "of-all-versions")
 class SharesAcl(PlainObjects):
-    async def set_acl(self, volume: str, key: bytes, acl: bytes, *, version: str = "") -> str:
+    async def set_acl(
+        self,
+        volume: str,
+        key: bytes,
+        acl: bytes,
+        *,
+        version: str = "",
+        origin: Origin | None = None,
+    ) -> str:
         for each in self.at(volume).names.get(key, ()):
             if each.file is not None:
                 each.file.attributes = replace(each.file.attributes, acl=acl)

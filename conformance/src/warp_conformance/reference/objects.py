@@ -52,6 +52,7 @@ from warp_core.views.objects import (
     VolumeLock,
     Writer,
 )
+from warp_core.views.origin import Origin
 
 from warp_conformance.model import File, Model, ModelVolume, Version
 
@@ -324,6 +325,7 @@ class PlainObjects(Objects):
         *,
         condition: Condition = ALWAYS,
         sealing: Sealing | None = None,
+        origin: Origin | None = None,
     ) -> ObjectInfo:
         """See `Objects`."""
         refuse_sealing(sealing)
@@ -340,6 +342,7 @@ class PlainObjects(Objects):
         condition: Condition = ALWAYS,
         size: int | None = None,
         sealing: Sealing | None = None,
+        origin: Origin | None = None,
     ) -> Writer:
         """See `Objects`."""
         refuse_sealing(sealing)
@@ -363,6 +366,7 @@ class PlainObjects(Objects):
         condition: Condition = ALWAYS,
         source_secret: bytes = b"",
         sealing: Sealing | None = None,
+        origin: Origin | None = None,
     ) -> ObjectInfo:
         """See `Objects`."""
         refuse_secret(source_secret)
@@ -445,6 +449,7 @@ class PlainObjects(Objects):
         version: str = "",
         condition: Condition = ALWAYS,
         bypass: bool = False,
+        origin: Origin | None = None,
     ) -> Deleted:
         """See `Objects`."""
         found = self.at(volume)
@@ -463,7 +468,13 @@ class PlainObjects(Objects):
         return Deleted(version=marker, marker=True, found=existed)
 
     async def set_tags(
-        self, volume: str, key: bytes, tags: Mapping[str, str], *, version: str = ""
+        self,
+        volume: str,
+        key: bytes,
+        tags: Mapping[str, str],
+        *,
+        version: str = "",
+        origin: Origin | None = None,
     ) -> str:
         """See `Objects`."""
         found = self.find(volume, key, version)
@@ -471,7 +482,15 @@ class PlainObjects(Objects):
         found.file.attributes = replace(found.file.attributes, tags=dict(tags))
         return found.version
 
-    async def set_acl(self, volume: str, key: bytes, acl: bytes, *, version: str = "") -> str:
+    async def set_acl(
+        self,
+        volume: str,
+        key: bytes,
+        acl: bytes,
+        *,
+        version: str = "",
+        origin: Origin | None = None,
+    ) -> str:
         """See `Objects`."""
         found = self.find(volume, key, version)
         assert found.file is not None
@@ -643,6 +662,7 @@ class PlainObjects(Objects):
         digests: Digests,
         *,
         condition: Condition = ALWAYS,
+        origin: Origin | None = None,
     ) -> ObjectInfo:
         """See `Objects`."""
         self.at(volume)

@@ -41,6 +41,7 @@ from warp_core.views.objects import (
     VolumeInfo,
     Writer,
 )
+from warp_core.views.origin import Origin
 
 COPY_STEP = 1 << 20
 LISTING_PATIENCE_S = (
@@ -236,6 +237,7 @@ class RoutedObjects(Objects):
         condition: Condition = ALWAYS,
         source_secret: bytes = b"",
         sealing: Sealing | None = None,
+        origin: Origin | None = None,
     ) -> ObjectInfo:
         """As `Objects.copy`; between domains the bytes are read and written, since they have no chunks in common."""
         if await self._together(source_volume, volume):
@@ -252,6 +254,7 @@ class RoutedObjects(Objects):
                     condition=condition,
                     source_secret=source_secret,
                     sealing=sealing,
+                    origin=origin,
                 ),
             )
         reader = await self.open(
@@ -266,6 +269,7 @@ class RoutedObjects(Objects):
                 condition=condition,
                 size=info.size,
                 sealing=sealing,
+                origin=origin,
             )
             return await self._copied(reader, writer, 0, info.size, digests or _digests_of(info))
         finally:

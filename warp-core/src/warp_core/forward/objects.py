@@ -24,6 +24,7 @@ from warp_core.views.objects import (
     Sealing,
     Writer,
 )
+from warp_core.views.origin import Origin
 
 WINDOW = 4  # messages of one writer on their way at once: its memory is one buffer more
 
@@ -65,11 +66,12 @@ class RemoteObjects(Objects):
         condition: Condition = ALWAYS,
         size: int | None = None,
         sealing: Sealing | None = None,
+        origin: Origin | None = None,
     ) -> Writer:
         """As `Objects.writer`."""
         session = await self._line.session()
         verb = VERBS["objects.writer"]
-        named = {"condition": condition, "size": size, "sealing": sealing}
+        named = {"condition": condition, "size": size, "sealing": sealing, "origin": origin}
         answer = await session.ask_verb(verb, (volume, key, attributes), named)
         return RemoteWriter(session, answer.reply.handle)
 

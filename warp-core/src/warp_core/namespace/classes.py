@@ -13,10 +13,16 @@ from warp_core.namespace.object_changes import event_of, summary_of
 from warp_core.namespace.paths import extend
 from warp_core.namespace.rows import FILE, decode_name, encode
 from warp_core.namespace.versions import version_id
+from warp_core.views.origin import Origin
 
 
 async def set_storage_class(
-    namespace: Namespace, volume: str, key: bytes, version: str, storage_class: str
+    namespace: Namespace,
+    volume: str,
+    key: bytes,
+    version: str,
+    storage_class: str,
+    origin: Origin | None = None,
 ) -> bool:
     """Say that a version is of another class; False if there is no such version any more.
 
@@ -48,7 +54,7 @@ async def set_storage_class(
         revision = await change.revision(whole.revision)
         made = msgspec.structs.replace(revision, born=change.epoch, storage_class=kept)
         await change.put_revision(whole.revision, made)
-        change.tell(event_of("class", change, key, whole))
+        change.tell(event_of("class", change, key, whole, origin))
         return True
 
     return await namespace.change(volume, body)

@@ -52,6 +52,7 @@ from warp_core.namespace.rows import (
 from warp_core.namespace.tree import Volume
 from warp_core.namespace.volumes import demand_writable
 from warp_core.views.objects import ALWAYS, Condition
+from warp_core.views.origin import Origin
 
 WITNESSES_TRIED: Final = 4  # rows looked at to learn that a directory has more
 _FIRST: Final = (0).to_bytes(2, "big")  # number of the only event, or garbage row, of a commit
@@ -81,6 +82,7 @@ class Direct:
         revision: Revision,
         condition: Condition,
         verb: str,
+        origin: Origin | None = None,
     ) -> Name:
         """Make a revision the current version of a key, as `object_changes.put_object` does.
 
@@ -126,11 +128,13 @@ class Direct:
         )
         draft.put(keys.revision_key(number), encode(revision))
         draft.put(keys.name_key(directory, component), encode(name))
-        draft.finish(directory, objects, size, verb, key, name)
+        draft.finish(directory, objects, size, verb, key, name, origin)
         await self._commit(draft)
         return name
 
-    async def delete(self, volume: str, key: bytes, condition: Condition) -> None:
+    async def delete(
+        self, volume: str, key: bytes, condition: Condition, origin: Origin | None = None
+    ) -> None:
         """Remove the current version of a key, as `object_changes.delete_object` does.
 
         Raises:
@@ -155,7 +159,7 @@ class Direct:
         finally:
             view.close()
         draft.delete(keys.name_key(directory, component))
-        draft.finish(directory, -1, -current.size, "delete", key, current)
+        draft.finish(directory, -1, -current.size, "delete", key, current, origin)
         await self._commit(draft)
 
     def _target(self, volume: str) -> Volume:
@@ -296,7 +300,14 @@ class _Draft:
         self._writes.append(_new(Write, (self.prefix + key, None)))
 
     def finish(
-        self, directory: int, objects: int, size: int, verb: str, key: bytes, name: Name
+        self,
+        directory: int,
+        objects: int,
+        size: int,
+        verb: str,
+        key: bytes,
+        name: Name,
+        origin: Origin | None,
     ) -> None:
         """Count, touch the directory and tell what happened, as `Change.finish` does."""
         prefix = self.prefix
@@ -304,8 +315,19 @@ class _Draft:
             usage = prefix + keys.usage_key(self._volume.row.epoch)
             self._merges.append(_new(Merge, (usage, (objects, size, 0, 0, 0, 0), ())))
         self._merges.append(_new(Merge, (prefix + keys.times_key(directory), (), (self.now_ns,))))
+        actor = name.owner if origin is None or not origin.actor else origin.actor
         event = Event(
-            verb, self.now_ns, key, 0, b"", name.inode, _NULL, name.size, name.etag, name.owner
+            verb,
+            self.now_ns,
+            key,
+            0,
+            b"",
+            name.inode,
+            _NULL,
+            name.size,
+            name.etag,
+            actor,
+            origin,
         )
         self._stamps.append(_new(Stamp, (prefix + keys.FEED, _FIRST, encode(event), False)))
 

@@ -23,6 +23,7 @@ from warp_core.namespace.versions import (
     version_id,
 )
 from warp_core.views.objects import ALWAYS, Condition, Deleted
+from warp_core.views.origin import Origin
 
 Also = Callable[[Change, Name], Awaitable[None]]
 
@@ -35,6 +36,7 @@ async def put_object(
     condition: Condition = ALWAYS,
     verb: str = "put",
     also: Also | None = None,
+    origin: Origin | None = None,
 ) -> Name:
     """Make a revision the current version of a key, and do what comes `also` with it.
 
@@ -74,25 +76,18 @@ async def put_object(
     await change.put_name(path, name)
     if also is not None:
         await also(change, name)
-    change.tell(
-        Event(
-            verb,
-            change.now_ns,
-            key,
-            0,
-            b"",
-            number,
-            version_id(name),
-            name.size,
-            name.etag,
-            name.owner,
-        )
-    )
+    change.tell(event_of(verb, change, key, name, origin))
     return name
 
 
 async def delete_object(
-    change: Change, key: bytes, version: str, condition: Condition, *, bypass: bool = False
+    change: Change,
+    key: bytes,
+    version: str,
+    condition: Condition,
+    *,
+    bypass: bool = False,
+    origin: Origin | None = None,
 ) -> Deleted:
     """Remove the current version of a key or put a marker before it, as versioning says, or remove the named version for good.
 
@@ -106,33 +101,35 @@ async def delete_object(
     if condition is not ALWAYS:
         judge(condition, key, await summary_of(change.apart, change.rows, path.current))
     if version:
-        return await _delete_version(change, path, version, bypass=bypass)
-    return await _delete_current(change, path)
+        return await _delete_version(change, path, version, bypass=bypass, origin=origin)
+    return await _delete_current(change, path, origin)
 
 
-async def _delete_current(change: Change, path: Path) -> Deleted:
+async def _delete_current(change: Change, path: Path, origin: Origin | None) -> Deleted:
     current = path.current
     if not change.versioned:
         if current is None:
             return Deleted(found=False)
         await supersede(change, path)
         await change.drop_name(path)
-        change.tell(event_of("delete", change, path.key, current))
+        change.tell(event_of("delete", change, path.key, current, origin))
         return Deleted()
     await change.make_way_for_versions(path)
     await supersede(change, path)
     marker = await put_marker(change, path)
     if current is not None:
         await change.drop_name(path)
-    change.tell(event_of("marker", change, path.key, marker))
+    change.tell(event_of("marker", change, path.key, marker, origin))
     return Deleted(version=version_id(marker), marker=True, found=current is not None)
 
 
-async def _delete_version(change: Change, path: Path, version: str, *, bypass: bool) -> Deleted:
+async def _delete_version(
+    change: Change, path: Path, version: str, *, bypass: bool, origin: Origin | None
+) -> Deleted:
     current = path.current
     if current is not None and version_id(current) == version:
         await remove_current(change, path, bypass=bypass)
-        change.tell(event_of("remove", change, path.key, current))
+        change.tell(event_of("remove", change, path.key, current, origin))
         return Deleted(version=version)
     names = len(path.names)
     await extend(change.rows, path)
@@ -142,7 +139,7 @@ async def _delete_version(change: Change, path: Path, version: str, *, bypass: b
     dropped = await remove_version(
         change, path, sequence, live=names == len(path.steps), bypass=bypass
     )
-    change.tell(event_of("remove", change, path.key, dropped))
+    change.tell(event_of("remove", change, path.key, dropped, origin))
     return Deleted(version=version, marker=dropped.kind == MARKER)
 
 
@@ -153,8 +150,10 @@ async def summary_of(apart: Apart | None, stored: Rows, name: Name | None) -> Na
     return await apart.summary(stored, name)
 
 
-def event_of(verb: str, change: Change, key: bytes, name: Name) -> Event:
-    """Return what the change feed tells of a version."""
+def event_of(
+    verb: str, change: Change, key: bytes, name: Name, origin: Origin | None = None
+) -> Event:
+    """Return what the change feed tells of a version; without an origin, its owner is who did it."""
     return Event(
         verb,
         change.now_ns,
@@ -163,5 +162,6 @@ def event_of(verb: str, change: Change, key: bytes, name: Name) -> Event:
         version=version_id(name),
         size=name.size,
         etag=name.etag,
-        actor=name.owner,
+        actor=origin.actor if origin is not None and origin.actor else name.owner,
+        origin=origin,
     )

@@ -81,6 +81,7 @@ from warp_core.views.objects import (
     VolumeLock,
     Writer,
 )
+from warp_core.views.origin import Origin
 
 INFOS_MAX = 4096  # volumes whose description is remembered, which every request asks for: about 500 bytes each
 
@@ -253,6 +254,7 @@ class NamespaceObjects(Objects):
         *,
         condition: Condition = ALWAYS,
         sealing: Sealing | None = None,
+        origin: Origin | None = None,
     ) -> ObjectInfo:
         """See `Objects.put`."""
         size = len(payload)
@@ -274,7 +276,7 @@ class NamespaceObjects(Objects):
             if hold is not None:
                 hold.release()
             revision = make_revision(size, attributes, digests, inline=bytes(payload), seal=seal)
-            return await self._link(volume, key, number, revision, condition, "put")
+            return await self._link(volume, key, number, revision, condition, "put", origin=origin)
         owner = Owner(target.number, number, number)
         try:
             chunk = self._containers.append(payload, owner=owner, policy=policy)
@@ -289,7 +291,7 @@ class NamespaceObjects(Objects):
                 await self._containers.sync()
             extents = (Extent(0, size, chunk),)
             revision = make_revision(size, attributes, digests, extents=extents, seal=seal)
-            return await self._link(volume, key, number, revision, condition, "put")
+            return await self._link(volume, key, number, revision, condition, "put", origin=origin)
         except BaseException as error:
             if isinstance(error, REFUSALS):
                 self._containers.discard([chunk])
@@ -318,18 +320,21 @@ class NamespaceObjects(Objects):
         condition: Condition,
         verb: str,
         also: Also | None = None,
+        origin: Origin | None = None,
     ) -> ObjectInfo:
         """Make a revision the current version of a key; `also` runs in the same transaction."""
         if also is None:
             try:
-                name = await self._direct.put(volume, key, number, revision, condition, verb)
+                name = await self._direct.put(
+                    volume, key, number, revision, condition, verb, origin
+                )
             except NotHere:
                 pass
             else:
                 return describe(key, name, revision, revision.parts)
 
         async def body(change: Change) -> Name:
-            return await put_object(change, key, number, revision, condition, verb, also)
+            return await put_object(change, key, number, revision, condition, verb, also, origin)
 
         name = await self._namespace.change(volume, body)
         return describe(key, name, revision, revision.parts)
@@ -343,6 +348,7 @@ class NamespaceObjects(Objects):
         condition: Condition = ALWAYS,
         size: int | None = None,
         sealing: Sealing | None = None,
+        origin: Origin | None = None,
     ) -> Writer:
         """See `Objects.writer`."""
         check_key(key)
@@ -363,7 +369,9 @@ class NamespaceObjects(Objects):
                 length, attributes, digests, extents=kept, manifest=manifest, seal=seal
             )
             try:
-                return await self._link(volume, key, number, revision, condition, "put")
+                return await self._link(
+                    volume, key, number, revision, condition, "put", origin=origin
+                )
             except REFUSALS:
                 if manifest is not None:
                     self._containers.discard([manifest])
@@ -393,6 +401,7 @@ class NamespaceObjects(Objects):
         condition: Condition = ALWAYS,
         source_secret: bytes = b"",
         sealing: Sealing | None = None,
+        origin: Origin | None = None,
     ) -> ObjectInfo:
         """See `Objects.copy`."""
         check_key(key)
@@ -414,7 +423,7 @@ class NamespaceObjects(Objects):
             made[:] = [revision]
             # Before the target is replaced: it may be the source, which must find its borrower when it goes.
             await change.lend(number, revision)
-            return await put_object(change, key, number, revision, condition, "copy")
+            return await put_object(change, key, number, revision, condition, "copy", origin=origin)
 
         try:
             name = await self._namespace.change(volume, body)
@@ -424,7 +433,7 @@ class NamespaceObjects(Objects):
             )
             try:
                 return await self._copy_bytes(
-                    reader, volume, key, attributes, digests, condition, sealing
+                    reader, volume, key, attributes, digests, condition, sealing, origin
                 )
             finally:
                 reader.close()
@@ -439,6 +448,7 @@ class NamespaceObjects(Objects):
         digests: Digests | None,
         condition: Condition,
         sealing: Sealing | None,
+        origin: Origin | None,
     ) -> ObjectInfo:
         """Copy what no reference is possible to: what was written in place, which may change at any time, or is sealed otherwise."""
         info = reader.info
@@ -446,7 +456,13 @@ class NamespaceObjects(Objects):
         if attributes is not None:
             said = msgspec.structs.replace(attributes, owner=attributes.owner or said.owner)
         writer = await self.writer(
-            volume, key, said, condition=condition, size=info.size, sealing=sealing
+            volume,
+            key,
+            said,
+            condition=condition,
+            size=info.size,
+            sealing=sealing,
+            origin=origin,
         )
         try:
             offset = 0
@@ -476,31 +492,50 @@ class NamespaceObjects(Objects):
         version: str = "",
         condition: Condition = ALWAYS,
         bypass: bool = False,
+        origin: Origin | None = None,
     ) -> Deleted:
         """See `Objects.delete`."""
         check_key(key)
         if not version:
             try:
-                await self._direct.delete(volume, key, condition)
+                await self._direct.delete(volume, key, condition, origin)
             except NotHere:
                 pass
             else:
                 return Deleted()
         return await self._namespace.change(
-            volume, lambda change: delete_object(change, key, version, condition, bypass=bypass)
+            volume,
+            lambda change: delete_object(
+                change, key, version, condition, bypass=bypass, origin=origin
+            ),
         )
 
     async def set_tags(
-        self, volume: str, key: bytes, tags: Mapping[str, str], *, version: str = ""
+        self,
+        volume: str,
+        key: bytes,
+        tags: Mapping[str, str],
+        *,
+        version: str = "",
+        origin: Origin | None = None,
     ) -> str:
         """See `Objects.set_tags`."""
         check_size({}, {}, tags)
-        return await self._set(volume, key, version, "tags", tags=dict(tags))
+        verb = "tags" if tags else "untags"
+        return await self._set(volume, key, version, verb, origin, tags=dict(tags))
 
-    async def set_acl(self, volume: str, key: bytes, acl: bytes, *, version: str = "") -> str:
+    async def set_acl(
+        self,
+        volume: str,
+        key: bytes,
+        acl: bytes,
+        *,
+        version: str = "",
+        origin: Origin | None = None,
+    ) -> str:
         """See `Objects.set_acl`."""
         check_acl(acl)
-        return await self._set(volume, key, version, "acl", acl=acl)
+        return await self._set(volume, key, version, "acl", origin, acl=acl)
 
     async def set_retention(
         self,
@@ -523,7 +558,15 @@ class NamespaceObjects(Objects):
         """See `Objects.set_legal_hold`."""
         return await set_legal_hold(self._namespace, volume, key, version, held=held)
 
-    async def _set(self, volume: str, key: bytes, version: str, verb: str, **fields: object) -> str:
+    async def _set(
+        self,
+        volume: str,
+        key: bytes,
+        version: str,
+        verb: str,
+        origin: Origin | None,
+        **fields: object,
+    ) -> str:
         """Change what a revision says besides its content; returns the version's id."""
 
         async def body(change: Change) -> str:
@@ -531,7 +574,7 @@ class NamespaceObjects(Objects):
             revision = await change.revision(name.revision)
             changed = msgspec.structs.replace(revision, born=change.epoch, **fields)
             await change.put_revision(name.revision, changed)
-            change.tell(event_of(verb, change, key, name))
+            change.tell(event_of(verb, change, key, name, origin))
             return version_id(name)
 
         return await self._namespace.change(volume, body)
@@ -664,9 +707,10 @@ class NamespaceObjects(Objects):
         digests: Digests,
         *,
         condition: Condition = ALWAYS,
+        origin: Origin | None = None,
     ) -> ObjectInfo:
         """See `Objects.complete_upload`."""
-        return await self._uploads.complete(volume, key, upload, parts, digests, condition)
+        return await self._uploads.complete(volume, key, upload, parts, digests, condition, origin)
 
     async def abort_upload(self, volume: str, key: bytes, upload: str) -> None:
         """See `Objects.abort_upload`."""

@@ -15,6 +15,7 @@ import msgspec
 from warp_core.containers.format import Chunk
 from warp_core.errors import Corrupt
 from warp_core.views.objects import VolumeLock
+from warp_core.views.origin import Origin
 
 FORMAT: Final = 1
 
@@ -236,7 +237,7 @@ class SnapshotRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """F: one change, in the order of commits. `version` is the version id made or removed."""
 
-    verb: str  # "put", "copy", "complete", "delete", "marker", "remove", "tags", "rename", "link", "write", ...
+    verb: str  # "put", "copy", "complete", "delete", "marker", "remove", "tags", "untags", "rename", "link", ...
     time_ns: int
     key: bytes = b""  # the S3 key, where the change came by key
     directory: int = 0
@@ -246,6 +247,7 @@ class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
     size: int = 0
     etag: str = ""
     actor: str = ""
+    origin: Origin | None = None  # where the protocol said it
 
 
 _INTEGER: Final = {0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9}  # bytes of a msgpack integer by its first

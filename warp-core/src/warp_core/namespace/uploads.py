@@ -61,6 +61,7 @@ from warp_core.views.objects import (
     UploadInfo,
     Writer,
 )
+from warp_core.views.origin import Origin
 
 AT_ONCE: Final = (
     60  # part rows removed in one transaction, within WRITES_MAX beside what else it writes
@@ -71,7 +72,7 @@ LENDERS_MAX: Final = (
 COMPLETED_S: Final = 3600  # for so long a repeated completion gets the same answer
 
 Link = Callable[
-    [str, bytes, int, Revision, Condition, str, Also | None],
+    [str, bytes, int, Revision, Condition, str, Also | None, Origin | None],
     Awaitable[ObjectInfo],
 ]
 
@@ -349,6 +350,7 @@ class Uploads:
         named: Sequence[PartInfo],
         digests: Digests,
         condition: Condition,
+        origin: Origin | None = None,
     ) -> ObjectInfo:
         """See `Objects.complete_upload`."""
         number = parse(upload)
@@ -360,7 +362,7 @@ class Uploads:
             chosen = _choose(stored, named)
             try:
                 return await self._complete(
-                    target, key, number, row, stored, chosen, digests, condition
+                    target, key, number, row, stored, chosen, digests, condition, origin
                 )
             except _PartsChanged:
                 continue
@@ -386,6 +388,7 @@ class Uploads:
         chosen: list[int],
         digests: Digests,
         condition: Condition,
+        origin: Origin | None = None,
     ) -> ObjectInfo:
         parts = {each: decode_part(value) for each, value in stored.items()}
         extents: list[Extent] = []
@@ -456,7 +459,7 @@ class Uploads:
 
         try:
             return await self._link(
-                target.row.name, key, number, revision, condition, "complete", also
+                target.row.name, key, number, revision, condition, "complete", also, origin
             )
         except (*REFUSALS, _PartsChanged):
             if manifest is not None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 import msgspec
 
+from warp_core.views.origin import Origin
+
 if TYPE_CHECKING:
     from warp_core.interfaces.auth import Principal
     from warp_core.interfaces.stores import Buffer
@@ -398,6 +400,7 @@ class Objects:
         *,
         condition: Condition = ALWAYS,
         sealing: Sealing | None = None,
+        origin: Origin | None = None,
     ) -> ObjectInfo:
         """Store a small object (at most SMALL_MAX) in one go; on return it is durable and visible.
 
@@ -417,6 +420,7 @@ class Objects:
         condition: Condition = ALWAYS,
         size: int | None = None,
         sealing: Sealing | None = None,
+        origin: Origin | None = None,
     ) -> Writer:
         """Begin a large object; `size` is a hint for placement. A condition that does not hold already is refused here.
 
@@ -439,6 +443,7 @@ class Objects:
         condition: Condition = ALWAYS,
         source_secret: bytes = b"",
         sealing: Sealing | None = None,
+        origin: Origin | None = None,
     ) -> ObjectInfo:
         """Make an object of another's content; `attributes` replace the source's where given.
 
@@ -455,6 +460,7 @@ class Objects:
         version: str = "",
         condition: Condition = ALWAYS,
         bypass: bool = False,
+        origin: Origin | None = None,
     ) -> Deleted:
         """Delete: the object, or (versioned) put a marker, or remove the named version for good.
 
@@ -466,12 +472,26 @@ class Objects:
         raise NotImplementedError
 
     async def set_tags(
-        self, volume: str, key: bytes, tags: Mapping[str, str], *, version: str = ""
+        self,
+        volume: str,
+        key: bytes,
+        tags: Mapping[str, str],
+        *,
+        version: str = "",
+        origin: Origin | None = None,
     ) -> str:
         """Replace the tags of a version; returns its version id."""
         raise NotImplementedError
 
-    async def set_acl(self, volume: str, key: bytes, acl: bytes, *, version: str = "") -> str:
+    async def set_acl(
+        self,
+        volume: str,
+        key: bytes,
+        acl: bytes,
+        *,
+        version: str = "",
+        origin: Origin | None = None,
+    ) -> str:
         """Replace the ACL of a version, which only the protocol can read; returns its version id."""
         raise NotImplementedError
 
@@ -613,6 +633,7 @@ class Objects:
         digests: Digests,
         *,
         condition: Condition = ALWAYS,
+        origin: Origin | None = None,
     ) -> ObjectInfo:
         """Make the object of the named parts, by reference. Repeating it after success returns the same answer for a while.
 

@@ -13,14 +13,20 @@ from dataclasses import dataclass
 import msgspec
 from warp_core import lifecycle
 from warp_core.errors import Locked, NotFound, PreconditionFailed, Retained
+from warp_core.interfaces.auth import SYSTEM
 from warp_core.lifecycle import Lifecycle, Rule
 from warp_core.namespace.classes import set_storage_class
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.objects import NamespaceObjects
 from warp_core.views.objects import Condition, ObjectInfo
+from warp_core.views.origin import Origin
 
 PAGE = 500  # entries judged in one pass: about 20 ms where nothing is due
 AT_ONCE = 64  # that are removed side by side, to share commits
+
+BY_RULE = Origin(
+    actor=SYSTEM.name, via="lifecycle"
+)  # what the change feed tells of what is done here
 
 VERSIONS, UPLOADS, DONE = "versions", "uploads", "done"
 
@@ -193,14 +199,21 @@ class Sweep:
         try:
             if act.verb == "moved":
                 await set_storage_class(
-                    self._namespace, self._volume, entry.key, entry.version, act.storage_class
+                    self._namespace,
+                    self._volume,
+                    entry.key,
+                    entry.version,
+                    act.storage_class,
+                    BY_RULE,
                 )
             elif act.verb == "expired":
                 # What was overwritten since the page was read is another object, and young.
                 still = Condition(etag=entry.etag, modified_s=entry.modified_ns // 10**9)
-                await self._objects.delete(self._volume, entry.key, condition=still)
+                await self._objects.delete(self._volume, entry.key, condition=still, origin=BY_RULE)
             else:
-                await self._objects.delete(self._volume, entry.key, version=entry.version)
+                await self._objects.delete(
+                    self._volume, entry.key, version=entry.version, origin=BY_RULE
+                )
         except Retained:
             self._count("retained")
         except (NotFound, PreconditionFailed):
