@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import growth, nbd, s3, snapshots, startup
+from benchmarks import growth, loading, nbd, s3, snapshots, startup
 
 BENCHMARKS = {
     "growth": growth.main,
+    "loading": loading.main,
     "nbd": nbd.main,
     "s3": s3.main,
     "snapshots": snapshots.main,

@@ -39,3 +39,8 @@ def test_root_that_may_not_mount_is_told_what_it_lacks(monkeypatch: pytest.Monke
 
     with pytest.raises(pytest.skip.Exception, match="CAP_SYS_ADMIN"):
         requirements.require_power_cuts()
+
+
+def test_a_missing_module_skips_and_names_its_package() -> None:
+    with pytest.raises(pytest.skip.Exception, match=r"no_such_module \(PyPI: no-such\[extra\]\)"):
+        requirements.require_modules(no_such_module="no-such[extra]", pytest="pytest")

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,6 +46,26 @@ def require(*programs: str) -> None:
     if missing:
         names = ", ".join(f"{program} (package {_package(program)})" for program in missing)
         pytest.skip(f"missing: {names}")
+
+
+def require_modules(**modules: str) -> None:
+    """Skip the calling test unless all modules can be imported; each is named with the package that brings it.
+
+    `require_modules(zarr="zarr>=3", pyiceberg="pyiceberg[pyarrow,sql-sqlite]")`
+    """
+    if reason := _missing(modules):
+        pytest.skip(reason)
+
+
+def needs_modules(**modules: str) -> pytest.MarkDecorator:
+    """Mark a test as `require_modules` would skip it, before its fixtures are made."""
+    reason = _missing(modules)
+    return pytest.mark.skipif(bool(reason), reason=reason)
+
+
+def _missing(modules: Mapping[str, str]) -> str:
+    absent = [f"{name} (PyPI: {modules[name]})" for name in modules if find_spec(name) is None]
+    return f"missing: {', '.join(absent)}" if absent else ""
 
 
 def require_server() -> None:
