@@ -199,7 +199,7 @@ class Obstore(Appender):
         import obstore
 
         found = obstore.get(self._store, key)
-        return bytes(found.bytes()), found.meta["e_tag"]
+        return bytes(found.bytes()), found.meta["e_tag"] or ""
 
     def _put(self, key: str, body: bytes, mode: Any) -> bool:
         import obstore
