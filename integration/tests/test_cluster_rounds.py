@@ -1,7 +1,8 @@
 """Two nodes and a witness, on hosts of their own: whatever happens to one of them, nothing that was promised is lost.
 
 Each round something happens to one node, under load: S3 clients that compete for keys of both nodes' volumes over both nodes, whose
-histories have to be linearizable, and NBD clients of a disk of each node, one over its home and one over the other.
+histories have to be linearizable, and NBD clients of a disk of each node, one over its home and one over the other. Others
+write what is never written again, and all of it has to be there rounds later.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from warp_integration.histories import Histories
+from warp_integration.kept import KeptObjects
 from warp_integration.nbd import export
 from warp_integration.trio import FAKETIME, STORING, WITNESS, Fault, Trio, faults
 from warp_integration.verified import VerifiedDisk
@@ -27,6 +29,9 @@ BACK_S = 10.0  # within which service is back, on a machine that is not busy wit
 HANG_S = 45.0  # later it would never be
 BEFORE_S = 1.0  # load before something happens
 DISK = "16MiB"
+BLOCKS = 64  # of a disk that are written again and again; the others once
+READ_BACK = 10  # rounds until a part of what all rounds before wrote is read
+SAMPLE = 1000  # objects of a bucket
 
 pytestmark = [pytest.mark.workspace, pytest.mark.usefixtures("warp_serve")]
 
@@ -46,10 +51,12 @@ class Load:
         self._rng = random.Random(seed)
         # Each disk over one node: that of a over a, that of b over a, and so on.
         self.disks = {
-            (disk, over): VerifiedDisk(self._rng.getrandbits(32))
+            (disk, over): VerifiedDisk(self._rng.getrandbits(32), blocks=BLOCKS, kept=4096 - BLOCKS)
             for disk in STORING
             for over in STORING
         }
+
+        self.kept = [KeptObjects(f"of-{name}", self._rng.getrandbits(32)) for name in STORING]
 
     def prepare(self) -> None:
         """Make a bucket and two disks at each node."""
@@ -76,7 +83,9 @@ class Load:
             for key, disk in self.disks.items()
         ]
         clients += [threading.Thread(target=self._asking, args=(each, over)) for each in histories]
-        times = {}
+        clients += [threading.Thread(target=self._keeping, args=(each, over)) for each in self.kept]
+        before = [len(each.acknowledged) for each in self.kept]
+        times = {"load": os.getloadavg()[0]}
         for client in clients:
             client.start()
         try:
@@ -101,6 +110,8 @@ class Load:
                 client.join()
         times["healed"] = trio.until_healthy(90)
         self._judge(number, fault, histories)
+        for kept, since in zip(self.kept, before, strict=True):
+            self.read_back(f"round {number}, {fault.node} {fault.name}", kept, since=since)
         return times
 
     def _asking(self, histories: Histories, over: threading.Event) -> None:
@@ -110,6 +121,34 @@ class Load:
                 await histories.run(lambda: endpoints, clients=3, seconds=0.5, pause_s=0.02)
 
         asyncio.run(asking())
+
+    def _keeping(self, kept: KeptObjects, over: threading.Event) -> None:
+        def endpoints() -> list[str]:
+            return [self.trio.nodes[name].s3 for name in STORING]
+
+        asyncio.run(kept.write(endpoints, over.is_set, pause_s=0.1))
+
+    def read_back(
+        self, where: str, kept: KeptObjects, *, since: int = 0, sample: int | None = None
+    ) -> None:
+        """Read objects that have to be there."""
+        endpoints = [self.trio.nodes[name].s3 for name in STORING]
+        missing = asyncio.run(kept.missing(endpoints, since=since, sample=sample))
+        assert not missing, f"{where}: {len(missing)} acknowledged objects: {missing[:20]}"
+
+    def read_all_back(self, where: str, *, sample: int | None = None) -> None:
+        """Read what any round wrote to stay."""
+        for kept in self.kept:
+            self.read_back(where, kept, sample=sample)
+        for (disk, over), client in self.disks.items():
+            missing = client.kept.missing(self.uri(disk, over))
+            assert not missing, f"{where}: disk of {disk} over {over}: {missing[:20]}"
+
+    @property
+    def acknowledged(self) -> int:
+        """How many objects and blocks that stay were acknowledged so far."""
+        blocks = [each.kept.acknowledged for each in self.disks.values()]
+        return sum(map(len, [*blocks, *(each.acknowledged for each in self.kept)]))
 
     def _judge(self, number: int, fault: Fault, histories: list[Histories]) -> None:
         where = f"round {number}, {fault.node} {fault.name}"
@@ -141,8 +180,15 @@ def rounds(trio: Trio, count: int, seed: int, *, names: tuple[str, ...] = ()) ->
         took.setdefault(f"{'witness ' if node == WITNESS else ''}{fault.name}", []).append(
             times["back"]
         )
-        said = ", ".join(f"{name} {value:.1f} s" for name, value in times.items())
-        print(f"round {number}: {node} {fault.name} for {during_s:.1f} s: {said}", flush=True)
+        said = ", ".join(f"{name} {value:.1f}" for name, value in times.items())
+        print(
+            f"round {number}: {node} {fault.name} for {during_s:.1f} s: {said},"
+            f" {load.acknowledged} kept",
+            flush=True,
+        )
+        if number % READ_BACK == READ_BACK - 1:
+            load.read_all_back(f"after round {number}", sample=SAMPLE)
+    load.read_all_back("at the end")
     for name, values in sorted(took.items()):
         late = sum(value > BACK_S for value in values)
         print(

@@ -12,10 +12,12 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
+from warp_integration.kept import KeptBlocks
 from warp_integration.nbd import BLOCK, FUA, NbdDisk, content
 
 DEPTH = 8
 PAUSE_S = 0.03  # between rounds: what is tested is not speed, and four such clients can keep two nodes busy
+KEEP = 0.1  # of rounds write a block that stays
 AGAIN_S = 0.05  # until a server that is not there is tried again
 
 
@@ -29,8 +31,9 @@ class _Block:
 class VerifiedDisk:
     """Writes, reads and flushes blocks of one disk until told to stop."""
 
-    def __init__(self, seed: int, *, blocks: int = 64) -> None:
-        """Begin with a disk of zeros."""
+    def __init__(self, seed: int, *, blocks: int = 64, kept: int = 0) -> None:
+        """Begin with a disk of zeros; `kept` blocks behind those that change are each written once."""
+        self.kept = KeptBlocks(blocks, kept)
         self.findings: list[str] = []
         self.counts: Counter[str] = Counter()
         self.longest_s = 0.0  # without an answer
@@ -110,6 +113,8 @@ class VerifiedDisk:
             else:
                 for block in self._blocks:
                     self._promise(block)
+        if self._random.random() < KEEP and not self.kept.write(connection):
+            self._doubt()
         self.longest_s = max(self.longest_s, time.monotonic() - began)
 
     @staticmethod

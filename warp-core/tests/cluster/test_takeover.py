@@ -267,7 +267,7 @@ async def test_a_node_that_wants_its_domain_back_gets_it(pair):
     stack = await pair.until_home("a", 20)
 
     assert await pair.get(stack, b"k") == b"newer"
-    assert pair.whole() == {"a", "b"}
+    await pair.until(lambda: pair.whole() == {"a", "b"}, 20)  # a busy machine may lose sight of one
 
 
 async def test_the_longest_keys_fit_beside_a_domains_prefix(pair):

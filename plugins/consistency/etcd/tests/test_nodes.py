@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from warp_core.errors import Conflict, Expired, Fenced, Locked, Unsupported
 from warp_core.interfaces.consistency import (
@@ -25,7 +27,7 @@ from warp_core.interfaces.consistency import (
 )
 from warp_core.metadata import Transaction, counters, transact
 from warp_etcd import cluster, committer
-from warp_etcd.client import COMPACT
+from warp_etcd.client import COMPACT, RANGE, TXN
 from warp_etcd.config import Config
 from warp_etcd.engine import Etcd
 from warp_etcd.wire import etcd_pb2 as pb
@@ -38,10 +40,13 @@ async def another(one_member: Any, prefix: str, tmp_path: Path) -> AsyncIterator
     """Open nodes on the same rows."""
     async with AsyncExitStack() as stack:
 
-        async def opened(**options: Any) -> Etcd:
+        async def opened(
+            *, monotonic: Callable[[], float] = time.monotonic, **options: Any
+        ) -> Etcd:
             endpoints = tuple(server.endpoint for server in one_member)
             config = Config(endpoints=endpoints, prefix=prefix, **options)
-            return await stack.enter_async_context(Etcd(config, tmp_path))
+            store = Etcd(config, tmp_path, monotonic=monotonic)
+            return await stack.enter_async_context(store)
 
         yield opened
 
@@ -267,6 +272,50 @@ async def test_a_lease_of_another_node_is_respected_and_then_taken(another: Open
     assert taken.token > lease.token
     with pytest.raises(Fenced):
         await one.renew(lease)
+
+
+async def test_a_lease_that_nobody_renewed_for_its_time_is_over_before_etcd_says_so(
+    another: Open,
+) -> None:
+    ahead_s = 0.0
+    one, two = await another(), await another(monotonic=lambda: time.monotonic() + ahead_s)
+    lease = await one.lease("home", "one", 600.0)
+    with pytest.raises(Locked):
+        await two.lease("home", "two", 600.0)
+    ahead_s += 590.0  # it is watched since a moment after it was granted, not for its time
+    with pytest.raises(Locked):
+        await two.lease("home", "two", 600.0)
+    await one.renew(lease)
+    ahead_s += 590.0
+    with pytest.raises(Locked):  # seen anew
+        await two.lease("home", "two", 600.0)
+    ahead_s += 606.5
+
+    taken = await two.lease("home", "two", 600.0)
+
+    assert taken.token > lease.token
+    with pytest.raises(Fenced):
+        await one.renew(lease)
+    assert await two.renew(taken) == taken
+
+
+async def test_a_lease_of_a_release_that_did_not_rewrite_its_row_ends_with_etcds(
+    another: Open,
+) -> None:
+    ahead_s = 0.0
+    one, two = await another(), await another(monotonic=lambda: time.monotonic() + ahead_s)
+    await one.lease("home", "one", 600.0)
+    key = one._layout.lease("home")
+    found = await one._client.call(RANGE, pb.RangeRequest(key=key))
+    former = msgspec.msgpack.encode([1, "one", 600.0])
+    put = pb.PutRequest(key=key, value=former, lease=found.kvs[0].lease)
+    await one._client.call(TXN, pb.TxnRequest(success=[pb.RequestOp(request_put=put)]))
+
+    with pytest.raises(Locked):
+        await two.lease("home", "two", 600.0)
+    ahead_s += 10_000.0
+    with pytest.raises(Locked):
+        await two.lease("home", "two", 600.0)
 
 
 async def test_a_holder_that_asks_through_another_node_fences_itself(another: Open) -> None:

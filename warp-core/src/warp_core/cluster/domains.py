@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from warp_core.cluster import rows
 from warp_core.cluster.rows import DomainRow, Kept, MemberRow, WholeRow
 from warp_core.errors import Fenced, NoSpace, NotFound, PermissionDenied, Unavailable
-from warp_core.interfaces.consistency import KeyCheck, MetaStore, Row, View
+from warp_core.interfaces.consistency import SCAN_MAX, KeyCheck, MetaStore, Row, View
 from warp_core.metadata import Transaction, transact
 
 
@@ -36,29 +36,41 @@ async def read(shared: MetaStore) -> Map:
     """Read everything but the directory of volumes."""
     view = shared.view()
     try:
-        found = {}
-        whole = {_number(row): _whole(row.value) for row in await _all(view, rows.WHOLE)}
-        wishes = {_number(row): row.value.decode() for row in await _all(view, rows.WISHES)}
-        for row in await _all(view, rows.DOMAINS):
-            number = _number(row)
-            found[number] = Domain(
-                number,
-                rows.unpack(row.value, DomainRow),
-                whole.get(number, frozenset()),
-                wishes.get(number, ""),
-            )
-        members = [rows.unpack(row.value, MemberRow) for row in await _all(view, rows.MEMBERS)]
-        left = [row.key[len(rows.LEFT) :].decode() for row in await _all(view, rows.LEFT)]
-        return Map(found, {member.name: member for member in members}, frozenset(left))
+        # Everything lies beside the directory: two ranges, however many kinds of rows there are.
+        found = await _all(view, rows.SHARED, rows.VOLUMES)
+        found += await _all(view, _behind(rows.VOLUMES), _behind(rows.SHARED))
     finally:
         view.close()
 
+    def of(prefix: bytes) -> list[Row]:
+        return [row for row in found if row.key.startswith(prefix)]
 
-async def _all(view: View, prefix: bytes) -> list[Row]:
-    start, end = prefix, prefix[:-1] + bytes([prefix[-1] + 1])
+    whole = {_number(row): _whole(row.value) for row in of(rows.WHOLE)}
+    wishes = {_number(row): row.value.decode() for row in of(rows.WISHES)}
+    known = {}
+    for row in of(rows.DOMAINS):
+        number = _number(row)
+        known[number] = Domain(
+            number,
+            rows.unpack(row.value, DomainRow),
+            whole.get(number, frozenset()),
+            wishes.get(number, ""),
+        )
+    members = [rows.unpack(row.value, MemberRow) for row in of(rows.MEMBERS)]
+    left = frozenset(row.key[len(rows.LEFT) :].decode() for row in of(rows.LEFT))
+    return Map(known, {member.name: member for member in members}, left)
+
+
+def _behind(prefix: bytes) -> bytes:
+    return prefix[:-1] + bytes([prefix[-1] + 1])
+
+
+async def _all(view: View, start: bytes, end: bytes) -> list[Row]:
     found: list[Row] = []
     while page := await view.scan(start, end):
         found += page
+        if len(page) < SCAN_MAX:
+            break
         start = page[-1].key + b"\0"
     return found
 
@@ -103,7 +115,7 @@ async def found(shared: MetaStore, *, origin: str, identity: str, first: bool) -
     """
 
     async def body(tx: Transaction) -> int:
-        start, end = rows.DOMAINS, rows.DOMAINS[:-1] + bytes([rows.DOMAINS[-1] + 1])
+        start, end = rows.DOMAINS, _behind(rows.DOMAINS)
         last = -1
         while page := await tx.scan(start, end):
             for row in page:

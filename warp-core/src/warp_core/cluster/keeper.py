@@ -29,6 +29,7 @@ VOLUMES_MAX = 100_000  # names remembered with their domain; then they are asked
 FAILED_S = 0.5  # after a tenure that failed, doubled up to FAILED_MAX_S
 FAILED_MAX_S = 30.0
 START_S = 30.0  # how long a start waits until its own domain is open, here or elsewhere
+LOOKS = 4  # at another's lease in the time of a renewal: the engine only reads for it
 YIELD = 3.0  # times the lease's ttl: how long a node that gave a domain away leaves it to the one that should have it
 
 T = TypeVar("T")
@@ -314,7 +315,7 @@ class Keeper(Homes):
                     given_s = self._parts.monotonic()
             except Locked:
                 self._note_settled(number)
-                await asyncio.sleep(self._pause_s / 2)  # the engine only reads for this
+                await asyncio.sleep(self._pause_s / LOOKS)
             except Exception as error:
                 if isinstance(error, WarpError):
                     log.warning("not the home of a domain", domain=number, reason=str(error))

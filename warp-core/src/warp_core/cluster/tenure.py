@@ -212,7 +212,8 @@ class Tenure:
     async def _sittings(self, lease: DomainLease, patience_s: float) -> End:
         while True:
             lease.demand()
-            await domains.drop_left(self._parts.shared, self.number, token=lease.token)
+            if self._latest().left:  # who left since is dropped by the next sitting
+                await domains.drop_left(self._parts.shared, self.number, token=lease.token)
             domain, guard, incarnation = await domains.begin_sitting(
                 self._parts.shared, self.number, token=lease.token
             )

@@ -20,6 +20,9 @@ from warp_core.errors import NewerFormat, NotFound, WarpError
 from warp_core.interfaces.stores import BlobStore
 
 WINDOW = 1024 * 1024  # bytes read at once while a segment is scanned
+SEARCH = (
+    4 * 1024 * 1024
+)  # likewise while the next record is searched: mostly in what was reserved and never written
 RECORD_MAX = (
     4 * 1024 * 1024
 )  # bytes of one record in the journal: a commit of COMMIT_MAX, with room
@@ -174,16 +177,16 @@ class Reader:
         for window in self._windows:
             at = offset
             while at < (end if best is None else best):
-                data = await window.at(at, WINDOW)
+                data = await window.at(at, SEARCH)
                 head = fmt.find_head(data, container=self.container, base=at)
                 if head is not None:
                     best = head.offset if best is None else min(best, head.offset)
                     break
-                if len(data) < WINDOW:
+                if len(data) < SEARCH:
                     break
                 # Heads and tables that cross the edge are found with the next window, which
                 # overlaps.
-                at += WINDOW - 64 * 1024
+                at += SEARCH - 64 * 1024
         return best
 
 

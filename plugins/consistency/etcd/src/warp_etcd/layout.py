@@ -50,6 +50,7 @@ class Holder(msgspec.Struct, frozen=True, array_like=True, gc=False):
     format: int
     holder: str
     ttl_s: float
+    rewritten: bool = False  # by each renewal; releases before this was there did not
 
 
 Sent = TypeVar("Sent", Entry, Head, Holder)
@@ -136,7 +137,7 @@ def unpack_head(packed: bytes) -> Head:
 
 def pack_holder(holder: str, ttl_s: float) -> bytes:
     """Return a lease's row."""
-    return _encode(Holder(FORMAT, holder, ttl_s))
+    return _encode(Holder(FORMAT, holder, ttl_s, rewritten=True))
 
 
 def unpack_holder(packed: bytes) -> Holder:

@@ -1,7 +1,17 @@
-"""Leases: a row bound to an etcd lease, so that it goes when its holder does; the token is the revision that wrote it.
+"""Leases: a row bound to an etcd lease, so that it goes when its holder does; the token is the revision that granted it.
 
-etcd counts in whole seconds and keeps nothing for less than one and a half elections. A shorter time is kept by the node that
-granted it: there the lease ends on time, for other nodes a little later. Never earlier: a holder's time runs from before it asked.
+etcd alone would end a lease late: it counts in whole seconds, keeps nothing for less than one and a half elections, and lets every
+lease run from the start when another member becomes the leader, which is what happens when a node dies that ran the leader. So a
+holder writes its row anew whenever it renews, and who wants the lease watches the row: one that stays the same for the lease's
+time, by the watcher's own clock, is over.
+
+```
+ holder    asked ─▶ written                                  deadline, counted from before it asked
+             │◀──────┼───────────── ttl ────────────────────────▶│
+ watcher          seen first, at the earliest│◀────────────── ttl and a little ──────────────▶│ not written since: taken
+```
+
+Neither clock's time is compared with the other's, only how fast they go. The row is taken on condition that it has not changed.
 """
 
 from __future__ import annotations
@@ -26,6 +36,7 @@ from warp_etcd.layout import Layout, pack_holder, unpack_holder
 from warp_etcd.wire import etcd_pb2 as pb
 
 TTL_MAX_S = 86_400.0 * 365
+DRIFT = 1.01  # how much faster than a holder's a watcher's clock may go; quartz stays within 0.0002
 
 
 @dataclass(slots=True)
@@ -35,6 +46,14 @@ class Held:
     lease: Lease
     etcd_id: int
     until_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A row of another holder's, and since when it has not changed."""
+
+    revision: int
+    since_s: float
 
 
 class Leases:
@@ -53,6 +72,7 @@ class Leases:
         self._timeout_s = timeout_s
         self._monotonic = monotonic
         self._held: dict[str, Held] = {}
+        self._seen: dict[str, Seen] = {}  # by name: those that this node asked for in vain
 
     async def grant(self, name: str, holder: str, ttl_s: float) -> Lease:
         """See `MetaStore.lease`."""
@@ -75,6 +95,7 @@ class Leases:
             raise
         lease = Lease(name, holder, token, ttl_s)
         self._held[name] = Held(lease, granted.ID, began_s + ttl_s)
+        self._seen.pop(name, None)
         if replaced:
             await self._revoke(replaced)
         return lease
@@ -88,9 +109,7 @@ class Leases:
         request = messages.read(messages.get(self._layout.lease(name)))
         row = await self._client.call(TXN, request)
         for found in row.responses[0].response_range.kvs:
-            owner = unpack_holder(found.value).holder
-            if owner != holder and not self._ended(name, found.mod_revision):
-                raise Locked(f'lease "{name}" is held by "{owner}"')
+            self._demand_over(name, holder, found)
 
     async def _put(self, name: str, holder: str, ttl_s: float, etcd_id: int) -> tuple[int, int]:
         """Write the row if nobody else's lease is alive; return its revision and the etcd lease of the row that it replaced."""
@@ -121,15 +140,27 @@ class Leases:
             row = found[0]
             if row.lease == etcd_id:
                 return row.mod_revision, replaced
-            owner = unpack_holder(row.value).holder
-            if owner != holder and not self._ended(name, row.mod_revision):
-                raise Locked(f'lease "{name}" is held by "{owner}"')
+            self._demand_over(name, holder, row)
             seen, replaced = row.mod_revision, row.lease
 
-    def _ended(self, name: str, token: int) -> bool:
-        """Tell whether this node granted a lease and knows that it ended, though etcd still keeps its row."""
+    def _demand_over(self, name: str, holder: str, row: pb.KeyValue) -> None:
+        """Refuse to replace a lease that may not be over yet.
+
+        Raises:
+            Locked: It is another's, and neither did this node grant it and knows that it ended, nor has it been the same for its time.
+        """
+        theirs, now_s = unpack_holder(row.value), self._monotonic()
+        if theirs.holder == holder:
+            return
         held = self._held.get(name)
-        return held is not None and held.lease.token == token and self._monotonic() >= held.until_s
+        if held is not None and held.etcd_id == row.lease and now_s >= held.until_s:
+            return
+        seen = self._seen.get(name)
+        if seen is None or seen.revision != row.mod_revision:
+            # It was written before this moment, so its holder counts from an earlier one.
+            seen = self._seen[name] = Seen(row.mod_revision, now_s)
+        if not theirs.rewritten or now_s < seen.since_s + theirs.ttl_s * DRIFT:
+            raise Locked(f'lease "{name}" is held by "{theirs.holder}"')
 
     async def renew(self, lease: Lease) -> Lease:
         """See `MetaStore.renew`."""
@@ -140,22 +171,34 @@ class Leases:
         left_s = min(held.until_s - began_s, self._timeout_s)
         try:
             async with asyncio.timeout(left_s):
-                # First the time, then whether it is still ours: who takes the row over revokes its etcd lease only later.
+                # First the time, then the row, if it is still ours: who takes it over revokes its etcd lease only later.
                 seconds = await self._keep_alive(held.etcd_id)
-                row = await self._client.call(
-                    TXN, messages.read(messages.get(self._layout.lease(lease.name)))
-                )
+                written = await self._rewrite(held)
         except TimeoutError as error:
             raise Unavailable(
                 f'etcd did not renew lease "{lease.name}" in {left_s:.2f} s'
             ) from error
-        found = row.responses[0].response_range.kvs
-        if not seconds or not found or found[0].mod_revision != lease.token:
+        if not seconds or not written:
             if self._held.get(lease.name) is held:
                 del self._held[lease.name]
             raise _ended(lease)
         held.until_s = max(held.until_s, began_s + held.lease.ttl_s)
         return held.lease
+
+    async def _rewrite(self, held: Held) -> bool:
+        """Write the row of a lease as it is, for those who watch it; say whether it was still this lease's."""
+        lease = held.lease
+        key = self._layout.lease(lease.name)
+        packed = pack_holder(lease.holder, lease.ttl_s)
+        ours = pb.Compare(
+            result=pb.Compare.EQUAL, target=pb.Compare.LEASE, key=key, lease=held.etcd_id
+        )
+        put = pb.PutRequest(key=key, value=packed, lease=held.etcd_id)
+        request = pb.TxnRequest(compare=[ours], success=[pb.RequestOp(request_put=put)])
+        try:
+            return (await self._client.call(TXN, request)).succeeded
+        except NotFound:  # the etcd lease ended just now
+            return False
 
     async def _keep_alive(self, etcd_id: int) -> int:
         """Give an etcd lease its time again; return the seconds, 0 if it is gone."""
