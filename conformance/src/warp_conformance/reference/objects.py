@@ -43,7 +43,9 @@ from warp_core.views.objects import (
     ObjectInfo,
     Objects,
     PartInfo,
+    Provenance,
     Reader,
+    Replication,
     Sealing,
     UploadInfo,
     Versioning,
@@ -136,6 +138,10 @@ class PlainObjects(Objects):
         self.uploads: dict[str, dict[str, Upload]] = {}
         self.clock = itertools.count(1_700_000_000_000_000_000, 1_000_000_000)
         self.times: dict[int, int] = {}
+        self.bases = itertools.count(
+            0, 1 << 32
+        )  # of what volumes count, so that times are one table
+        self.sequence = itertools.count(1)
 
     def usage(self, volume: str) -> tuple[int, int, int, int]:
         """Return objects, their bytes, noncurrent versions, their bytes."""
@@ -155,6 +161,7 @@ class PlainObjects(Objects):
             mine = self.infos[name].owner == owner.name
             raise (AlreadyOwned if mine else AlreadyExists)(name)
         self.model.create(name)
+        self.at(name).made = next(self.bases)
         self.uploads[name] = {}
         self.infos[name] = VolumeInfo(name, next(self.clock), owner.name)
         if locked:
@@ -282,7 +289,38 @@ class PlainObjects(Objects):
 
     def new_version(self, volume: str) -> str:
         """Draw a version id as versioning says."""
-        return os.urandom(16).hex() if self.at(volume).versioning == "on" else "null"
+        if self.at(volume).versioning != "on":
+            return "null"
+        return f"{next(self.sequence):016x}{os.urandom(8).hex()}"
+
+    def placed(self, volume: str, key: bytes, provenance: Provenance | None) -> str:
+        """Return the id of a new version: what its provenance says, or one of its own."""
+        if provenance is None or not provenance.version or self.at(volume).versioning != "on":
+            return self.new_version(volume)
+        try:
+            packed = bytes.fromhex(provenance.version)
+            valid = len(packed) == 16 and packed[:2] == b"\0\0"
+        except ValueError:
+            valid = False
+        if not valid:
+            raise InvalidArgument(provenance.version)
+        for there in self.at(volume).names.get(key, ()):
+            if there.version == provenance.version:
+                raise AlreadyExists(provenance.version)
+            if there.version[:16] == provenance.version[:16]:
+                raise PreconditionFailed(provenance.version, condition="version")
+        return provenance.version
+
+    def arrange(self, volume: str, key: bytes, version: str, provenance: Provenance | None) -> None:
+        """Put a version that was made just now where its provenance says."""
+        versions = self.at(volume).names[key]
+        made = versions[0]
+        if provenance is None:
+            self.times[made.made] = next(self.clock)
+            return
+        self.times[made.made] = provenance.modified_ns or next(self.clock)
+        if provenance.version == version:
+            versions.sort(key=lambda each: each.version, reverse=True)
 
     def check(self, volume: str, key: bytes, condition: Condition) -> None:
         """Refuse what must not be written."""
@@ -310,9 +348,11 @@ class PlainObjects(Objects):
     ) -> ObjectInfo:
         """Make a file the current version."""
         self.check(volume, key, condition)
-        file.attributes = self.locked(volume, file.attributes)
-        made = self.at(volume).put(key, file, self.new_version(volume))
-        self.times[made.made] = next(self.clock)
+        provenance = file.attributes.provenance
+        version = self.placed(volume, key, provenance)
+        file.attributes = replace(self.locked(volume, file.attributes), provenance=None)
+        made = self.at(volume).put(key, file, version)
+        self.arrange(volume, key, version, provenance)
         return self.describe(key, made)
 
     async def put(
@@ -378,7 +418,11 @@ class PlainObjects(Objects):
             made.attributes = replace(attributes, owner=attributes.owner or found.attributes.owner)
         else:  # a lock is not copied
             made.attributes = replace(
-                found.attributes, retain_mode="", retain_until_ns=0, legal_hold=None
+                found.attributes,
+                retain_mode="",
+                retain_until_ns=0,
+                legal_hold=None,
+                replication="",
             )
         if digests is not None:
             made.digests, made.parts = digests, ()
@@ -450,6 +494,7 @@ class PlainObjects(Objects):
         condition: Condition = ALWAYS,
         bypass: bool = False,
         origin: Origin | None = None,
+        provenance: Provenance | None = None,
     ) -> Deleted:
         """See `Objects`."""
         found = self.at(volume)
@@ -460,11 +505,11 @@ class PlainObjects(Objects):
             if removed is None:
                 return Deleted(version=version, found=False)
             return Deleted(version=version, marker=removed.marker)
-        marker = self.new_version(volume)
+        marker = self.placed(volume, key, provenance)
         existed = found.delete(key, marker)
         if found.versioning == "off":
             return Deleted(found=existed)
-        self.times[found.made] = next(self.clock)
+        self.arrange(volume, key, marker, provenance)
         return Deleted(version=marker, marker=True, found=existed)
 
     async def set_tags(
@@ -495,6 +540,15 @@ class PlainObjects(Objects):
         found = self.find(volume, key, version)
         assert found.file is not None
         found.file.attributes = replace(found.file.attributes, acl=acl)
+        return found.version
+
+    async def set_replication(
+        self, volume: str, key: bytes, status: Replication, *, version: str = ""
+    ) -> str:
+        """See `Objects`."""
+        found = self.find(volume, key, version)
+        assert found.file is not None
+        found.file.attributes = replace(found.file.attributes, replication=status)
         return found.version
 
     async def list(

@@ -218,6 +218,7 @@ OF: Mapping[str, tuple[type, tuple[str, ...]]] = {
             "delete",
             "set_tags",
             "set_acl",
+            "set_replication",
             "set_retention",
             "set_legal_hold",
             "list",

@@ -103,7 +103,6 @@ def make_revision(
     inline: bytes | None = None,
     parts: tuple[PartSummary, ...] = (),
     part_count: int = 0,
-    modified_ns: int = 0,
     seal: Seal | None = None,
 ) -> Revision:
     """Return the row of new content.
@@ -113,12 +112,12 @@ def make_revision(
     """
     if attributes.headers or attributes.metadata or attributes.tags or attributes.acl:
         check_attributes(attributes)
-    storage_class = attributes.storage_class
+    storage_class, provenance = attributes.storage_class, attributes.provenance
     return Revision(
         0,
         size,
         digests.etag,
-        modified_ns,
+        0 if provenance is None else provenance.modified_ns,
         extents,
         manifest,
         inline,
@@ -137,6 +136,7 @@ def make_revision(
         attributes.legal_hold,
         acl=attributes.acl,
         seal=seal,
+        replication=attributes.replication,
     )
 
 
@@ -176,6 +176,7 @@ def describe(
             retain_mode=revision.retain_mode,  # type: ignore[arg-type]
             retain_until_ns=revision.retain_until_ns,
             legal_hold=revision.legal_hold,
+            replication=revision.replication,  # type: ignore[arg-type]
         ),
         checksums=revision.checksums,
         parts=tuple(part_info(part, name.modified_ns) for part in parts),
@@ -257,6 +258,7 @@ def borrowed(original: Revision, home: int, number: int, target: int) -> Revisio
         retain_mode="",
         retain_until_ns=0,
         legal_hold=None,
+        replication="",
     )
 
 
@@ -312,6 +314,8 @@ def with_attributes(
             retain_mode=attributes.retain_mode,
             retain_until_ns=attributes.retain_until_ns,
             legal_hold=attributes.legal_hold,
+            replication=attributes.replication,
+            modified_ns=0 if attributes.provenance is None else attributes.provenance.modified_ns,
         )
     if digests is not None:
         revision = msgspec.structs.replace(

@@ -72,7 +72,9 @@ from warp_core.views.objects import (
     ObjectInfo,
     Objects,
     PartInfo,
+    Provenance,
     Reader,
+    Replication,
     Sealing,
     UploadInfo,
     Versioning,
@@ -276,7 +278,9 @@ class NamespaceObjects(Objects):
             if hold is not None:
                 hold.release()
             revision = make_revision(size, attributes, digests, inline=bytes(payload), seal=seal)
-            return await self._link(volume, key, number, revision, condition, "put", origin=origin)
+            return await self._link(
+                volume, key, number, revision, condition, "put", None, origin, attributes.provenance
+            )
         owner = Owner(target.number, number, number)
         try:
             chunk = self._containers.append(payload, owner=owner, policy=policy)
@@ -291,7 +295,9 @@ class NamespaceObjects(Objects):
                 await self._containers.sync()
             extents = (Extent(0, size, chunk),)
             revision = make_revision(size, attributes, digests, extents=extents, seal=seal)
-            return await self._link(volume, key, number, revision, condition, "put", origin=origin)
+            return await self._link(
+                volume, key, number, revision, condition, "put", None, origin, attributes.provenance
+            )
         except BaseException as error:
             if isinstance(error, REFUSALS):
                 self._containers.discard([chunk])
@@ -321,8 +327,9 @@ class NamespaceObjects(Objects):
         verb: str,
         also: Also | None = None,
         origin: Origin | None = None,
+        provenance: Provenance | None = None,
     ) -> ObjectInfo:
-        """Make a revision the current version of a key; `also` runs in the same transaction."""
+        """Make a revision the current version of a key, or the one that its provenance says; `also` runs in the same transaction."""
         if also is None:
             try:
                 name = await self._direct.put(
@@ -334,7 +341,9 @@ class NamespaceObjects(Objects):
                 return describe(key, name, revision, revision.parts)
 
         async def body(change: Change) -> Name:
-            return await put_object(change, key, number, revision, condition, verb, also, origin)
+            return await put_object(
+                change, key, number, revision, condition, verb, also, origin, provenance
+            )
 
         name = await self._namespace.change(volume, body)
         return describe(key, name, revision, revision.parts)
@@ -370,7 +379,15 @@ class NamespaceObjects(Objects):
             )
             try:
                 return await self._link(
-                    volume, key, number, revision, condition, "put", origin=origin
+                    volume,
+                    key,
+                    number,
+                    revision,
+                    condition,
+                    "put",
+                    None,
+                    origin,
+                    attributes.provenance,
                 )
             except REFUSALS:
                 if manifest is not None:
@@ -423,7 +440,10 @@ class NamespaceObjects(Objects):
             made[:] = [revision]
             # Before the target is replaced: it may be the source, which must find its borrower when it goes.
             await change.lend(number, revision)
-            return await put_object(change, key, number, revision, condition, "copy", origin=origin)
+            provenance = None if attributes is None else attributes.provenance
+            return await put_object(
+                change, key, number, revision, condition, "copy", None, origin, provenance
+            )
 
         try:
             name = await self._namespace.change(volume, body)
@@ -493,10 +513,11 @@ class NamespaceObjects(Objects):
         condition: Condition = ALWAYS,
         bypass: bool = False,
         origin: Origin | None = None,
+        provenance: Provenance | None = None,
     ) -> Deleted:
         """See `Objects.delete`."""
         check_key(key)
-        if not version:
+        if not version and provenance is None:
             try:
                 await self._direct.delete(volume, key, condition, origin)
             except NotHere:
@@ -506,7 +527,13 @@ class NamespaceObjects(Objects):
         return await self._namespace.change(
             volume,
             lambda change: delete_object(
-                change, key, version, condition, bypass=bypass, origin=origin
+                change,
+                key,
+                version,
+                condition,
+                bypass=bypass,
+                origin=origin,
+                provenance=provenance,
             ),
         )
 
@@ -536,6 +563,12 @@ class NamespaceObjects(Objects):
         """See `Objects.set_acl`."""
         check_acl(acl)
         return await self._set(volume, key, version, "acl", origin, acl=acl)
+
+    async def set_replication(
+        self, volume: str, key: bytes, status: Replication, *, version: str = ""
+    ) -> str:
+        """See `Objects.set_replication`."""
+        return await self._set(volume, key, version, "replication", None, replication=status)
 
     async def set_retention(
         self,

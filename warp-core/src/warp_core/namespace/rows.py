@@ -141,6 +141,7 @@ class Revision(msgspec.Struct, frozen=True, array_like=True, gc=False):
     lent_manifest: bool = False  # the manifest is one of the lenders' as well
     acl: bytes = b""  # a protocol's, which alone reads it; empty: the owner's alone
     seal: Seal | None = None  # of the content; a manifest is not sealed
+    replication: str = ""  # "PENDING", "COMPLETED", "FAILED", "REPLICA"
 
 
 class Manifest(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -187,6 +188,8 @@ class Upload(msgspec.Struct, frozen=True, array_like=True, gc=False):
     retain_until_ns: int = 0
     legal_hold: bool | None = None
     seal: Seal | None = None  # of its parts, and of the object made
+    replication: str = ""  # of the object made
+    provenance: tuple[str, int] = ("", 0)  # of the object made: version id and time
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True, gc=False):

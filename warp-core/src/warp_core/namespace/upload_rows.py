@@ -10,7 +10,14 @@ from warp_core.namespace import keys
 from warp_core.namespace.described import STANDARD, seal_info, show
 from warp_core.namespace.rows import Part, Upload, decode_upload
 from warp_core.namespace.tree import Pair, Rows
-from warp_core.views.objects import PART_NUMBER_MAX, Attributes, ObjectInfo, PartInfo, UploadInfo
+from warp_core.views.objects import (
+    PART_NUMBER_MAX,
+    Attributes,
+    ObjectInfo,
+    PartInfo,
+    Provenance,
+    UploadInfo,
+)
 
 
 def parse(upload: str) -> int:
@@ -145,11 +152,19 @@ def upload_info(number: int, row: Upload) -> UploadInfo:
             retain_mode=row.retain_mode,  # type: ignore[arg-type]
             retain_until_ns=row.retain_until_ns,
             legal_hold=row.legal_hold,
+            replication=row.replication,  # type: ignore[arg-type]
+            provenance=provenance_of(row),
         ),
         checksum_algorithm=row.checksum_algorithm,
         checksum_type=row.checksum_type,
         seal=seal_info(row.seal),
     )
+
+
+def provenance_of(row: Upload) -> Provenance | None:
+    """Return where the object of an upload comes from."""
+    version, modified_ns = row.provenance
+    return Provenance(version=version, modified_ns=modified_ns) if version or modified_ns else None
 
 
 def part_row_info(row_key: bytes, part: Part) -> PartInfo:

@@ -46,6 +46,7 @@ from warp_core.namespace.upload_rows import (
     open_upload,
     parse,
     part_row_info,
+    provenance_of,
     scan_parts,
     upload_info,
 )
@@ -56,6 +57,7 @@ from warp_core.views.objects import (
     Digests,
     ObjectInfo,
     PartInfo,
+    Provenance,
     Reader,
     Sealing,
     UploadInfo,
@@ -72,7 +74,7 @@ LENDERS_MAX: Final = (
 COMPLETED_S: Final = 3600  # for so long a repeated completion gets the same answer
 
 Link = Callable[
-    [str, bytes, int, Revision, Condition, str, Also | None, Origin | None],
+    [str, bytes, int, Revision, Condition, str, Also | None, Origin | None, Provenance | None],
     Awaitable[ObjectInfo],
 ]
 
@@ -100,7 +102,7 @@ class Uploads:
         if sealing is not None:
             seal, hold = await self._namespace.sealer.seal(sealing)
             hold.release()
-        storage_class = attributes.storage_class
+        storage_class, provenance = attributes.storage_class, attributes.provenance
 
         async def body(change: Change) -> Upload:
             upload = Upload(
@@ -118,6 +120,10 @@ class Uploads:
                 retain_until_ns=attributes.retain_until_ns,
                 legal_hold=attributes.legal_hold,
                 seal=seal,
+                replication=attributes.replication,
+                provenance=("", 0)
+                if provenance is None
+                else (provenance.version, provenance.modified_ns),
             )
             if attributes.retain_mode or attributes.legal_hold:  # refused now, not with all parts
                 await as_locked(change.lock, change.lock_clock, retained_by(attributes))
@@ -424,6 +430,8 @@ class Uploads:
             retain_mode=row.retain_mode,  # type: ignore[arg-type]
             retain_until_ns=row.retain_until_ns,
             legal_hold=row.legal_hold,
+            replication=row.replication,  # type: ignore[arg-type]
+            provenance=provenance_of(row),
         )
         revision = make_revision(
             size,
@@ -459,7 +467,15 @@ class Uploads:
 
         try:
             return await self._link(
-                target.row.name, key, number, revision, condition, "complete", also, origin
+                target.row.name,
+                key,
+                number,
+                revision,
+                condition,
+                "complete",
+                also,
+                origin,
+                attributes.provenance,
             )
         except (*REFUSALS, _PartsChanged):
             if manifest is not None:

@@ -136,11 +136,16 @@ async def take_version(change: Change, path: Path, sequence: int) -> Name:
     return version
 
 
-async def put_marker(change: Change, path: Path) -> Name:
-    """Write a delete marker as the newest version of a complete path, after `supersede`."""
-    nonce = NULL_VERSION if change.versioning == "suspended" else new_nonce()
+async def put_marker(
+    change: Change, path: Path, named: tuple[int, int] | None = None, *, modified_ns: int = 0
+) -> Name:
+    """Write a delete marker of a complete path: the newest version, after `supersede`, or the one that is `named`."""
     current = path.current
-    sequence = await next_sequence(change, path)
+    if named is not None:
+        sequence, nonce = named
+    else:
+        nonce = NULL_VERSION if change.versioning == "suspended" else new_nonce()
+        sequence = await next_sequence(change, path)
     marker = Name(
         change.epoch,
         MARKER,
@@ -148,7 +153,7 @@ async def put_marker(change: Change, path: Path) -> Name:
         0,
         sequence,
         nonce,
-        modified_ns=change.now_ns,
+        modified_ns=modified_ns or change.now_ns,
         owner=current.owner if current else "",
     )
     await keep_version(change, path, marker)

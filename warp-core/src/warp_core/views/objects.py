@@ -25,6 +25,22 @@ Versioning = Literal["off", "on", "suspended"]
 LockMode = Literal["", "GOVERNANCE", "COMPLIANCE"]
 
 
+class Provenance(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a version was made that is written here: it keeps its id and its time, as copies between sites do.
+
+    In a volume that keeps versions it takes the place among those of its key that its id says, which may be before the current one;
+    others keep the time only.
+    """
+
+    version: str = (
+        ""  # 32 hex digits, the first half below 2**48, as this view gave them; empty: a new one
+    )
+    modified_ns: int = 0  # 0: now
+
+
+Replication = Literal["", "PENDING", "COMPLETED", "FAILED", "REPLICA"]
+
+
 class Attributes(msgspec.Struct, frozen=True, kw_only=True):
     """What a writer says about an object besides its bytes. Names of `headers` and `metadata` are lower case."""
 
@@ -39,6 +55,8 @@ class Attributes(msgspec.Struct, frozen=True, kw_only=True):
     retain_mode: LockMode = ""  # empty: what the volume says
     retain_until_ns: int = 0
     legal_hold: bool | None = None  # None: nobody ever said
+    replication: Replication = ""  # how far its copy to another site is; empty: there is to be none
+    provenance: Provenance | None = None  # said by writers, never told
 
 
 class Sealing(msgspec.Struct, frozen=True, kw_only=True):
@@ -406,6 +424,7 @@ class Objects:
 
         Raises:
             KeyNotFound, KeyDisabled, Sealed: The content cannot be sealed as wished.
+            AlreadyExists: The version that its provenance names is there.
             PreconditionFailed, NoSpace, VolumeNotFound, NameTooLong
             NotFound: `condition.etag` was given and there is no object.
         """
@@ -461,13 +480,16 @@ class Objects:
         condition: Condition = ALWAYS,
         bypass: bool = False,
         origin: Origin | None = None,
+        provenance: Provenance | None = None,
     ) -> Deleted:
         """Delete: the object, or (versioned) put a marker, or remove the named version for good.
 
         `bypass` ends retention in mode GOVERNANCE, which the caller has judged; nothing ends COMPLIANCE or a legal hold.
+        With a `provenance` the marker that is put is the one that was put there.
 
         Raises:
             Retained: The version is locked.
+            AlreadyExists, PreconditionFailed: The marker is there, or its place is another version's.
         """
         raise NotImplementedError
 
@@ -493,6 +515,12 @@ class Objects:
         origin: Origin | None = None,
     ) -> str:
         """Replace the ACL of a version, which only the protocol can read; returns its version id."""
+        raise NotImplementedError
+
+    async def set_replication(
+        self, volume: str, key: bytes, status: Replication, *, version: str = ""
+    ) -> str:
+        """Say how far the copy of a version to another site is; returns its version id."""
         raise NotImplementedError
 
     async def set_retention(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from msgspec.structs import replace
 from warp_core.errors import (
+    AlreadyExists,
+    InvalidArgument,
     IsDeleteMarker,
     NotFound,
     PreconditionFailed,
@@ -15,6 +19,7 @@ from warp_core.views.objects import (
     Condition,
     Digests,
     Objects,
+    Provenance,
 )
 
 from warp_conformance.difference import same
@@ -30,13 +35,110 @@ from warp_conformance.kits.objects.stage import (
     noise,
     numbers,
     put,
+    put_part,
     rolled,
     versions,
 )
 
 
+async def history(subject: Objects, volume: str) -> list[tuple[object, ...]]:
+    """Return what a volume has of each version, newest first."""
+    return [
+        (entry.key, entry.version, entry.modified_ns, entry.marker, entry.latest, entry.size)
+        for entry in await versions(subject, volume)
+    ]
+
+
 class Versions(ObjectsStage, kit=True):
     """Versions, delete markers and copies."""
+
+    # Versions from elsewhere ----------------------------------------------------------------------
+
+    @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)])
+    async def test_versions_of_elsewhere_are_the_same_here_in_whatever_order_they_come(
+        self, subject: Objects, volume: str, usage: Usage, order: tuple[int, ...]
+    ) -> None:
+        await subject.set_versioning(volume, "on")
+        await subject.create_volume("there", owner=ALICE)
+        await subject.set_versioning("there", "on")
+        for number in range(2):
+            await put(subject, volume, b"d/k", noise(2000 + number))
+        await subject.delete(volume, b"d/k")
+        await put(subject, volume, b"d/k", b"last")
+        made = list(reversed(await versions(subject, volume)))
+
+        for _ in range(2):
+            for number in order:
+                entry = made[number]
+                provenance = Provenance(version=entry.version, modified_ns=entry.modified_ns)
+                if entry.marker:
+                    with contextlib.suppress(AlreadyExists):
+                        await subject.delete("there", b"d/k", provenance=provenance)
+                    continue
+                data = await get(subject, volume, b"d/k", entry.version)
+                with contextlib.suppress(AlreadyExists):
+                    await put(subject, "there", b"d/k", data, Attributes(provenance=provenance))
+
+        assert await history(subject, "there") == await history(subject, volume)
+        assert await usage("there") == await usage(volume)
+        assert same(await get(subject, "there", b"d/k", made[1].version), noise(2001))
+        assert await get(subject, "there", b"d/k") == b"last"
+
+    async def test_what_comes_after_a_version_of_elsewhere_is_newer(
+        self, subject: Objects, volume: str
+    ) -> None:
+        await subject.set_versioning(volume, "on")
+        provenance = Provenance(version=f"{1000:016x}{7:016x}", modified_ns=10**18)
+        first = await put(subject, volume, b"k", b"1", Attributes(provenance=provenance))
+        second = await put(subject, volume, b"k", b"2")
+        assert (first.version, first.modified_ns) == (provenance.version, 10**18)
+        found = await versions(subject, volume)
+        assert [entry.version for entry in found] == [second.version, first.version]
+
+    async def test_a_place_that_another_version_has_is_refused(
+        self, subject: Objects, volume: str
+    ) -> None:
+        await subject.set_versioning(volume, "on")
+        made = [await put(subject, volume, b"k", data) for data in (b"1", b"2")]
+        for entry in made:
+            taken = Provenance(version=entry.version[:16] + f"{7:016x}")
+            with pytest.raises(PreconditionFailed):
+                await put(subject, volume, b"k", b"3", Attributes(provenance=taken))
+            with pytest.raises(PreconditionFailed):
+                await subject.delete(volume, b"k", provenance=taken)
+        for wrong in ("null", "f" * 32):
+            with pytest.raises(InvalidArgument):
+                await put(
+                    subject, volume, b"k", b"3", Attributes(provenance=Provenance(version=wrong))
+                )
+        found = await versions(subject, volume)
+        assert [entry.version for entry in found] == [made[1].version, made[0].version]
+
+    async def test_an_upload_makes_the_version_that_it_was_begun_for(
+        self, subject: Objects, volume: str
+    ) -> None:
+        await subject.set_versioning(volume, "on")
+        provenance = Provenance(version=f"{5:016x}{7:016x}", modified_ns=10**18)
+        begun = await subject.create_upload(volume, b"k", Attributes(provenance=provenance))
+        part = await put_part(subject, volume, b"k", begun.upload, 1, b"part")
+        made = await subject.complete_upload(volume, b"k", begun.upload, [part], digests(b"part"))
+        assert (made.version, made.modified_ns) == (provenance.version, 10**18)
+
+    async def test_volumes_without_versions_keep_the_time_alone(
+        self, subject: Objects, volume: str
+    ) -> None:
+        for _ in range(2):
+            provenance = Provenance(version=f"{5:016x}{7:016x}", modified_ns=10**18)
+            made = await put(subject, volume, b"k", b"1", Attributes(provenance=provenance))
+            assert (made.version, made.modified_ns) == ("null", 10**18)
+
+    async def test_how_far_a_copy_is_is_told(self, subject: Objects, volume: str) -> None:
+        made = await put(subject, volume, b"k", b"1", Attributes(replication="PENDING"))
+        assert made.attributes.replication == "PENDING"
+        await subject.set_replication(volume, b"k", "COMPLETED")
+        assert (await subject.head(volume, b"k")).attributes.replication == "COMPLETED"
+        copy = await subject.copy(volume, b"k", volume, b"copy")
+        assert copy.attributes.replication == ""
 
     # Versions -------------------------------------------------------------------------------------
 

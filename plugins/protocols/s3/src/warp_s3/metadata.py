@@ -11,6 +11,7 @@ from warp_s3.encryption import told
 from warp_s3.errors import S3Error
 from warp_s3.http import http_date
 from warp_s3.locking import HEADERS, asked_in, lock_headers
+from warp_s3.provenance import provenance_of, status_of
 from warp_s3.website import REDIRECT, check_location
 from warp_s3.xml_input import checked_tags
 
@@ -95,6 +96,8 @@ def attributes_of(headers: Mapping[str, str], *, owner: str, acl: bytes = b"") -
         retain_mode=mode,
         retain_until_ns=until_ns,
         legal_hold=held,
+        replication=status_of(headers),
+        provenance=provenance_of(headers),
     )
 
 
@@ -170,6 +173,8 @@ def described(
         headers.append(("x-amz-storage-class", info.storage_class))
     if attributes.retain_mode or attributes.legal_hold is not None:
         headers += lock_headers(attributes)
+    if attributes.replication:
+        headers.append(("x-amz-replication-status", attributes.replication))
     if info.parts:
         headers.append(("x-amz-mp-parts-count", str(len(info.parts))))
     if info.seal is not None:

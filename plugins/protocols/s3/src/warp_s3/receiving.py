@@ -9,6 +9,7 @@ from warp_s3.checksums import HEADERS, Algorithm
 from warp_s3.digesting import Expected, Sums
 from warp_s3.encryption import digests_of
 from warp_s3.errors import S3Error
+from warp_s3.provenance import with_etag
 from warp_s3.xml_input import BODY_MAX
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ async def store(
                 if writer.wrote(count):
                     await writer.drain()
             expected.check(sums, body)
-            return await writer.commit(digests_of(sealing, sums.digests(algorithm)))
+            digests = digests_of(sealing, sums.digests(algorithm))
+            return await writer.commit(with_etag(call.headers, digests))
     except BaseException:
         await writer.abort()
         raise

@@ -22,11 +22,11 @@ from warp_core.interfaces.auth import ANONYMOUS, Principal
 from warp_core.views import Objects
 from warp_core.views.objects import ObjectInfo
 
-from warp_s3 import locking
+from warp_s3 import locking, provenance
 from warp_s3.access import acl as acls
 from warp_s3.access.members import ACCOUNT, Judgement, Member, judge
 from warp_s3.access.policy import Verdict, Who, evaluate
-from warp_s3.access.rules import BYPASS, RULES, Rule
+from warp_s3.access.rules import BYPASS, REPLICATE, RULES, Rule
 from warp_s3.access.settings import PREFERRED, SNAPSHOT, Memory, Settings, of_snapshot
 from warp_s3.access.values import RequestValues
 from warp_s3.call import Call
@@ -100,6 +100,10 @@ class Access:
         await self.demand(call, call.route.operation, call.bucket, call.key, version=version)
         if rule is RULES["PutObject"]:
             await self._demand_extras(call)
+        if not provenance.HEADERS.isdisjoint(call.headers) and rule.level == OBJECT:
+            asked = REPLICATE.get(call.route.operation, REPLICATE[""])
+            if not await self._allows(call, asked, asked.action, call.bucket, call.key, "", None):
+                raise S3Error("AccessDenied")
 
     async def demand(
         self,

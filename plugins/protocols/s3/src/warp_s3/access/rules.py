@@ -131,6 +131,12 @@ _ALL: Final[dict[str, Rule]] = {
     "RestoreObject": Rule("s3:RestoreObject", OBJECT, content=True),
 }
 
+REPLICATE: Final = {
+    "DeleteObject": Rule("s3:ReplicateDelete", OBJECT),
+    "": Rule("s3:ReplicateObject", OBJECT),
+}
+"""No operation, but what a request asks for that says where a version comes from: of a marker, and of everything else."""
+
 BYPASS: Final = Rule("s3:BypassGovernanceRetention", OBJECT)
 """No operation, but what one asks for that ends retention in mode GOVERNANCE before its time."""
 

@@ -3,7 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from warp_core.errors import NotFound, VersionNotFound, VolumeNotFound, WarpError
+from warp_core.errors import AlreadyExists, NotFound, VersionNotFound, VolumeNotFound, WarpError
 from warp_core.views.objects import Deleted
 
 from warp_s3 import xml_output
@@ -11,6 +11,7 @@ from warp_s3.call import Answer, Call, empty, xml
 from warp_s3.conditions import delete_condition, only_if
 from warp_s3.errors import S3Error, from_core
 from warp_s3.locking import bypasses
+from warp_s3.provenance import provenance_of
 from warp_s3.receiving import read_document
 from warp_s3.router import KEY_MAX
 from warp_s3.xml_input import DeletedKey, deleted_keys
@@ -25,6 +26,7 @@ AT_ONCE: Final = 64
 async def delete_object(service: "Service", call: Call) -> Answer:
     """Delete an object, hide it behind a marker, or remove one of its versions for good."""
     condition = delete_condition(call.headers)
+    provenance = provenance_of(call.headers)
     try:
         deleted = await service.objects.delete(
             call.bucket,
@@ -34,9 +36,13 @@ async def delete_object(service: "Service", call: Call) -> Answer:
             bypass=await bypasses(
                 service, call, call.bucket, call.key, call.query.get("versionId", "")
             ),
+            provenance=provenance,
         )
     except VolumeNotFound as error:
         raise S3Error("NoSuchBucket", details={"BucketName": call.bucket}) from error
+    except AlreadyExists:  # the marker of another site, sent again as its answer was lost
+        assert provenance is not None
+        deleted = Deleted(version=provenance.version, marker=True)
     except VersionNotFound:
         # Deleting what is not there succeeds, of versions as of keys.
         deleted = Deleted(version=call.query.get("versionId", ""), found=False)

@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from warp_core.errors import Sealed, UploadNotFound
-from warp_core.views.objects import Digests, PartInfo, Sealing, UploadInfo
+from warp_core.errors import AlreadyExists, Sealed, UploadNotFound
+from warp_core.views.objects import Digests, PartInfo, Provenance, Sealing, UploadInfo
 
 from warp_s3 import encryption, xml_output
 from warp_s3.call import Answer, Call, empty, xml
@@ -38,6 +38,7 @@ from warp_s3.operations.copying import (
 from warp_s3.operations.encryption import wish
 from warp_s3.operations.lifecycle import expiry
 from warp_s3.owners import owner_writer
+from warp_s3.provenance import with_etag
 from warp_s3.receiving import read_document, store
 from warp_s3.xml_input import PARTS_MAX, CompletedPart, completed_parts
 
@@ -224,6 +225,7 @@ async def complete_upload(service: "Service", call: Call) -> Answer:
     """Make an object of the parts that the client names."""
     named = completed_parts(await read_document(call, checksums=False))
     condition = write_condition(call.headers)
+    provenance: Provenance | None = None
     try:
         upload = await service.objects.upload(call.bucket, call.key, call.query["uploadId"])
         stored = await _stored_parts(service, call)
@@ -233,13 +235,18 @@ async def complete_upload(service: "Service", call: Call) -> Answer:
         digests = Digests(etag=_multipart_etag(parts))
     else:
         parts = _chosen(named, stored)
-        digests = _whole_digests(call, upload, parts)
+        digests = with_etag(call.headers, _whole_digests(call, upload, parts))
+        provenance = upload.attributes.provenance
     try:
         info = await service.objects.complete_upload(
             call.bucket, call.key, call.query["uploadId"], parts, digests, condition=condition
         )
     except UploadNotFound as error:
         raise _no_upload(call) from error
+    except AlreadyExists:  # a version of another site, sent again as its answer was lost
+        assert provenance is not None
+        await service.objects.abort_upload(call.bucket, call.key, call.query["uploadId"])
+        info = await service.objects.head(call.bucket, call.key, version=provenance.version)
     place = f"{_base(call)}/{call.bucket}/{xml_output.url_key(call.key)}"
     headers = [("x-amz-version-id", info.version)] if info.version != "null" else []
     headers += await expiry(service, call.bucket, info)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from warp_core.errors import (
+    AlreadyExists,
     IsDeleteMarker,
     KeyNotFound,
     NotFound,
@@ -32,6 +33,7 @@ from warp_s3.locking import demand_lockable
 from warp_s3.metadata import attributes_of, checksum_headers, described
 from warp_s3.operations.encryption import wish
 from warp_s3.operations.lifecycle import expiry, expiry_by
+from warp_s3.provenance import with_etag
 from warp_s3.receiving import read_small, store
 
 if TYPE_CHECKING:
@@ -269,22 +271,27 @@ async def put_object(service: "Service", call: Call) -> Answer:
     expected = Expected(call.headers, call.payload)
     algorithm = kept_algorithm(expected)
     length = call.body.length
-    if length is not None and length <= SMALL_MAX:
-        payload, sums = await read_small(call, expected, algorithm)
-        info = await service.objects.put(
-            call.bucket,
-            call.key,
-            payload,
-            attributes,
-            digests_of(sealing, sums.digests(algorithm)),
-            condition=condition,
-            sealing=sealing,
-        )
-    else:
-        writer = await service.objects.writer(
-            call.bucket, call.key, attributes, condition=condition, size=length, sealing=sealing
-        )
-        info = await store(service, call, writer, expected, algorithm, sealing)
+    try:
+        if length is not None and length <= SMALL_MAX:
+            payload, sums = await read_small(call, expected, algorithm)
+            info = await service.objects.put(
+                call.bucket,
+                call.key,
+                payload,
+                attributes,
+                with_etag(call.headers, digests_of(sealing, sums.digests(algorithm))),
+                condition=condition,
+                sealing=sealing,
+            )
+        else:
+            writer = await service.objects.writer(
+                call.bucket, call.key, attributes, condition=condition, size=length, sealing=sealing
+            )
+            info = await store(service, call, writer, expected, algorithm, sealing)
+    except AlreadyExists:  # a version of another site, sent again as its answer was lost
+        assert attributes.provenance is not None
+        version = attributes.provenance.version
+        info = await service.objects.head(call.bucket, call.key, version=version)
     headers = [("ETag", f'"{info.etag}"')]
     headers += checksum_headers(info.checksums, info.checksum_type)
     headers += told_of_write(info.seal, call.headers)
