@@ -145,6 +145,9 @@ class Tenure:
         self._latest = latest
         self._stop = asyncio.Event()
         self._returned = asyncio.Event()
+        self._came: dict[
+            str, tuple[AsyncExitStack, BlobStore]
+        ] = {}  # by id: stores that returned, open
         self._lost_by = (
             ""  # the node whose lease ended before this one's began: it is dead, or cut off
         )
@@ -203,6 +206,7 @@ class Tenure:
                 await prepare(lease)
             return await self._sittings(lease, patience_s)
         finally:
+            await self._let_go()
             for local in mine:
                 local.gate.open()
             keeping.cancel()
@@ -224,6 +228,12 @@ class Tenure:
                 return end
             if end is End.FAILED:
                 await asyncio.sleep(HEAL_PAUSE_S)
+
+    async def _let_go(self) -> None:
+        """Close the stores that came back and that no sitting has taken over."""
+        while self._came:
+            _, (exits, _) = self._came.popitem()
+            await exits.aclose()
 
     # One sitting ----------------------------------------------------------------------------------
 
@@ -344,6 +354,11 @@ class Tenure:
             mine = local.get(kept.store)
             if mine is not None:
                 found.append(Used(kept, mine.store, mine, True))
+                continue
+            if (came := self._came.pop(kept.store, None)) is not None:
+                opened, store = came
+                exits.push_async_callback(opened.aclose)
+                found.append(Used(kept, store, None, True))
                 continue
             # Who lost the domain just now is not waited for at a cable that is cut; if it lives, it is found a moment later.
             away = "it lost the domain" if kept.node == self._lost_by else ""
@@ -493,7 +508,7 @@ class Tenure:
         standing: DomainStanding,
         source: BlobStore,
     ) -> None:
-        """Tell when a store is reachable that is not in use; most of what it lacks of the journal is copied before."""
+        """Tell when a store is reachable that is not in use, and leave it open; most that it lacks of the journal is copied before."""
         pause_s = first_s = max(1.0, self._parts.ttl_s / RENEWALS)
         while True:
             await asyncio.sleep(pause_s)
@@ -511,6 +526,10 @@ class Tenure:
                             await store.space()
                         await check_superblock(store, self._identity())
                         await resync(source, store, last=False)
+                        if (
+                            each.local is None
+                        ):  # its links are there: a busy node may take a second to take another
+                            self._came[each.kept.store] = (exits.pop_all(), store)
                         self._returned.set()
                         return
                 pause_s = min(2 * pause_s, 8 * first_s)  # it is here, and fails
