@@ -20,6 +20,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from warp_integration.clients import s3_client
+from warp_integration.nbd import warp
 from warp_integration.ports import free_ports
 from warp_integration.powercut import Ledger
 from warp_integration.s3load import S3Load, settle
@@ -164,6 +165,8 @@ def test_the_volumes_of_a_killed_node_are_served_by_the_other_and_it_is_healed(p
     working.start()
     time.sleep(2.0)
     pair.a.kill()
+    listed: Any = warp(pair.folder / "b" / "data", "volume", "list")  # nobody is their home yet
+    assert "one" in [each["name"] for each in listed]
     working.join()
 
     s3 = s3_client(pair.b.s3)

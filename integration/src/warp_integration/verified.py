@@ -60,9 +60,9 @@ class VerifiedDisk:
                 self._doubt()
                 time.sleep(AGAIN_S)
 
-    def judge(self, uri: str) -> None:
-        """Read every block once."""
-        with NbdDisk(uri) as connection:
+    def judge(self, uri: str, *, patience_s: float = 30.0) -> None:
+        """Read every block once; the server may need some time until it takes a connection."""
+        with _connected(uri, time.monotonic() + patience_s) as connection:
             for number in range(len(self._blocks)):
                 connection.send(0, 1, number * BLOCK, BLOCK)
                 _, error = connection.reply()
@@ -140,3 +140,13 @@ class VerifiedDisk:
                 f" durable {block.durable}"
             )
         block.latest = found if whole else None
+
+
+def _connected(uri: str, until_s: float) -> NbdDisk:
+    while True:
+        try:
+            return NbdDisk(uri)
+        except (OSError, struct.error):
+            if time.monotonic() > until_s:
+                raise
+            time.sleep(AGAIN_S)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -68,6 +68,15 @@ def counted(count: int, noun: str) -> str:
 def minute(time: str) -> str:
     """Return a time of the node's (`2026-11-22T17:36:47Z`) as people read it, in UTC, to the minute."""
     return f"{time[:10]} {time[11:16]}"
+
+
+def say_unreachable(reasons: Mapping[str, str]) -> None:
+    """Tell which rows of a table are of domains that have no home now, and so are told as they were last noted."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        by_reason.setdefault(reason, []).append(name)
+    for reason, names in by_reason.items():
+        print(f"not reachable now: {', '.join(names)} ({reason})")
 
 
 def say(text: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+import msgspec
 import pytest
 from warp_conformance.difference import same
 from warp_conformance.kits.blocks import BlocksKit
@@ -21,6 +22,7 @@ from warp_conformance.reference.consistency import Plain
 from warp_conformance.reference.node import Stage
 from warp_core.certificates import issue, make_authority
 from warp_core.cluster import directory, rows
+from warp_core.cluster.at_rest import AtRest
 from warp_core.cluster.home import Holder, Homes
 from warp_core.cluster.lines import Lines
 from warp_core.cluster.receiving import LOOK_S, Receiver, divided
@@ -109,6 +111,10 @@ class Table(Homes):
 
     def forget(self, volume: str) -> None:
         self.names.pop(volume, None)
+
+    def at_rest(self, domain: int) -> AtRest:
+        home = self.nodes[self.holders[domain]]  # the rows of a stage are its own
+        return AtRest(home.stage.meta)
 
     async def wish(self, domain: int, node: str) -> None:
         raise NotImplementedError
@@ -502,8 +508,6 @@ async def test_a_home_that_is_away_is_said_to_be(cluster: Cluster) -> None:
 
     with pytest.raises(Unavailable):
         await put(cluster.a.objects, "films", b"k")
-    with pytest.raises(Unavailable):
-        await cluster.a.objects.volumes()
     await cluster.a.objects.create_volume("photos", owner=ALICE)
     assert (await put(cluster.a.objects, "photos", b"k")).key == b"k"
 
@@ -517,10 +521,31 @@ async def test_volumes_are_listed_also_while_their_home_is_away(cluster: Cluster
 
     listed = await cluster.a.objects.volumes()
 
-    assert [each.name for each in listed] == ["films", "photos", "songs", "v"]
+    listed = [each for each in listed if each.name != "v"]  # which each stage has
+    assert [each.name for each in listed] == ["films", "photos", "songs"]
     assert listed[:2] == [known["films"], known["photos"]]
-    with pytest.raises(Unavailable):  # a node that knows one only by its name
-        await cluster.w.objects.volumes()
+    others = await cluster.w.objects.volumes()  # which never listed them before
+    assert [each for each in others if each.name != "v"] == listed
+
+
+async def test_disks_are_listed_also_while_their_home_is_away(cluster: Cluster) -> None:
+    for member, volume in ((cluster.a, "vms"), (cluster.b, "films")):
+        await member.objects.create_volume(volume, owner=ALICE)
+        await member.blocks.create(volume, b"root", size=MIB)
+        directory_ = await member.files.root(volume)
+        await member.files.mkdir(directory_, b"more", 0o755)
+        await member.blocks.create(volume, b"more/data", size=2 * MIB)
+    stack = cluster.b.homes.stacks[1]
+    await stack.snapshots.clone("films", "again", owner="account:alice")
+    known = await cluster.a.blocks.disks()
+    await cluster.b.exits.aclose()
+
+    listed = await cluster.w.blocks.disks()
+
+    assert len(listed) == 6
+    assert [msgspec.structs.replace(each, incarnation="") for each in known] == [
+        msgspec.structs.replace(each, incarnation="") for each in listed
+    ]
 
 
 async def test_strangers_with_a_certificate_get_nothing(cluster: Cluster) -> None:

@@ -10,7 +10,7 @@ from warp_core.errors import InvalidArgument
 
 from warp_cli.asking import ask
 from warp_cli.failing import reported
-from warp_cli.output import as_json, say, table
+from warp_cli.output import as_json, say, say_unreachable, table
 from warp_cli.progress import bytes_text
 from warp_cli.typing import ConfigOption, DataOption, JsonOption, group
 
@@ -64,6 +64,9 @@ def list_(
         ]
         empty = "There is no disk yet: `warp disk create VOLUME/PATH --size 10G` makes one."
         table(("disk", "size", "allocated", "serial"), rows, empty=empty)
+        say_unreachable(
+            {each["disk"]: each["unreachable"] for each in found if "unreachable" in each}
+        )
 
     return reported(run, json=json)
 

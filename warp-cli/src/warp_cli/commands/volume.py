@@ -9,7 +9,7 @@ from warp_core.errors import InvalidArgument
 
 from warp_cli.asking import ask
 from warp_cli.failing import reported
-from warp_cli.output import as_json, counted, minute, say, table
+from warp_cli.output import as_json, counted, minute, say, say_unreachable, table
 from warp_cli.progress import bytes_text, shown
 from warp_cli.typing import ConfigOption, DataOption, JsonOption, group
 
@@ -55,8 +55,8 @@ def list_(config: ConfigOption = None, data: DataOption = None, json: JsonOption
         rows = [
             (
                 each["name"],
-                f"{each.get('objects', 0):,}",
-                bytes_text(each.get("bytes", 0)),
+                "?" if "unreachable" in each else f"{each.get('objects', 0):,}",
+                "?" if "unreachable" in each else bytes_text(each.get("bytes", 0)),
                 each["versioning"],
                 each["owner"],
                 minute(each["created"]),
@@ -66,6 +66,9 @@ def list_(config: ConfigOption = None, data: DataOption = None, json: JsonOption
         empty = "There is no volume yet: `warp volume create NAME` makes one."
         table(
             ("volume", "objects", "size", "versioning", "owner", "created (UTC)"), rows, empty=empty
+        )
+        say_unreachable(
+            {each["name"]: each["unreachable"] for each in found if "unreachable" in each}
         )
 
     return reported(run, json=json)

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from warp_core.cluster.at_rest import AtRest
     from warp_core.interfaces.consistency import MetaStore
     from warp_core.node.stack import Stack
 
@@ -61,6 +62,12 @@ class Homes(ABC):
         Raises:
             Unavailable: Nobody can be asked.
         """
+
+    def at_rest(self, domain: int) -> AtRest:
+        """Return what can be told of a domain without its home."""
+        from warp_core.cluster.at_rest import AtRest, RowsOnly
+
+        return AtRest(RowsOnly(self.shared, domain))
 
     @abstractmethod
     def forget(self, volume: str) -> None:

@@ -24,6 +24,7 @@ from warp_core.errors import (
 from warp_core.forward import Views
 from warp_core.forward.verbs import OF
 from warp_core.interfaces.auth import Principal
+from warp_core.logs import get
 from warp_core.namespace.locks import Owner
 from warp_core.views.blocks import Blocks, DiskInfo
 from warp_core.views.claims import Claims
@@ -42,6 +43,8 @@ from warp_core.views.objects import (
     Writer,
 )
 from warp_core.views.origin import Origin
+
+_log = get("warp_core.cluster")
 
 COPY_STEP = 1 << 20
 LISTING_PATIENCE_S = (
@@ -69,6 +72,7 @@ READING = frozenset(
         "files.access",
         "files.xattrs",
         "files.statfs",
+        "blocks.open",  # one without an answer ended with the session that asked
         "blocks.show",
         "blocks.snapshots",
     }
@@ -123,7 +127,6 @@ class RoutedObjects(Objects):
     def __init__(self, router: Router) -> None:
         """Take the router."""
         self._router = router
-        self._listed: dict[str, VolumeInfo] = {}  # as the latest `volumes` found them
 
     def volume_now(self, name: str) -> VolumeInfo | None:
         """As `Objects.volume_now`, where the home is here."""
@@ -141,32 +144,20 @@ class RoutedObjects(Objects):
         return None if stack is None else stack.objects.open_now(volume, key)
 
     async def volumes(self) -> Sequence[VolumeInfo]:
-        """As `Objects.volumes`, of all domains.
-
-        The names of those that are not at home anywhere now are in the directory, and what else there is to say of them was
-        mostly said before.
+        """As `Objects.volumes`, of all domains; those that are not at home anywhere now are as their rows say.
 
         Raises:
-            Unavailable: There is one that has no home now, and that this node never listed.
+            Unavailable: Nobody can be asked.
         """
         answers = await self._router.each(
             lambda views: views.objects.volumes(), patience_s=LISTING_PATIENCE_S
         )
         found: list[VolumeInfo] = []
-        away: dict[int, Unavailable] = {}
         for domain, answer in answers.items():
             if isinstance(answer, Unavailable):
-                away[domain] = answer
+                found += await self._router.homes.at_rest(domain).infos()
             else:
                 found += answer
-        if away:
-            for name, domain in (await directory.all_of(self._router.homes.shared)).items():
-                if domain in away:
-                    known = self._listed.get(name)
-                    if known is None:
-                        raise away[domain]
-                    found.append(known)
-        self._listed = {each.name: each for each in found}
         return sorted(found, key=lambda each: each.name)
 
     async def create_volume(
@@ -446,12 +437,19 @@ class RoutedBlocks(Blocks):
         self._router = router
 
     async def disks(self, volume: str = "") -> list[DiskInfo]:
-        """As `Blocks.disks`, of all domains."""
+        """As `Blocks.disks`, of all domains; those that are not at home anywhere now are as their rows say."""
         if volume:
             return await self._router.do(
                 volume, lambda views: views.blocks.disks(volume), changes=False
             )
-        found = await self._router.everywhere(lambda views: views.blocks.disks())
-        return sorted(
-            (each for part in found for each in part), key=lambda each: (each.volume, each.path)
+        found: list[DiskInfo] = []
+        answers = await self._router.each(
+            lambda views: views.blocks.disks(), patience_s=LISTING_PATIENCE_S
         )
+        for domain, answer in answers.items():
+            if isinstance(answer, Unavailable):
+                _log.warning("disks are listed by their rows", domain=domain, reason=str(answer))
+                found += await self._router.homes.at_rest(domain).disks()
+            else:
+                found += answer
+        return sorted(found, key=lambda each: (each.volume, each.path))

@@ -126,18 +126,6 @@ class Router:
         views, _ = await self.views(await self.domain_of(volume))
         return await verb(views)
 
-    async def everywhere(self, verb: Callable[[Views], Awaitable[T]]) -> list[T]:
-        """Do a verb that changes nothing at the homes of all domains; the answer of one that is not there is missed.
-
-        Raises:
-            Unavailable: A home is not there: an answer without it would be wrong.
-        """
-        answers = await self.each(verb)
-        for answer in answers.values():
-            if isinstance(answer, Unavailable):
-                raise answer
-        return [answer for answer in answers.values() if not isinstance(answer, Unavailable)]
-
     async def each(
         self, verb: Callable[[Views], Awaitable[T]], *, patience_s: float | None = None
     ) -> dict[int, T | Unavailable]:

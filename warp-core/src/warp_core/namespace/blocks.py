@@ -127,18 +127,13 @@ class NamespaceBlocks(Blocks):
         return row
 
     async def _serial(self, volume: str, ref: Ref) -> str:
-        """Return a disk's serial. Initiators take two disks of one serial for two ways to one: a clone's has another."""
+        """Return a disk's serial."""
         known = await self._namespace.volumes.get(volume)
         key = keys.disk_key(ref.inode)
         value = await Fresh(self._namespace, known).get(key)
         if value is None:
             raise StaleHandle(f"inode {ref.inode} is gone")
-        row: rows.DiskRow = rows.checked(rows.decode_disk, key, value)
-        if row.volume == known.number:
-            return row.serial
-        return hashlib.blake2b(
-            bytes.fromhex(row.serial) + known.number.to_bytes(4, "big"), digest_size=8
-        ).hexdigest()
+        return serial_of(rows.checked(rows.decode_disk, key, value), known.number)
 
     async def show(self, volume: str, path: bytes, *, snapshot: str = "") -> DiskInfo:
         """See `Blocks.show`."""
@@ -395,3 +390,12 @@ def _snapshot_name(name: str) -> bytes:
             f"snapshot name {name!r}: 1 to 128 bytes without slash or leading dot"
         )
     return packed
+
+
+def serial_of(row: rows.DiskRow, volume: int) -> str:
+    """Return the serial of a disk in a volume. Initiators take two disks of one serial for two ways to one: a clone's has another."""
+    if row.volume == volume:
+        return row.serial
+    return hashlib.blake2b(
+        bytes.fromhex(row.serial) + volume.to_bytes(4, "big"), digest_size=8
+    ).hexdigest()

@@ -146,7 +146,7 @@ class NamespaceObjects(Objects):
             return known[2]
         if len(self._infos) >= INFOS_MAX:
             self._infos.clear()
-        info = _volume_info(volume, documents)
+        info = volume_info(volume, documents)
         self._infos[name] = volume, documents, info
         return info
 
@@ -186,7 +186,7 @@ class NamespaceObjects(Objects):
         await self._volumes.set_document(volume, name, document)
 
     async def _volume_info(self, volume: Volume) -> VolumeInfo:
-        return _volume_info(volume, await self._volumes.documents(volume))
+        return volume_info(volume, await self._volumes.documents(volume))
 
     # Reading --------------------------------------------------------------------------------------
 
@@ -774,7 +774,8 @@ def _same_key(seal: Seal | None, sealing: Sealing | None) -> bool:
     return not seal.own and not sealing.secret
 
 
-def _volume_info(volume: Volume, documents: Mapping[str, bytes]) -> VolumeInfo:
+def volume_info(volume: Volume, documents: Mapping[str, bytes]) -> VolumeInfo:
+    """Return what is told of a volume with these documents."""
     row = volume.row
     return VolumeInfo(
         name=row.name,

@@ -10,11 +10,7 @@ import msgspec
 from warp_core.errors import NotFound
 from warp_core.interfaces.accounts import Account, account
 from warp_core.node.assembly import Node
-from warp_core.node.control import Progress
-
-
-class Nothing(msgspec.Struct, frozen=True):
-    """No arguments."""
+from warp_core.node.control import Nothing, Progress
 
 
 class OneAccount(msgspec.Struct, frozen=True):

@@ -40,6 +40,10 @@ N = TypeVar("N")
 Progress = Callable[[Mapping[str, object]], None]
 
 
+class Nothing(msgspec.Struct, frozen=True):
+    """No arguments."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verb(Generic[N]):
     """Something that a node can be asked. `offline`: also safe when only the data is open."""

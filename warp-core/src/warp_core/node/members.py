@@ -14,6 +14,7 @@ import msgspec
 
 from warp_core.certificates import Identity, sign
 from warp_core.cluster import directory, domains, rows
+from warp_core.cluster.at_rest import AtRest
 from warp_core.cluster.domains import Domain, Map
 from warp_core.cluster.joining import (
     TOKEN_S,
@@ -25,6 +26,7 @@ from warp_core.cluster.joining import (
     Welcome,
 )
 from warp_core.cluster.lines import Lines
+from warp_core.cluster.routed import LISTING_PATIENCE_S
 from warp_core.cluster.router import Router
 from warp_core.cluster.written import add_partner, room
 from warp_core.config import Settings
@@ -40,8 +42,10 @@ from warp_core.errors import (
     WarpError,
 )
 from warp_core.interfaces.consistency import EngineMember, MetaStore
-from warp_core.node.control import Progress, Verb
+from warp_core.node.control import Nothing, Progress, Verb
+from warp_core.node.disk_verbs import disk_row
 from warp_core.node.stack import Stack
+from warp_core.node.volume_verbs import volume_row
 
 if TYPE_CHECKING:
     from warp_core.node.assembly import Node
@@ -160,10 +164,6 @@ class Remove(msgspec.Struct, frozen=True):
     """A node that leaves for good."""
 
     name: str
-
-
-class Nothing(msgspec.Struct, frozen=True):
-    """No arguments."""
 
 
 def _members(node: Node) -> Members:
@@ -350,7 +350,6 @@ BY_VOLUME: Mapping[str, str] = {  # verb → the argument that names the volume
     "disk.clone": "volume",
     "disk.delete": "volume",
 }
-EVERYWHERE = ("volume.list",)  # merged, by name
 
 
 def routed(verbs: Mapping[str, Verb[Node]]) -> dict[str, Verb[Node]]:
@@ -358,8 +357,7 @@ def routed(verbs: Mapping[str, Verb[Node]]) -> dict[str, Verb[Node]]:
     table = dict(verbs)
     for name, key in BY_VOLUME.items():
         table[name] = _at_home(name, verbs[name], key)
-    for name in EVERYWHERE:
-        table[name] = _everywhere(name, verbs[name])
+    table["volume.list"] = _volume_list(verbs["volume.list"])
     table["disk.list"] = _disk_list(verbs["disk.list"])
     return {**table, **VERBS}
 
@@ -438,19 +436,40 @@ async def _done(
 
 
 async def _of_all(
-    node: Node, name: str, verb: Verb[Node], arguments: Any, progress: Progress
+    node: Node,
+    name: str,
+    verb: Verb[Node],
+    arguments: Any,
+    progress: Progress,
+    at_rest: AtRestRows,
 ) -> list[Any]:
+    """Return what the homes of all domains list; of a domain without one what its rows say, with the reason."""
     members = _members(node)
-    domains_ = members.router.homes.domains()
-    parts = await asyncio.gather(
-        *(_done(members, domain, name, verb, arguments, progress) for domain in domains_)
-    )
-    return [each for part in parts if isinstance(part, list) for each in part]
+    homes = members.router.homes
+
+    async def one(domain: int) -> list[Any]:
+        try:
+            await members.router.views(domain, patience_s=LISTING_PATIENCE_S)
+            found = await _done(members, domain, name, verb, arguments, progress)
+        except Unavailable as error:
+            return [
+                {**row, "unreachable": str(error)} for row in await at_rest(homes.at_rest(domain))
+            ]
+        return found if isinstance(found, list) else []
+
+    parts = await asyncio.gather(*map(one, homes.domains()))
+    return [each for part in parts for each in part]
 
 
-def _everywhere(name: str, verb: Verb[Node]) -> Verb[Node]:
+AtRestRows = Callable[[AtRest], Awaitable[list[dict[str, object]]]]
+
+
+def _volume_list(verb: Verb[Node]) -> Verb[Node]:
+    async def at_rest(domain: AtRest) -> list[dict[str, object]]:
+        return [volume_row(each) for each in await domain.volumes()]
+
     async def run(node: Node, arguments: Any, progress: Progress) -> object:
-        found = await _of_all(node, name, verb, arguments, progress)
+        found = await _of_all(node, "volume.list", verb, arguments, progress, at_rest)
         return sorted(found, key=lambda each: str(each["name"]))
 
     return Verb(verb.arguments, run, verb.offline)
@@ -458,8 +477,11 @@ def _everywhere(name: str, verb: Verb[Node]) -> Verb[Node]:
 
 def _disk_list(verb: Verb[Node]) -> Verb[Node]:
     async def run(node: Node, arguments: Any, progress: Progress) -> object:
+        async def at_rest(domain: AtRest) -> list[dict[str, object]]:
+            return [disk_row(node, each) for each in await domain.disks()]
+
         if not arguments.volume:
-            return await _of_all(node, "disk.list", verb, arguments, progress)
+            return await _of_all(node, "disk.list", verb, arguments, progress, at_rest)
         domain = await _members(node).router.domain_of(arguments.volume, fresh=True)
         return await _done(_members(node), domain, "disk.list", verb, arguments, progress)
 
