@@ -22,6 +22,7 @@ COMMANDS = {
     "account": Command("Manage", "make, list, change and remove accounts"),
     "node": Command("Manage", "begin a cluster, let nodes in, join one, see who is there"),
     "key": Command("Manage", "make, list and revoke access keys"),
+    "import": Command("Manage", "copy objects and versions from another S3 endpoint"),
     "kms": Command("Manage", "make, list, rotate and disable keys for encrypted contents"),
     "status": Command("Look after", "show the health of the running node"),
     "top": Command("Look after", "watch requests, latencies and stores live"),
@@ -84,6 +85,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "node list": ("warp node list",),
     "node remove": ("warp node remove b",),
     "node take": ("warp node take a", "warp node take 0 --to b"),
+    "import": (
+        "warp import s3://photos photos --endpoint http://minio:9000",
+        "warp import s3://logs/2026/ archive/logs/ --profile old --dry-run",
+    ),
     "key create": ("warp key create ada", "warp key create --account ada"),
     "key list": ("warp key list",),
     "key revoke": ("warp key revoke WARPXXXXXXXXXXXXXXXX",),

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from warp_core.config.types import Size
-from warp_core.errors import InvalidArgument, Unauthenticated
-from warp_core.node.root_key import FILE, root_key
+from warp_core.errors import InvalidArgument
 
 from warp_cli.asking import ask_running
+from warp_cli.credentials import credentials
 from warp_cli.failing import reported
 from warp_cli.load import OPERATIONS, Plan, Result, run
 from warp_cli.output import as_json, table
 from warp_cli.progress import shown
 from warp_cli.s3_client import Endpoint
-from warp_cli.settings import data_of
 from warp_cli.typing import ConfigOption, DataOption, JsonOption, single
 
 app = single()
@@ -72,7 +69,7 @@ def bench(
             url, pid = status["endpoints"].get("s3", ""), status["pid"]
             if not url:
                 raise InvalidArgument("the running node serves no S3: give an --endpoint")
-        access, secret = _credentials(config, data)
+        access, secret = credentials(config, data)
         target = Endpoint.parse(url, access, secret)
         results: list[Result] = []
         with shown("measuring:", quiet=json) as progress:
@@ -124,16 +121,3 @@ def _operations(text: str) -> tuple[str, ...]:
     if unknown:
         raise InvalidArgument(f'no operation "{unknown[0]}"; allowed: {", ".join(OPERATIONS)}')
     return chosen
-
-
-def _credentials(config: Path | None, data: Path | None) -> tuple[str, str]:
-    access, secret = os.environ.get("WARP_ACCESS_KEY"), os.environ.get("WARP_SECRET_KEY")
-    if access and secret:
-        return access, secret
-    folder = data_of(config, data)
-    if not (folder / FILE).exists():
-        raise Unauthenticated(
-            f"no credentials: set WARP_ACCESS_KEY and WARP_SECRET_KEY, or name the data directory ({folder}"
-            f" has no {FILE})"
-        )
-    return root_key(folder, None)
