@@ -216,6 +216,7 @@ OF: Mapping[str, tuple[type, tuple[str, ...]]] = {
             "writer",
             "copy",
             "delete",
+            "delete_together",
             "set_tags",
             "set_acl",
             "set_replication",

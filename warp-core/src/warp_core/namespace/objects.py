@@ -63,6 +63,7 @@ from warp_core.namespace.versions import version_id
 from warp_core.views.objects import (
     ALWAYS,
     SMALL_MAX,
+    TOGETHER_MAX,
     Attributes,
     Condition,
     Deleted,
@@ -536,6 +537,34 @@ class NamespaceObjects(Objects):
                 provenance=provenance,
             ),
         )
+
+    async def delete_together(
+        self, volume: str, keys: Sequence[bytes], *, origin: Origin | None = None
+    ) -> Sequence[Deleted]:
+        """See `Objects.delete_together`; what one commit has no room for is halved, and halved again."""
+        if len(keys) == 1:
+            return [await self.delete(volume, keys[0], origin=origin)]
+        if len(keys) > TOGETHER_MAX:
+            raise InvalidArgument(f"{len(keys)} keys > TOGETHER_MAX {TOGETHER_MAX}")
+        for key in keys:
+            check_key(key)
+
+        async def body(change: Change) -> list[Deleted]:
+            done: list[Deleted] = []
+            for key in keys:
+                done.append(await delete_object(change, key, "", ALWAYS, origin=origin))
+                if (
+                    change.untidy
+                ):  # a change remembers one key that leaves a deep path of empty directories
+                    raise TooLarge(f"{key!r} leaves more directories than one commit removes")
+            return done
+
+        try:
+            return await self._namespace.change(volume, body)
+        except TooLarge:
+            half = len(keys) // 2
+            first = await self.delete_together(volume, keys[:half], origin=origin)
+            return [*first, *await self.delete_together(volume, keys[half:], origin=origin)]
 
     async def set_tags(
         self,

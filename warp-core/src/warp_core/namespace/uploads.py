@@ -365,10 +365,11 @@ class Uploads:
             row, stored = await self._all_parts(target, key, number)
             if row.state:
                 return completed_info(key, number, row)
-            chosen = _choose(stored, named)
+            parts = {each: decode_part(value) for each, value in stored.items()}
+            chosen = _choose(parts, named)
             try:
                 return await self._complete(
-                    target, key, number, row, stored, chosen, digests, condition, origin
+                    target, key, number, row, stored, parts, chosen, digests, condition, origin
                 )
             except _PartsChanged:
                 continue
@@ -391,24 +392,22 @@ class Uploads:
         number: int,
         row: Upload,
         stored: dict[int, bytes],
-        chosen: list[int],
+        parts: dict[int, Part],
+        chosen: dict[int, None],
         digests: Digests,
         condition: Condition,
         origin: Origin | None = None,
     ) -> ObjectInfo:
-        parts = {each: decode_part(value) for each, value in stored.items()}
         extents: list[Extent] = []
         unused: list[Chunk] = []
         size = 0
         for each, part in parts.items():
-            own = await extents_of(self._containers, part)
             if part.manifest is not None:
                 unused.append(part.manifest)
+            own = await extents_of(self._containers, part)
             if each not in chosen:
                 unused += own_chunks(own)
-        for each in chosen:
-            part = parts[each]
-            own = await extents_of(self._containers, part)
+                continue
             extents += [
                 msgspec.structs.replace(extent, offset=size + extent.offset) for extent in own
             ]
@@ -573,23 +572,24 @@ def free_part(change: Change, upload: int, part: Part) -> None:
     change.count(part_bytes=-part.size)
 
 
-def _choose(stored: dict[int, bytes], named: Sequence[PartInfo]) -> list[int]:
-    """Return the numbers of the parts that make the object.
+def _choose(parts: dict[int, Part], named: Sequence[PartInfo]) -> dict[int, None]:
+    """Return the numbers of the parts that make the object, in their order, which is that of `parts`.
 
     Raises:
         InvalidArgument: None is named, they are not ascending, one is missing or has another etag.
     """
     if not named:
         raise InvalidArgument("an upload is completed with one part at least")
-    chosen: list[int] = []
+    chosen: dict[int, None] = {}
+    last = 0
     for part in named:
-        if chosen and part.number <= chosen[-1]:
-            raise InvalidArgument(f"part {part.number} after part {chosen[-1]}")
-        value = stored.get(part.number)
-        if value is None:
-            raise InvalidArgument(f"there is no part {part.number}")
-        etag = decode_part(value).etag
-        if part.etag != etag:
-            raise InvalidArgument(f"part {part.number} has ETag {etag}, not {part.etag}")
-        chosen.append(part.number)
+        if part.number <= last:
+            raise InvalidArgument(f"part {part.number} after part {last}")
+        last = part.number
+        found = parts.get(last)
+        if found is None:
+            raise InvalidArgument(f"there is no part {last}")
+        if part.etag != found.etag:
+            raise InvalidArgument(f"part {last} has ETag {found.etag}, not {part.etag}")
+        chosen[last] = None
     return chosen

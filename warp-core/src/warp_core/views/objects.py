@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 KEY_MAX = 1024  # bytes of an object key, as AWS allows
 SMALL_MAX = 64 * 1024  # payloads up to here may go through `put`
 PART_NUMBER_MAX = 10_000
+TOGETHER_MAX = 16  # keys of one `delete_together`: four to six rows each, of a commit's 100
 
 Versioning = Literal["off", "on", "suspended"]
 LockMode = Literal["", "GOVERNANCE", "COMPLIANCE"]
@@ -492,6 +493,15 @@ class Objects:
             AlreadyExists, PreconditionFailed: The marker is there, or its place is another version's.
         """
         raise NotImplementedError
+
+    async def delete_together(
+        self, volume: str, keys: Sequence[bytes], *, origin: Origin | None = None
+    ) -> Sequence[Deleted]:
+        """Delete the current versions of up to TOGETHER_MAX keys as `delete` does, in as few commits as they fit into.
+
+        What was deleted when it raises is not said: `delete` of each tells.
+        """
+        return [await self.delete(volume, key, origin=origin) for key in keys]
 
     async def set_tags(
         self,

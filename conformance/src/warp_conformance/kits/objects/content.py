@@ -267,6 +267,16 @@ class Content(ObjectsStage, kit=True):
         with pytest.raises(NotFound):
             await subject.head(volume, b"k")
 
+    async def test_keys_deleted_together_are_each_told_of(
+        self, subject: Objects, volume: str
+    ) -> None:
+        for key in (b"a", b"d/a", b"d/b", b"kept"):
+            await put(subject, volume, key)
+        gone = await subject.delete_together(volume, [b"a", b"d/a", b"none", b"d/b", b"a"])
+
+        assert [each.found for each in gone] == [True, True, False, True, False]
+        assert await keys(subject, volume) == [b"kept"]
+
     async def test_tags_are_replaced_alone(self, subject: Objects, volume: str) -> None:
         before = await put(subject, volume, b"k", noise(5000), RICH)
         assert await subject.set_tags(volume, b"k", {"new": "tag"}) == "null"

@@ -54,6 +54,12 @@ class DeletedKey(msgspec.Struct, frozen=True):
     size: str | None = None
     modified: str | None = None
 
+    @property
+    def plain(self) -> bool:
+        """Whether it names no version and no condition."""
+        named = (self.version, self.etag, self.size, self.modified)
+        return all(each is None for each in named)
+
 
 class _BoundedBuilder(TreeBuilder):
     """Builds a tree, unless it is too deep or has too many elements."""
