@@ -428,6 +428,26 @@ async def test_a_stale_copy_is_not_completed_from_one_that_cannot_be_read(sim):
         assert await contents(alone) == [b"both", b"one only"]
 
 
+async def test_a_copy_gets_what_it_lacks_in_few_writes(sim):
+    disk, other = sim.SimDisk("disk"), sim.SimDisk("other")
+    async with open_journal(disk, segment_size=8 << 20) as journal:
+        for number in range(1000):
+            journal.append(fmt.Kind.COMMIT, b"%d" % number * (number % 1000))
+            if not number % 10:
+                await journal.flush()
+        await journal.flush()
+        journal.abandon(Unavailable("it ends as a crash does"))
+    writes = []
+    other.step = lambda what, blob: writes.append(blob) if what == "write" else None
+
+    async with open_journal(disk, other, segment_size=8 << 20) as again:
+        assert len(await contents(again)) == 1000
+
+    assert len(writes) < 20
+    async with open_journal(other, segment_size=8 << 20) as alone:
+        assert await contents(alone) == [b"%d" % number * (number % 1000) for number in range(1000)]
+
+
 async def test_what_was_queued_when_the_journal_failed_is_lost_and_not_damaged(sim):
     disk = sim.SimDisk("only")
     async with open_journal(disk) as journal:
