@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from warp_core.interfaces.auth import Authenticator
     from warp_core.interfaces.consistency import MetaStore
     from warp_core.interfaces.queries import Queries
+    from warp_core.interfaces.targets import Target
     from warp_core.interfaces.transports import Transport
     from warp_core.metrics import Metrics
     from warp_core.views import Blocks, Files, Objects
@@ -93,3 +94,4 @@ class ProtocolContext:
     metrics: Metrics
     drain_s: float = 10.0  # requests in flight get this long to finish
     queries: Queries | None = None  # who answers questions about content; None: nobody is installed
+    targets: Mapping[str, Target] = field(default_factory=dict)  # where events may go

@@ -28,7 +28,8 @@ class Entry(Generic[P]):
     (see `warp_core.contexts`). `sample(folder)` returns a configuration that kits and skeletons may try, using only `folder`;
     without one they try all defaults. `by_default` says of a protocol or service that a node runs it without being told: it needs
     no privilege, and its configuration's defaults stay on loopback. `answers_queries` says of a service that it is one for requests
-    (`interfaces.queries`): it is built without a context, once for each node that serves.
+    (`interfaces.queries`): it is built without a context, once for each node that serves. `takes_events` says that it is no service at
+    all but what an `[[event_target]]` may be of (`interfaces.targets`): it is built once for each of these, with a `TargetContext`.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Entry(Generic[P]):
     sample: Callable[[Path], msgspec.Struct] | None = None
     by_default: bool = True
     answers_queries: bool = False
+    takes_events: bool = False
 
     def sampled(self, folder: Path) -> msgspec.Struct:
         """Return a configuration to try; without a sample of its own, all defaults."""

@@ -205,7 +205,7 @@ async def test_the_feed_tells_what_happened_in_order(
     assert told[2][:2] == ("copy", b"b")
     assert told[3:] == [("marker", b"a", gone.version), ("remove", b"a", two.version)]
     assert page.cursor == await feed.now(namespace, "v")
-    assert await feed.read(namespace, "v", page.cursor) == feed.Page([], page.cursor)
+    assert await feed.read(namespace, "v", page.cursor) == feed.Page([], page.cursor, [])
     one = await feed.read(namespace, "v", feed.START, limit=1)
     rest = await feed.read(namespace, "v", one.cursor)
     assert one.events + rest.events == page.events

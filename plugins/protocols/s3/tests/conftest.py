@@ -38,6 +38,7 @@ def _load(name: str) -> ModuleType:
 
 
 memory_objects = _load("memory_objects")
+sinks = _load("sinks")
 
 ROOT = Credential("ROOTKEY", "root-secret", Principal("account:root", "root", admin=True))
 ALICE = Credential("ALICEKEY", "alice-secret", Principal("account:alice", "Alice"))
@@ -123,6 +124,11 @@ class Running:
         self._authenticator = options.pop("authenticator", Keys)
         self._config = Config(**options)
         self.errors: list[BaseException] = []
+        self.sinks = {
+            "queue": sinks.Sink("queue"),
+            "topic": sinks.Sink("topic"),
+            "away": sinks.Sink("away", away=True),
+        }
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
         self._thread.start()
@@ -164,6 +170,7 @@ class Running:
                 authenticator=authenticator,
                 metrics=self.metrics,
                 drain_s=self._drain_s,
+                targets=self.sinks,
             ),
         )
 

@@ -1,9 +1,12 @@
 """Configurations that are kept and told, as boto3 sees them."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from warp_core.notifications import DOCUMENT, unpack
+from warp_s3.operations.notifications import target_of
 
 HERE = "arn:aws:s3:::elsewhere"
 QUEUE = "arn:aws:sqs:us-east-1:123456789012:queue"
@@ -190,7 +193,6 @@ def test_notifications_come_back_with_ids(s3: Any, bucket: str) -> None:
         NotificationConfiguration={
             "QueueConfigurations": [queue],
             "TopicConfigurations": [topic],
-            "EventBridgeConfiguration": {},
         },
     )
 
@@ -198,7 +200,6 @@ def test_notifications_come_back_with_ids(s3: Any, bucket: str) -> None:
     assert found["QueueConfigurations"] == [queue]
     assert found["TopicConfigurations"][0].pop("Id")
     assert found["TopicConfigurations"] == [topic]
-    assert found["EventBridgeConfiguration"] == {}
     s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration={})
     assert "QueueConfigurations" not in s3.get_bucket_notification_configuration(Bucket=bucket)
 
@@ -208,6 +209,8 @@ def test_notifications_come_back_with_ids(s3: Any, bucket: str) -> None:
     [
         [listening("no-arn")],
         [listening(TOPIC)],
+        [listening("arn:aws:sqs:us-east-1:123456789012:nowhere")],
+        [listening("arn:aws:sqs:us-east-1:123456789012:away")],
         [listening(QUEUE, "s3:ObjectCreated:Never")],
         [listening(prefix="a"), listening(prefix="ab")],
         [listening(), listening(QUEUE, "s3:ObjectCreated:Put")],
@@ -238,3 +241,75 @@ def test_notifications_that_no_key_fits_twice_are_taken(s3: Any, bucket: str) ->
             ]
         },
     )
+
+
+def test_every_target_gets_a_test_event_first(s3: Any, bucket: str, shared: Any) -> None:
+    said = {
+        "QueueConfigurations": [listening(prefix="a/"), listening(prefix="b/")],
+        "TopicConfigurations": [{"TopicArn": TOPIC, "Events": ["s3:ObjectRemoved:*"]}],
+    }
+    answer = s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=said)
+
+    for name in ("queue", "topic"):
+        tests = [each for each in shared.sinks[name].taken if each["Bucket"] == bucket]
+        assert len(tests) == 1
+        assert tests[0]["Event"] == "s3:TestEvent"
+        assert tests[0]["RequestId"] == answer["ResponseMetadata"]["RequestId"]
+
+
+def test_a_target_that_is_away_is_taken_unvalidated_where_the_client_says_so(
+    s3: Any, bucket: str
+) -> None:
+    away = "arn:aws:sqs:us-east-1:123456789012:away"
+    s3.put_bucket_notification_configuration(
+        Bucket=bucket,
+        NotificationConfiguration={"QueueConfigurations": [listening(away)]},
+        SkipDestinationValidation=True,
+    )
+
+    found = s3.get_bucket_notification_configuration(Bucket=bucket)
+    assert found["QueueConfigurations"][0]["QueueArn"] == away
+
+
+def test_event_bridge_is_refused_since_nothing_would_come(s3: Any, bucket: str) -> None:
+    assert code_of(
+        s3.put_bucket_notification_configuration,
+        Bucket=bucket,
+        NotificationConfiguration={"EventBridgeConfiguration": {}},
+    ) == (501, "NotImplemented")
+
+
+@pytest.mark.parametrize(
+    ("arn", "tag", "name"),
+    [
+        (QUEUE, "QueueConfiguration", "queue"),
+        (QUEUE, "TopicConfiguration", None),
+        ("arn:minio:sqs::queue:webhook", "QueueConfiguration", "queue"),
+        ("arn:aws:lambda:eu-west-1:1:function:f", "CloudFunctionConfiguration", "f"),
+        ("arn:aws:lambda:eu-west-1:1:function:f:prod", "CloudFunctionConfiguration", "f"),
+        ("arn:aws:lambda:eu-west-1:1:layer:f", "CloudFunctionConfiguration", None),
+        ("arn:aws-cn:sns:::t", "TopicConfiguration", "t"),
+        ("arn:aws:sqs", "QueueConfiguration", None),
+    ],
+)
+def test_an_arn_means_the_target_that_it_ends_with(arn: str, tag: str, name: str | None) -> None:
+    assert target_of(arn, tag) == name
+
+
+def test_a_target_that_stays_is_dated_once(s3: Any, bucket: str, shared: Any) -> None:
+    def dates() -> dict[str, int]:
+        found = asyncio.run_coroutine_threadsafe(shared.objects.volume(bucket), shared.loop)
+        document = found.result(10).documents[DOCUMENT]
+        return {rule.target: rule.since_ns for rule in unpack(document).rules}
+
+    queue, topic = [listening()], [{"TopicArn": TOPIC, "Events": ["s3:ObjectRemoved:*"]}]
+    s3.put_bucket_notification_configuration(
+        Bucket=bucket, NotificationConfiguration={"QueueConfigurations": queue}
+    )
+    first = dates()
+    s3.put_bucket_notification_configuration(
+        Bucket=bucket,
+        NotificationConfiguration={"QueueConfigurations": queue, "TopicConfigurations": topic},
+    )
+
+    assert dates()["queue"] == first["queue"] < dates()["topic"]

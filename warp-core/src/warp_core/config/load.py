@@ -13,6 +13,7 @@ from warp_core.config.decode import decode, meant
 from warp_core.config.model import (
     ACCOUNTS_MAX,
     STORES_MAX,
+    TARGETS_MAX,
     Cluster,
     DescribedAccount,
     Export,
@@ -20,6 +21,8 @@ from warp_core.config.model import (
     Kms,
     Log,
     Metadata,
+    Named,
+    NamedTarget,
     Node,
     Part,
     Peers,
@@ -49,7 +52,9 @@ TABLES = (
     "auth",
     "kms",
     "account",
+    "event_target",
 )
+EVENTS = "events"  # the service that delivers to [[event_target]]s
 KEY_SERVICE = "kms"  # what `[kms]` means where it does not say `kind`
 DEFAULT_STORE: Mapping[str, object] = {"kind": "disk", "path": "store"}
 
@@ -126,6 +131,7 @@ class _Loading:
         auth = self._auth(document.get("auth", {}))
         kms = self._kms(document.get("kms", None))
         accounts = self._accounts(document.get("account", []))
+        targets = self._targets(document.get("event_target", []), services)
         root = self._root(environ)
         if node is None or log is None or metadata is None or engine is None or auth is None:
             return None
@@ -152,6 +158,7 @@ class _Loading:
             cluster=cluster,
             accounts=tuple(accounts),
             kms=kms or Sealed(),
+            targets=tuple(targets),
             origins=said,
         )
         if not source.problems:  # what is judged over all tables would only repeat them
@@ -256,7 +263,13 @@ class _Loading:
                     allowed="true or false",
                 )
             part = self._part("services", name, ("services", name), rest)
-            if part is not None and enabled:
+            if part is not None and self.catalog.registries["services"].get(name).takes_events:
+                self.source.problem(
+                    ("services", name),
+                    "is no service but what events go to",
+                    allowed=f'[[event_target]] with kind = "{name}"',
+                )
+            elif part is not None and enabled:
                 parts.append(part)
         return parts
 
@@ -327,6 +340,59 @@ class _Loading:
             for index, table in enumerate(tables)
         ]
         return [each for each in found if each is not None]
+
+    def _targets(self, tables: object, services: Sequence[Part]) -> list[NamedTarget]:
+        source = self.source
+        if not isinstance(tables, list) or len(tables) > TARGETS_MAX:
+            source.problem(
+                ("event_target",),
+                "is no list of tables",
+                allowed=f"[[event_target]], once for each target, at most {TARGETS_MAX}",
+            )
+            return []
+        if tables and EVENTS not in [part.name for part in services]:
+            source.problem(
+                ("event_target",),
+                "nobody delivers events here",
+                allowed="the plugin warp-events, and not `enabled = false` in [services.events]",
+            )
+        found: dict[str, NamedTarget] = {}
+        for index, table in enumerate(tables):
+            here: Keys = ("event_target", index)
+            own, rest = _split(table, Named.__struct_encode_fields__)
+            head = decode(source, here, own, Named)
+            if head is None:
+                continue
+            if head.name in found:
+                source.problem(
+                    (*here, "name"),
+                    "is taken by another [[event_target]]",
+                    found=head.name,
+                    allowed="another name",
+                )
+            kinds = self._kinds_of_targets()
+            if head.kind not in kinds:
+                source.problem(
+                    (*here, "kind") if source.said((*here, "kind")) else here,
+                    f'no event target of kind "{head.kind}" is installed{meant(head.kind, kinds)}',
+                    allowed=", ".join(kinds) or "none is installed",
+                )
+                continue
+            part = self._part("services", head.kind, here, rest, said="kind")
+            if part is not None:
+                found[head.name] = NamedTarget(head.name, part)
+        return list(found.values())
+
+    def _kinds_of_targets(self) -> list[str]:
+        registry = self.catalog.registries["services"]
+        kinds = []
+        for name in self.catalog.names("services"):
+            try:
+                if registry.get(name).takes_events:
+                    kinds.append(name)
+            except PluginError:
+                continue
+        return kinds
 
     def _root(self, environ: Mapping[str, str]) -> tuple[str, Secret] | None:
         access, secret = environ.get("WARP_ACCESS_KEY", ""), environ.get("WARP_SECRET_KEY", "")

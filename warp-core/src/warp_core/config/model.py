@@ -15,6 +15,7 @@ from warp_core.config.types import Address, Between, Codec, Duration, Redundancy
 from warp_core.interfaces.accounts import Account, account
 
 STORES_MAX = 4096
+TARGETS_MAX = 100  # for events of one node; each keeps connections open
 ACCOUNTS_MAX = 1000  # that a file describes; more belong into the metadata
 ACCOUNT_KEYS_MAX = 16  # of one such account
 
@@ -134,6 +135,14 @@ class DescribedAccount(msgspec.Struct, frozen=True):
         )
 
 
+class Named(msgspec.Struct, frozen=True):
+    """`[[event_target]]`: where events of volumes may go; its other keys belong to its kind."""
+
+    # Rules name it as the last part of an ARN: arn:aws:sqs:REGION:ACCOUNT:NAME.
+    name: Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
+    kind: str = "webhook"
+
+
 class Listening(msgspec.Struct, frozen=True, kw_only=True):
     """Options of every protocol that listens; a protocol's own `Config` extends it.
 
@@ -176,6 +185,14 @@ class Export:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedTarget:
+    """Where events may go."""
+
+    name: str
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that a node is built from. Paths are absolute."""
 
@@ -198,6 +215,7 @@ class Settings:
     cluster: Cluster | None = None  # without it, a node alone
     accounts: tuple[DescribedAccount, ...] = ()
     kms: Sealed = field(default_factory=Sealed)
+    targets: tuple[NamedTarget, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)  # key → where its value comes from
 
     @property

@@ -43,6 +43,11 @@ def effective(settings: Settings) -> list[Setting]:
     for part in settings.services:
         found.append(_one(f"{part.key}.enabled", True, settings.origins))
         found += _struct(part.key, part.config, settings.origins)
+    for index, target in enumerate(settings.targets):
+        here = f"event_target[{index}]"
+        found.append(_one(f"{here}.name", target.name, settings.origins))
+        found.append(_one(f"{here}.kind", target.part.name, settings.origins))
+        found += _struct(here, target.part.config, settings.origins)
     found.append(_one("auth.kind", settings.auth.name, settings.origins))
     found += _struct("auth", settings.auth.config, settings.origins)
     if settings.kms.part is not None:

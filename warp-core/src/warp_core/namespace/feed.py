@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from warp_core.errors import Expired, InvalidArgument
@@ -16,10 +17,11 @@ PAGE: Final = 90  # rows trimmed by one transaction, within WRITES_MAX
 
 
 class Page(NamedTuple):
-    """Events and the cursor behind the last one."""
+    """Events and the cursor behind the last one; `cursors` has the one behind each."""
 
     events: list[Event]
     cursor: bytes
+    cursors: Sequence[bytes] = ()
 
 
 async def read(namespace: Namespace, volume: str, cursor: bytes, *, limit: int = 1000) -> Page:
@@ -42,7 +44,8 @@ async def read(namespace: Namespace, volume: str, cursor: bytes, *, limit: int =
     finally:
         view.close()
     events = [checked(decode_event, row.key, row.value) for row in found]
-    return Page(events, found[-1].key[-CURSOR_BYTES:] if found else cursor)
+    cursors = [row.key[-CURSOR_BYTES:] for row in found]
+    return Page(events, cursors[-1] if cursors else cursor, cursors)
 
 
 async def now(namespace: Namespace, volume: str) -> bytes:
@@ -58,6 +61,17 @@ async def now(namespace: Namespace, volume: str) -> bytes:
     if found:
         return found[0].key[-CURSOR_BYTES:]
     return trimmed[0] + b"\xff\xff" if trimmed else bytes(CURSOR_BYTES)
+
+
+async def oldest(namespace: Namespace, volume: str) -> bytes:
+    """Return the cursor before the oldest event that is still there."""
+    prefix = (await namespace.volumes.get(volume)).prefix
+    view = namespace.store.view()
+    try:
+        trimmed = await view.get(prefix + keys.FEED_TRIMMED)
+    finally:
+        view.close()
+    return trimmed[0] + b"\xff\xff" if trimmed is not None else bytes(CURSOR_BYTES)
 
 
 async def trim(namespace: Namespace, volume: str, *, before_ns: int) -> int:

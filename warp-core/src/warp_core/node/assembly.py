@@ -20,6 +20,7 @@ from warp_core.interfaces.consistency import MetaStore
 from warp_core.interfaces.keys import KeyService
 from warp_core.interfaces.protocols import Protocol
 from warp_core.interfaces.queries import Queries
+from warp_core.interfaces.targets import Targets
 from warp_core.logs import get
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.snapshots import Snapshots
@@ -53,6 +54,7 @@ class Node:
     homes: Keeper | None = None  # in a cluster
     members: Members | None = None  # likewise
     keys: KeyService | None = None  # None: none is installed
+    targets: Targets = field(default_factory=dict)  # where events go, while it serves
     endpoints: dict[str, str] = field(default_factory=dict)  # protocol → URL, while it serves
     protocols: dict[str, Protocol] = field(default_factory=dict)
     started_s: float = field(default_factory=time.monotonic)
@@ -122,6 +124,7 @@ async def _alone(
             open_data(settings, plugins, replace_stores=replace_stores, serve=serve)
         )
         keys = await exits.enter_async_context(key_service(settings, plugins, data.metastore))
+        targets = await exits.enter_async_context(_targets(settings, plugins, data, serve=serve))
         stack = await exits.enter_async_context(
             open_stack(
                 settings,
@@ -133,6 +136,7 @@ async def _alone(
                 stores=[slot.store for _, slot in data.stores],
                 serve=serve,
                 keys=keys,
+                targets=targets,
             )
         )
         root = root_key(settings.data, settings.root)
@@ -148,7 +152,22 @@ async def _alone(
             authenticator,
             root[0],
             keys=keys,
+            targets=targets,
         )
+
+
+@asynccontextmanager
+async def _targets(
+    settings: Settings, plugins: Plugins, data: Ground, *, serve: bool
+) -> AsyncIterator[Targets]:
+    """Open where events go, if there is anywhere."""
+    if not (serve and settings.targets):
+        yield {}
+        return
+    from warp_core.node.targets import open_targets
+
+    async with open_targets(settings, plugins, data.metrics) as targets:
+        yield targets
 
 
 @asynccontextmanager
@@ -172,6 +191,7 @@ async def _clustered(settings: Settings, plugins: Plugins, *, serve: bool) -> As
                 root[0],
                 clustered.homes,
                 keys=clustered.keys,
+                targets=clustered.targets,
             )
 
             def of_stack(stack: Stack) -> Node:
@@ -270,6 +290,7 @@ async def _protocols_with(node: Node, queries: Queries | None) -> AsyncIterator[
         metrics=node.data.metrics,
         drain_s=float(settings.node.drain),
         queries=queries,
+        targets=node.targets,
     )
     opened: list[Protocol] = []
     try:

@@ -29,6 +29,7 @@ from warp_core.errors import ConfigError, StoreFailed, Unavailable, Unsupported
 from warp_core.interfaces.consistency import MetaStore
 from warp_core.interfaces.keys import KeyService
 from warp_core.interfaces.stores import BlobStore
+from warp_core.interfaces.targets import Targets
 from warp_core.interfaces.transports import Link
 from warp_core.layers.metered import MeteredStore
 from warp_core.logs import get
@@ -40,6 +41,7 @@ from warp_core.node.key_service import key_service
 from warp_core.node.peers import Transports
 from warp_core.node.stack import Stack, open_stack
 from warp_core.node.superblocks import place
+from warp_core.node.targets import open_targets
 from warp_core.peers import Exporter, Gate, Offer, PeerPlace
 from warp_core.plugins import Plugins
 from warp_core.views import Blocks, Files, Objects
@@ -55,6 +57,7 @@ class Clustered:
     ground: Ground
     homes: Keeper
     keys: KeyService | None
+    targets: Targets
     router: Router
     lines: Lines
     objects: Objects
@@ -118,12 +121,13 @@ async def open_clustered(
         local, own = await _stores(exits, settings, plugins, metrics, transports)
         engine = await _engine(exits, settings, plugins, metrics, directory)
         keys = await exits.enter_async_context(key_service(settings, plugins, engine))
+        targets = await exits.enter_async_context(open_targets(settings, plugins, metrics))
         ttl_s = float(cluster.lease)
         parts = Parts(
             node=settings.name,
             shared=engine,
             peers=Peers(transports.get, metrics, deadline_s=ttl_s),
-            open_stack=_opener(settings, plugins, metrics, engine, keys),
+            open_stack=_opener(settings, plugins, metrics, engine, keys, targets),
             codec=lambda spec: build_codec(settings, plugins.registries, spec),
             place=lambda kept: None,
             local=dict,
@@ -155,6 +159,7 @@ async def open_clustered(
             Ground(settings, plugins, metrics, directory, slots, engine, ""),
             keeper,
             keys,
+            targets,
             router,
             lines,
             RoutedObjects(router),
@@ -275,6 +280,7 @@ def _opener(
     metrics: Metrics,
     shared: MetaStore,
     keys: KeyService | None,
+    targets: Targets,
 ) -> OpenStack:
     @asynccontextmanager
     async def opened(
@@ -294,6 +300,7 @@ def _opener(
             stores=stores,
             number=number,
             keys=keys,
+            targets=targets,
         ) as stack:
             volumes = await stack.namespace.volumes.all()
             taken = await names.adopt(shared, number, [volume.row.name for volume in volumes])

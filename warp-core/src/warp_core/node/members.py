@@ -44,8 +44,10 @@ from warp_core.errors import (
 from warp_core.interfaces.consistency import EngineMember, MetaStore
 from warp_core.node.control import Nothing, Progress, Verb
 from warp_core.node.disk_verbs import disk_row
+from warp_core.node.event_verbs import event_row
 from warp_core.node.stack import Stack
 from warp_core.node.volume_verbs import volume_row
+from warp_core.notifications import DOCUMENT as NOTIFICATIONS
 
 if TYPE_CHECKING:
     from warp_core.node.assembly import Node
@@ -358,6 +360,7 @@ def routed(verbs: Mapping[str, Verb[Node]]) -> dict[str, Verb[Node]]:
     for name, key in BY_VOLUME.items():
         table[name] = _at_home(name, verbs[name], key)
     table["volume.list"] = _volume_list(verbs["volume.list"])
+    table["events.status"] = _events_status(verbs["events.status"])
     table["disk.list"] = _disk_list(verbs["disk.list"])
     return {**table, **VERBS}
 
@@ -471,6 +474,21 @@ def _volume_list(verb: Verb[Node]) -> Verb[Node]:
     async def run(node: Node, arguments: Any, progress: Progress) -> object:
         found = await _of_all(node, "volume.list", verb, arguments, progress, at_rest)
         return sorted(found, key=lambda each: str(each["name"]))
+
+    return Verb(verb.arguments, run, verb.offline)
+
+
+def _events_status(verb: Verb[Node]) -> Verb[Node]:
+    async def at_rest(domain: AtRest) -> list[dict[str, object]]:
+        return [
+            event_row(each.name, "", None, state="has no home now")
+            for each in await domain.infos()
+            if NOTIFICATIONS in each.documents
+        ]
+
+    async def run(node: Node, arguments: Any, progress: Progress) -> object:
+        found = await _of_all(node, "events.status", verb, arguments, progress, at_rest)
+        return sorted(found, key=lambda each: (str(each["name"]), str(each["target"])))
 
     return Verb(verb.arguments, run, verb.offline)
 

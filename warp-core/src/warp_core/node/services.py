@@ -37,6 +37,12 @@ async def running(
 
 
 async def _run(name: str, service: Service, context: ServiceContext) -> None:
+    await asyncio.sleep(service.interval_s * random.random())  # so that they do not work in step
+    async with service:
+        await _repeat(name, service, context)
+
+
+async def _repeat(name: str, service: Service, context: ServiceContext) -> None:
     passes = context.metrics.counters(
         "warp_service_passes_total", "Passes of background services", labels=("service", "result")
     )
@@ -44,7 +50,6 @@ async def _run(name: str, service: Service, context: ServiceContext) -> None:
         "warp_service_work_total", "What background services did", labels=("service", "what")
     )
     wait_s = FAILED_S
-    await asyncio.sleep(service.interval_s * random.random())  # so that they do not work in step
     while True:
         try:
             report = await service.work(context)

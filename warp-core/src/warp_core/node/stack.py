@@ -15,6 +15,7 @@ from warp_core.interfaces.consistency import MetaStore
 from warp_core.interfaces.keys import KeyService
 from warp_core.interfaces.services import ServiceContext
 from warp_core.interfaces.stores import BlobStore
+from warp_core.interfaces.targets import Targets
 from warp_core.logs import get
 from warp_core.metrics import Metrics
 from warp_core.namespace.apart import Inodes
@@ -66,12 +67,14 @@ async def open_stack(
     serve: bool = True,
     number: int = 0,
     keys: KeyService | None = None,
+    targets: Targets | None = None,
 ) -> AsyncIterator[Stack]:
     """Open what lies above data and metadata, all of it entered; with `serve`, also the services.
 
     Args:
         stores: Those whose space is that of the volumes.
         keys: Who wraps the data keys of sealed contents.
+        targets: Where events may go.
     """
     async with AsyncExitStack() as exits:
         opens = Opens(asyncio.get_running_loop().time)
@@ -100,7 +103,9 @@ async def open_stack(
         )
         if serve:
             await exits.enter_async_context(_resumed(stack))
-            await exits.enter_async_context(_services(settings, plugins, metrics, stack))
+            await exits.enter_async_context(
+                _services(settings, plugins, metrics, stack, targets or {})
+            )
         yield stack
 
 
@@ -159,9 +164,9 @@ async def _resumed(stack: Stack) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _services(
-    settings: Settings, plugins: Plugins, metrics: Metrics, stack: Stack
+    settings: Settings, plugins: Plugins, metrics: Metrics, stack: Stack, targets: Targets
 ) -> AsyncIterator[None]:
-    context = ServiceContext(stack.namespace, stack.containers, metrics)
+    context = ServiceContext(stack.namespace, stack.containers, metrics, targets)
     services = [
         (part.name, plugins.registries["services"].get(part.name).build(part.config, context))
         for part in settings.services

@@ -17,6 +17,7 @@ from warp_core.node.account_verbs import TABLE as ACCOUNT_TABLE
 from warp_core.node.assembly import Node
 from warp_core.node.control import Nothing, Progress, Verb
 from warp_core.node.disk_verbs import DISK_TABLE
+from warp_core.node.event_verbs import EVENTS_TABLE
 from warp_core.node.kms_verbs import KMS_TABLE
 from warp_core.node.upkeep_verbs import UPKEEP_TABLE
 from warp_core.node.volume_verbs import VOLUME_TABLE
@@ -181,6 +182,7 @@ _TABLE: tuple[tuple[str, type[msgspec.Struct], Run], ...] = (
     ("node.take", Anything, alone),
     *ACCOUNT_TABLE,
     *KMS_TABLE,
+    *EVENTS_TABLE,
     ("key.create", NewKey, key_create),
     ("key.list", Nothing, key_list),
     ("key.revoke", Key, key_revoke),

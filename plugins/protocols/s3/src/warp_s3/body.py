@@ -50,6 +50,10 @@ class Source(Protocol):
     def client(self) -> Client:
         """Where its requests come from."""
 
+    @property
+    def request_id(self) -> str:
+        """What the request under way is called."""
+
     def take(self, length_max: int) -> bytes:
         """Give bytes that have already arrived, perhaps none."""
 
@@ -97,6 +101,11 @@ class Body:
     def client(self) -> Client:
         """Where the request comes from."""
         return self._source.client
+
+    @property
+    def request_id(self) -> str:
+        """What the client is told the request is called."""
+        return self._source.request_id
 
     def decode_aws_chunked(self, decoder: AwsChunkedDecoder, length: int, pool: Executor) -> None:
         """Take the aws-chunked coding off as well; `length` is the payload's."""

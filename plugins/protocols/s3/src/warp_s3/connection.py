@@ -95,6 +95,7 @@ class Connection(asyncio.BufferedProtocol):
     Attributes:
         deadline: Loop time at which a wait for the client ends; the server checks it.
         idle: Nothing of a request has arrived, so the connection may be closed any time.
+        request_id: What the request under way is called.
     """
 
     def __init__(self, server: "Server") -> None:
@@ -121,6 +122,7 @@ class Connection(asyncio.BufferedProtocol):
         self._task: asyncio.Task[None] | None = None
         self.deadline = _NEVER
         self.idle = True
+        self.request_id = ""
 
     # What asyncio calls ---------------------------------------------------------------------------
 
@@ -370,7 +372,7 @@ class Connection(asyncio.BufferedProtocol):
         """Begin to answer the request of a head."""
         request: Request | None = None
         body: Body | None = None
-        request_id = self._server.next_request_id()
+        request_id = self.request_id = self._server.next_request_id()
         outcome: Outcome | Exception
         try:
             request = parse_head(head)

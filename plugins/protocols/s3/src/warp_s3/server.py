@@ -92,6 +92,7 @@ class Server(Protocol):
             self._pool,
             self._context.data / LOGS,
             self._context.queries,
+            self._context.targets,
         )
         await self.service.log.start()
         try:

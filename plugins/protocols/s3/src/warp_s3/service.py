@@ -12,9 +12,12 @@ from warp_core.errors import NotFound, Unauthenticated, WarpError
 from warp_core.interfaces.accounts import Accounts
 from warp_core.interfaces.auth import ANONYMOUS, Authenticator, Credential
 from warp_core.interfaces.queries import Queries
+from warp_core.interfaces.targets import Targets
 from warp_core.kept import Kept
+from warp_core.notifications import DOCUMENT as NOTIFICATIONS
 from warp_core.views import Objects
 from warp_core.views.objects import ObjectInfo
+from warp_core.views.origin import Origin
 
 from warp_s3 import sigv2
 from warp_s3.access.judging import Access, known_principal
@@ -63,6 +66,7 @@ class Service:
         objects: The view that operations work on.
         pool: Threads for hashing.
         queries: Answers questions about an object's content; None: nobody is installed who does.
+        targets: Where events may go, by name.
         uploads: Bounds the large bodies in memory.
         region: What GetBucketLocation says.
         config: Options of the protocol.
@@ -81,11 +85,13 @@ class Service:
         pool: ThreadPoolExecutor,
         folder: Path,
         queries: Queries | None = None,
+        targets: Targets | None = None,
     ) -> None:
         """Take what it works on; `folder` is for lines of access logs that wait to be delivered."""
         self.objects = objects
         self.pool = pool
         self.queries = queries
+        self.targets: Targets = targets or {}
         self.region = config.region
         self.uploads = asyncio.Semaphore(config.uploads_max)
         self.config = config
@@ -278,6 +284,14 @@ class Service:
                 tls=client.tls_version or "",
             )
         )
+
+    def origin(self, call: Call, via: str = "") -> Origin | None:
+        """Return what the change feed is to tell of a request, where somebody wants to know: the bucket has notifications."""
+        known = self.objects.volume_now(call.bucket)
+        if known is not None and NOTIFICATIONS not in known.documents:
+            return None
+        body = call.body
+        return Origin(call.principal.name, body.client.address or "", body.request_id, via)
 
     async def _query(self, request: Request, body: Body, route: Route) -> Answer:
         """Answer a request of the query protocol."""

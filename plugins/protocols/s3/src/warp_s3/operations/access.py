@@ -90,7 +90,10 @@ async def put_object_acl(service: "Service", call: Call) -> Answer:
     owner = settings.owner if settings.enforced else info.attributes.owner or settings.owner
     made = await _said(service, call, settings, owner, bucket=False)
     if not settings.enforced:
-        await service.objects.set_acl(call.bucket, call.key, acls.pack(made), version=version)
+        origin = service.origin(call)
+        await service.objects.set_acl(
+            call.bucket, call.key, acls.pack(made), version=version, origin=origin
+        )
     return empty(200, [("x-amz-version-id", info.version)] if info.version != "null" else None)
 
 

@@ -82,6 +82,7 @@ async def copy_object(service: "Service", call: Call) -> Answer:
         condition=write_condition(headers),
         source_secret=secret,
         sealing=sealing,
+        origin=service.origin(call, "copy"),
     )
     answer_headers = source_version_header(source)
     answer_headers += encryption.told_of_write(info.seal, headers)

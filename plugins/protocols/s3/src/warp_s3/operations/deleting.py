@@ -41,6 +41,7 @@ async def delete_object(service: "Service", call: Call) -> Answer:
                 service, call, call.bucket, call.key, call.query.get("versionId", "")
             ),
             provenance=provenance,
+            origin=service.origin(call),
         )
     except VolumeNotFound as error:
         raise S3Error("NoSuchBucket", details={"BucketName": call.bucket}) from error
@@ -136,6 +137,7 @@ async def _delete(service: "Service", call: Call, one: DeletedKey) -> _Outcome:
                 names=("ETag", "Size", "LastModifiedTime"),
             ),
             bypass=await bypasses(service, call, call.bucket, key, version),
+            origin=service.origin(call),
         )
     except NotFound:
         return Deleted(version=version, found=False)

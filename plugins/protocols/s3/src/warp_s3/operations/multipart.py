@@ -239,7 +239,13 @@ async def complete_upload(service: "Service", call: Call) -> Answer:
         provenance = upload.attributes.provenance
     try:
         info = await service.objects.complete_upload(
-            call.bucket, call.key, call.query["uploadId"], parts, digests, condition=condition
+            call.bucket,
+            call.key,
+            call.query["uploadId"],
+            parts,
+            digests,
+            condition=condition,
+            origin=service.origin(call),
         )
     except UploadNotFound as error:
         raise _no_upload(call) from error

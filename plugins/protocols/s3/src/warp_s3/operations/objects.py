@@ -282,10 +282,17 @@ async def put_object(service: "Service", call: Call) -> Answer:
                 with_etag(call.headers, digests_of(sealing, sums.digests(algorithm))),
                 condition=condition,
                 sealing=sealing,
+                origin=service.origin(call),
             )
         else:
             writer = await service.objects.writer(
-                call.bucket, call.key, attributes, condition=condition, size=length, sealing=sealing
+                call.bucket,
+                call.key,
+                attributes,
+                condition=condition,
+                size=length,
+                sealing=sealing,
+                origin=service.origin(call),
             )
             info = await store(service, call, writer, expected, algorithm, sealing)
     except AlreadyExists:  # a version of another site, sent again as its answer was lost

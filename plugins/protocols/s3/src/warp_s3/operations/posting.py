@@ -204,6 +204,7 @@ async def _stored(
                             attributes,
                             condition=condition,
                             sealing=sealing,
+                            origin=service.origin(put, "post"),
                         )
                         content, small = bytes(small) + content, bytearray()
                     await writer.write(content)
@@ -229,6 +230,7 @@ async def _stored(
                 digests_of(sealing, sums.digests(algorithm)),
                 condition=condition,
                 sealing=sealing,
+                origin=service.origin(put, "post"),
             )
     except BaseException:
         if writer is not None:

@@ -66,7 +66,11 @@ async def delete_bucket_tags(service: "Service", call: Call) -> Answer:
 async def _set(service: "Service", call: Call, tags: dict[str, str], status: int) -> Answer:
     try:
         version = await service.objects.set_tags(
-            call.bucket, call.key, tags, version=call.query.get("versionId", "")
+            call.bucket,
+            call.key,
+            tags,
+            version=call.query.get("versionId", ""),
+            origin=service.origin(call),
         )
     except NotFound as error:
         raise missing(call, error) from error
