@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 GUIDES = Path(__file__).parent / "guides"
 FILE = re.compile(r"```python file=(\S+)\n(.*?)```", re.S)
 SETTINGS = re.compile(r"```toml file=(\S+)\n(.*?)```", re.S)
@@ -30,8 +32,9 @@ def test_the_first_plugin_is_green_after_its_methods_are_filled(tmp_path: Path) 
     assert after.returncode == 0, after.stdout
 
 
-def test_the_file_of_a_test_bed_is_fine(tmp_path: Path) -> None:
-    [(name, text)] = SETTINGS.findall((GUIDES / "s3-suites.md").read_text())
+@pytest.mark.parametrize("guide", ["s3-suites", "events"])
+def test_the_settings_of_a_guide_are_fine(guide: str, tmp_path: Path) -> None:
+    [(name, text)] = SETTINGS.findall((GUIDES / f"{guide}.md").read_text())
     (tmp_path / name).write_text(text)
     check = [sys.executable, "-m", "warp_cli", "config", "check", "--config", name]
 

@@ -23,6 +23,7 @@ from warp_core.views.objects import Attributes, Digests, ObjectInfo
 
 from warp_conformance.difference import same
 from warp_conformance.kit import Kit, sample_of
+from warp_conformance.kits import targets
 from warp_conformance.reference.node import Stage
 
 PASSES_MAX = 300  # until a service over a small namespace has nothing left to do
@@ -35,7 +36,10 @@ Seen = dict[tuple[str, bytes, str], tuple[ObjectInfo, bytes]]
 
 
 def adopt(entry: Entry[Service]) -> Iterator[tuple[type[Kit], dict[str, Any]]]:
-    """Yield the kit."""
+    """Yield the kit; for what is no service but takes events, that of event targets."""
+    if entry.takes_events:
+        yield from targets.adopt(entry)
+        return
 
     @pytest.fixture
     def make(self: Kit, tmp_path: Path) -> Make:
