@@ -1,7 +1,8 @@
 """S3 against SeaweedFS in one run: CPU per request and rate, phase by phase, as ratios.
 
 Question: how much CPU and time does a request cost, beside a peer on the same machine in the same minutes? Durable WARP is compared
-with SeaweedFS's fsync option (`weed-fsync`); its un-synced rate (`weed`) stands beside it. Raw results go to `--output`.
+with SeaweedFS's fsync option (`weed-fsync`); its un-synced rate (`weed`) stands beside it. `rclone` is `rclone serve s3` over a local
+folder, which syncs nothing; `warp-opaque` is WARP without MD5. Raw results go to `--output`.
 """
 
 from __future__ import annotations
@@ -96,7 +97,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--cells", default="quick", help="quick, small, medium, large, all, or MIX:SIZE:CONC,..."
     )
-    parser.add_argument("--peers", default="weed,weed-fsync", help="weed, weed-fsync, or nothing")
+    parser.add_argument(
+        "--peers",
+        default="weed,weed-fsync,rclone",
+        help="weed, weed-fsync, rclone, warp-opaque, or nothing",
+    )
     parser.add_argument("--reps", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--list-keys", type=int, default=1000)
@@ -119,11 +124,7 @@ def main(arguments: list[str]) -> int:
             stack.enter_context(tempfile.TemporaryDirectory(prefix="warp-bench-"))
         )
         targets = [stack.enter_context(servers.warp(folder / "warp"))]
-        for peer in peers:
-            fsync = peer.endswith("-fsync")
-            targets.append(
-                stack.enter_context(servers.seaweedfs(folder / peer, name=peer, fsync=fsync))
-            )
+        targets += [stack.enter_context(servers.peer(peer, folder / peer)) for peer in peers]
         document = measure(targets, cells, options)
         names = [target.name for target in targets]
     if options.output:

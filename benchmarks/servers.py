@@ -125,6 +125,37 @@ def seaweedfs(folder: Path, *, name: str = "weed", fsync: bool = False) -> Itera
         yield Server(name, url, server.pid)
 
 
+@contextlib.contextmanager
+def rclone(folder: Path, *, name: str = "rclone") -> Iterator[Server]:
+    """Serve a local folder by `rclone serve s3`: files as they are, no sync, ETags that are MD5s computed when asked for."""
+    program = shutil.which("rclone") or str(Path(sys.executable).parent / "rclone")
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    command = [program, "serve", "s3", f"--addr=127.0.0.1:{port}", "--config=/dev/null"]
+    command += [f"--auth-key={ACCESS_KEY},{SECRET_KEY}", f"--cache-dir={folder / 'cache'}"]
+    command += ["--vfs-cache-mode=off", str(folder / "data")]
+    with process(command, folder / "log") as server:
+        url = f"http://127.0.0.1:{port}"
+        wait_for(url, server, folder / "log")
+        yield Server(name, url, server.pid)
+
+
+def peer(name: str, folder: Path) -> contextlib.AbstractContextManager[Server]:
+    """Serve one of the peers by its name.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    if name in {"weed", "weed-fsync"}:
+        return seaweedfs(folder, name=name, fsync=name.endswith("-fsync"))
+    if name == "rclone":
+        return rclone(folder, name=name)
+    if name == "warp-opaque":
+        listen = '[protocols.s3]\nlisten = "127.0.0.1:0"\netags = "opaque"\n'
+        return warp(folder, name=name, config=f'[node]\ndata = "{folder}/data"\n\n{listen}')
+    raise ValueError(f"no peer is called {name!r}")
+
+
 def wait_for(url: str, server: subprocess.Popen[str], log: Path) -> None:
     """Return once the endpoint answers HTTP."""
     end = time.monotonic() + START_LIMIT_S

@@ -32,6 +32,8 @@ class Config(Listening, frozen=True, kw_only=True):
     )
     # Whether a bucket that does not say so itself keeps everybody out whom neither ACL nor policy names.
     block_public_access: bool = True
+    # What the ETag of an object in one part is: its MD5, as SDKs of old expect, or a new name each time, which saves computing it.
+    etags: Literal["md5", "opaque"] = "md5"
     # Whether objects stay in STANDARD for 30 days before they move to an IA class, and small ones longer, as at AWS.
     transition_minimums: bool = True
     # Addresses of OpenID providers that this server asks for their keys; accounts make providers known by themselves.

@@ -1,7 +1,7 @@
 """Everything that is computed over a payload while it arrives, and compared with what was announced."""
 
 import asyncio
-import hashlib
+import os
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
@@ -92,9 +92,11 @@ class Expected:
                 f"The {self.algorithm.name} you specified did not match the calculated checksum.",
             )
 
-    def sums(self, *further: Algorithm) -> "Sums":
-        """Start everything that has to be computed, and `further` algorithms."""
+    def sums(self, *further: Algorithm, md5: bool = False) -> "Sums":
+        """Start everything that has to be computed, `further` algorithms, and with `md5` what is to be the ETag."""
         wanted = {algorithm.name for algorithm in further}
+        if md5 or self._md5 is not None:
+            wanted.add("MD5")
         if self.algorithm is not None:
             wanted.add(self.algorithm.name)
         if self._sha256 is not None:
@@ -138,17 +140,15 @@ class Expected:
 
 
 class Sums:
-    """Running digests of one payload; MD5 always, as it is the ETag."""
+    """Running digests of one payload."""
 
-    __slots__ = ("_hashes", "_md5")
+    __slots__ = ("_hashes",)
 
     def __init__(self, names: set[str]) -> None:
-        self._md5 = hashlib.md5(usedforsecurity=False)
-        self._hashes = {name: ALGORITHMS[name].new() for name in names if name != "MD5"}
+        self._hashes = {name: ALGORITHMS[name].new() for name in names}
 
     def update(self, data: memoryview | bytes) -> None:
         """Take more of the payload."""
-        self._md5.update(data)
         for running in self._hashes.values():
             running.update(data)
 
@@ -160,8 +160,8 @@ class Sums:
             await asyncio.get_running_loop().run_in_executor(pool, self.update, data)
 
     def md5(self) -> bytes:
-        """Give the MD5 so far."""
-        return self._md5.digest()
+        """Give the MD5 so far, which must have been asked for."""
+        return self._hashes["MD5"].digest()
 
     def sha256_hex(self) -> str:
         """Give the SHA-256 so far."""
@@ -169,14 +169,12 @@ class Sums:
 
     def digest(self, algorithm: Algorithm) -> bytes:
         """Give the digest of an algorithm that was asked for."""
-        if algorithm.name == "MD5":
-            return self._md5.digest()
         return self._hashes[algorithm.name].digest()
 
     def digests(self, algorithm: Algorithm) -> Digests:
-        """Give what is kept with the content: the ETag and the value of one algorithm."""
+        """Give what is kept with the content: the ETag, an opaque one where no MD5 was computed, and the value of one algorithm."""
         return Digests(
-            etag=self._md5.hexdigest(),
+            etag=self.md5().hex() if "MD5" in self._hashes else unique_etag(),
             checksums={algorithm.name: encode(self.digest(algorithm))},
             checksum_type=FULL_OBJECT,
         )
@@ -185,6 +183,11 @@ class Sums:
 def kept_algorithm(expected: Expected) -> Algorithm:
     """Choose whose value is kept with an object: the client's, or as S3 does, CRC64NVME."""
     return expected.algorithm or ALGORITHMS[DEFAULT]
+
+
+def unique_etag() -> str:
+    """Make an ETag that no other content has; from the dash SDKs know that it is no MD5."""
+    return f"{os.urandom(16).hex()}-0"
 
 
 def _content_md5(text: str | None) -> bytes | None:

@@ -7,7 +7,7 @@ from warp_core.views.objects import ObjectInfo, Sealing, Writer
 from warp_s3.call import Call
 from warp_s3.checksums import HEADERS, Algorithm
 from warp_s3.digesting import Expected, Sums
-from warp_s3.encryption import digests_of
+from warp_s3.encryption import digests_of, plain_etag
 from warp_s3.errors import S3Error
 from warp_s3.provenance import with_etag
 from warp_s3.xml_input import BODY_MAX
@@ -47,13 +47,20 @@ async def read_document(call: Call, *, checksums: bool = True) -> bytes:
     return body
 
 
-async def read_small(call: Call, expected: Expected, algorithm: Algorithm) -> tuple[bytes, Sums]:
-    """Read and verify a payload that is known to be small."""
+def needs_md5(service: "Service", sealing: Sealing | None) -> bool:
+    """Say whether the ETag of new content is its MD5."""
+    return service.config.etags == "md5" and (sealing is None or plain_etag(sealing.note))
+
+
+async def read_small(
+    call: Call, expected: Expected, algorithm: Algorithm, *, md5: bool
+) -> tuple[bytes, Sums]:
+    """Read and verify a payload that is known to be small; with `md5` compute that as well."""
     length = call.body.length or 0
     body = await call.body.read(length)
     if len(body) != length:
         raise S3Error("IncompleteBody", closes=True)
-    sums = expected.sums(algorithm)
+    sums = expected.sums(algorithm, md5=md5)
     sums.update(body)
     expected.check(sums, call.body)
     return body, sums
@@ -73,7 +80,7 @@ async def store(
     unless everything announced holds.
     """
     body = call.body
-    sums = expected.sums(algorithm)
+    sums = expected.sums(algorithm, md5=needs_md5(service, sealing))
     size = 0
     try:
         async with service.uploads:

@@ -13,6 +13,7 @@ from warp_s3.call import Answer, Call, xml
 from warp_s3.checksums import ALGORITHMS as CHECKSUMS
 from warp_s3.checksums import FULL_OBJECT, Algorithm, algorithm_named, encode
 from warp_s3.conditions import check_copy_source, write_condition
+from warp_s3.digesting import unique_etag
 from warp_s3.errors import S3Error, from_core
 from warp_s3.locking import demand_lockable
 from warp_s3.metadata import attributes_of, storage_class
@@ -117,7 +118,9 @@ async def _sealed_digests(
     after = sealing is None or encryption.plain_etag(sealing.note)
     if before and after:
         return digests
-    if after:
+    if after and service.config.etags == "opaque":
+        etag = unique_etag()
+    elif after:
         md5 = await digest_of(
             service, place, CHECKSUMS["MD5"], offset=0, length=source.size, secret=secret
         )

@@ -34,7 +34,7 @@ from warp_s3.metadata import attributes_of, checksum_headers, described
 from warp_s3.operations.encryption import wish
 from warp_s3.operations.lifecycle import expiry, expiry_by
 from warp_s3.provenance import with_etag
-from warp_s3.receiving import read_small, store
+from warp_s3.receiving import needs_md5, read_small, store
 
 if TYPE_CHECKING:
     from warp_s3.service import Service
@@ -273,7 +273,9 @@ async def put_object(service: "Service", call: Call) -> Answer:
     length = call.body.length
     try:
         if length is not None and length <= SMALL_MAX:
-            payload, sums = await read_small(call, expected, algorithm)
+            payload, sums = await read_small(
+                call, expected, algorithm, md5=needs_md5(service, sealing)
+            )
             info = await service.objects.put(
                 call.bucket,
                 call.key,

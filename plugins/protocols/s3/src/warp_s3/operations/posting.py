@@ -21,7 +21,7 @@ from warp_s3.form import Form, boundary_of
 from warp_s3.locking import demand_lockable
 from warp_s3.metadata import attributes_of, checksum_headers
 from warp_s3.operations.encryption import wish
-from warp_s3.receiving import OBJECT_MAX
+from warp_s3.receiving import OBJECT_MAX, needs_md5
 from warp_s3.router import KEY_MAX
 from warp_s3.sigv4 import UNSIGNED_PAYLOAD, credential_of
 from warp_s3.xml_input import tag_set
@@ -182,7 +182,7 @@ async def _stored(
     sealing = await wish(service, put)
     expected = Expected(put.headers, UNSIGNED_PAYLOAD)
     algorithm = kept_algorithm(expected)
-    sums = expected.sums(algorithm)
+    sums = expected.sums(algorithm, md5=needs_md5(service, sealing))
     small = bytearray()
     writer: Writer | None = None
     size = 0
