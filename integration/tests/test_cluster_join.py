@@ -295,6 +295,45 @@ def _rest(connection: socket.socket) -> bytes:
     return found
 
 
+def test_what_all_nodes_need_the_same_comes_with_joining(cluster: Cluster) -> None:
+    names = ("wrap.key", "master.key", "tls/authority/ca.key")
+    at = {node: [cluster.folder / node / name for name in names] for node in cluster.nodes}
+    assert [path.read_bytes() for path in at["a"]] == [path.read_bytes() for path in at["b"]]
+    assert {path.stat().st_mode & 0o777 for path in at["b"]} == {0o600}
+    assert not any(path.exists() for path in at["w"])
+    one, other = cluster.s3("a"), cluster.s3("b")
+    one.create_bucket(Bucket="sealed")
+    for number, s3 in enumerate((one, other)):
+        s3.put_object(
+            Bucket="sealed", Key=f"k{number}", Body=b"secret", ServerSideEncryption="aws:kms"
+        )
+    key = warp("key", "create", "account:alice", *cluster.node("a"))
+    warp("key", "list", *cluster.node("b"))
+
+    assert {
+        s3.get_object(Bucket="sealed", Key=name)["Body"].read()
+        for s3 in (one, other)
+        for name in ("k0", "k1")
+    } == {b"secret"}
+    alice = boto3.client(
+        "s3",
+        endpoint_url=cluster.b.endpoints["s3"],
+        aws_access_key_id=key["access_key"],
+        aws_secret_access_key=key["secret_key"],
+        region_name="us-east-1",
+    )
+    with pytest.raises(ClientError) as refused:  # who she is was proved at b, with a key of a
+        alice.get_object(Bucket="sealed", Key="k0")
+    assert refused.value.response["Error"]["Code"] == "AccessDenied"
+    # A token of one that joined works as well: that node then asks the same questions as the founder.
+    token = warp("node", "token", *cluster.node("b"))["token"]
+    fresh = [
+        *("--config", str(cluster.folder / "y.toml"), "--data", str(cluster.folder / "y")),
+        *cluster.options("w")[6:],
+    ]
+    assert "has a node" in warp("node", "join", token, "--name", "a", *fresh, fails=True)
+
+
 def test_tokens_are_for_once_and_names_for_one(cluster: Cluster) -> None:
     token = warp("node", "token", *cluster.node("a"))["token"]
     options = cluster.options("w")[2:]
@@ -303,7 +342,7 @@ def test_tokens_are_for_once_and_names_for_one(cluster: Cluster) -> None:
 
     assert "has a node" in warp("node", "join", token, "--name", "b", *options, fails=True)
     assert "token" in warp("node", "join", token[:-8], "--name", "x", *options, fails=True)
-    assert "founded" in warp("node", "token", *cluster.node("b"), fails=True)
+    assert "witness" in warp("node", "token", *cluster.node("w"), fails=True)
     assert not (cluster.folder / "x.toml").exists()
 
 

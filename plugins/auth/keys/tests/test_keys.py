@@ -23,9 +23,9 @@ from warp_core.interfaces.consistency import MetaStore
 from warp_core.metrics import Metrics
 from warp_core.plugins import Plugins
 from warp_keys import Config
+from warp_keys.config import WRAP_KEY
 from warp_keys.keys import PASSWORD_MAX, Keys
 from warp_keys.rows import KEY as ROW
-from warp_keys.wrapping import FILE
 
 # Another plugin's engine holds the rows.
 pytestmark = pytest.mark.workspace
@@ -52,7 +52,7 @@ async def test_the_root_key_is_known_and_is_admin(tmp_path: Path, store: MetaSto
 
     assert found.secret == "root-secret"
     assert found.principal.admin
-    assert not (tmp_path / FILE).exists()
+    assert not (tmp_path / WRAP_KEY).exists()
 
 
 async def test_a_key_is_there_after_a_restart_until_it_is_revoked(
@@ -84,7 +84,7 @@ async def test_no_secret_lies_readable_in_a_row_or_a_repr(tmp_path: Path, store:
 
     assert b"sesame" not in b"".join(row.value for row in rows)
     assert "sesame" not in repr(made)
-    assert oct((tmp_path / FILE).stat().st_mode)[-3:] == "600"
+    assert oct((tmp_path / WRAP_KEY).stat().st_mode)[-3:] == "600"
 
 
 async def test_a_row_under_another_name_or_key_does_not_open(
@@ -99,13 +99,13 @@ async def test_a_row_under_another_name_or_key_does_not_open(
     with pytest.raises(Corrupt, match="access key EVE does not open"):
         await keys(tmp_path, store).__aenter__()
     await store.commit(Commit(writes=[Write(ROW + b"EVE", None)]))
-    (tmp_path / FILE).write_bytes(bytes(32))
+    (tmp_path / WRAP_KEY).write_bytes(bytes(32))
     with pytest.raises(Corrupt, match="restore that file"):
         await keys(tmp_path, store).__aenter__()
-    (tmp_path / FILE).write_bytes(b"short")
+    (tmp_path / WRAP_KEY).write_bytes(b"short")
     with pytest.raises(Corrupt, match="no key of 32 bytes"):
         await keys(tmp_path, store).__aenter__()
-    (tmp_path / FILE).unlink()
+    (tmp_path / WRAP_KEY).unlink()
     with pytest.raises(Corrupt, match="is missing"):
         await keys(tmp_path, store).__aenter__()
 
@@ -201,7 +201,7 @@ async def test_a_wrapping_key_that_others_may_read_is_refused(
 ) -> None:
     async with keys(tmp_path, store) as auth:
         await auth.create_key("ada")
-    (tmp_path / FILE).chmod(0o640)
+    (tmp_path / WRAP_KEY).chmod(0o640)
 
     with pytest.raises(ConfigError, match=r"mode 640\): chmod 600"):
         await keys(tmp_path, store).__aenter__()

@@ -58,7 +58,8 @@ def found(
         from warp_core.certificates import issue, make_authority
         from warp_core.cluster.written import founder
         from warp_core.node.data_directory import DataDirectory
-        from warp_core.node.members import AUTHORITY, NAME, TLS
+        from warp_core.node.handing import AUTHORITY
+        from warp_core.node.members import NAME, TLS
         from warp_core.node.root_key import FILE, root_key
 
         file, folder = _fresh(config, data)
@@ -125,6 +126,7 @@ def join(
         from warp_core.cluster import joining
         from warp_core.cluster.written import joined
         from warp_core.node.data_directory import DataDirectory, replace_durably
+        from warp_core.node.handing import take
         from warp_core.node.members import TLS
         from warp_core.node.root_key import FILE
 
@@ -141,6 +143,7 @@ def join(
             access, secret = welcome.root
             text = f"WARP_ACCESS_KEY={access}\nWARP_SECRET_KEY={secret}\n"
             replace_durably(folder / FILE, text.encode(), mode=0o600)
+            take(folder, welcome.handed)
         place(folder / TLS, certificate=welcome.certificate, authority=welcome.authority, key=key)
         _write(
             file,
@@ -155,14 +158,23 @@ def join(
         )
         partner = welcome.partner
         if json:
-            as_json({"config": file, "data": folder, "partner": partner.node if partner else None})
+            as_json(
+                {
+                    "config": file,
+                    "data": folder,
+                    "partner": partner.node if partner else None,
+                    "copy_by_hand": welcome.handed.elsewhere,
+                }
+            )
             return
         say(f"[green]joined[/]: {file} is written")
+        for path in welcome.handed.elsewhere:
+            say(
+                f"bring {path} here as well, and name it in {file}: it lies outside of the data folder"
+            )
         say(f"next: warp serve --config {file}")
         if partner is not None and partner.wants:
-            say(
-                f"then start node {partner.node} again: it keeps its second copies here from then on"
-            )
+            say(f"node {partner.node} keeps its second copies here as soon as this one runs")
 
     return reported(run, json=json)
 

@@ -79,6 +79,16 @@ class Partner(msgspec.Struct, array_like=True, frozen=True):
     wants: str  # under which it expects room there in return; "": it has a partner already
 
 
+class Handed(msgspec.Struct, array_like=True, frozen=True):
+    """What a node is given that joins and keeps volumes; paths begin at its data folder."""
+
+    files: dict[str, bytes] = {}
+    tables: dict[str, dict[str, str]] = {}  # of the configuration: option → one of the files
+    elsewhere: tuple[
+        str, ...
+    ] = ()  # files that lie outside of the data folder, and were not handed over
+
+
 class Welcome(msgspec.Struct, array_like=True, frozen=True):
     """What a node gets that was let in."""
 
@@ -89,6 +99,7 @@ class Welcome(msgspec.Struct, array_like=True, frozen=True):
     metadata: dict[str, Any]  # the engine's options
     cluster: dict[str, Any]  # `[cluster]`
     partner: Partner | None = None
+    handed: Handed = Handed()
 
 
 class _Answer(msgspec.Struct, array_like=True, frozen=True):

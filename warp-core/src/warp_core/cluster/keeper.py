@@ -70,13 +70,14 @@ class Keeper(Homes):
         self._local_stores = {each.store.id: each for each in local}
         self._parts = replace(parts, place=self._place, local=lambda: self._local_stores)
         self._member = member
-        self._own = own
+        self._own = list(own)
         self._failback = failback
         self._patience_s = patience_s
         self._before = before
         self._tenures: dict[int, Tenure] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._refreshing: asyncio.Task[None] | None = None
+        self._growing: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
         self._stopping = False
         self._volumes: dict[str, int] = {}
@@ -101,6 +102,7 @@ class Keeper(Homes):
             )
         await self.fence()
         self._refreshing = asyncio.create_task(self._keep_refreshing(), name="rows of the cluster")
+        self._growing = asyncio.create_task(self._keep_growing(), name="stores to be used")
         self._begin_domains()
         if self._own:
             with suppress(TimeoutError):
@@ -144,9 +146,10 @@ class Keeper(Homes):
     ) -> None:
         """Close every stack, and give the domains back."""
         self._stopping = True
-        if self._refreshing is not None:
-            self._refreshing.cancel()
-            await asyncio.gather(self._refreshing, return_exceptions=True)
+        for beside in (self._refreshing, self._growing):
+            if beside is not None:
+                beside.cancel()
+                await asyncio.gather(beside, return_exceptions=True)
         for number, task in self._tasks.items():
             tenure = self._tenures.get(number)
             if tenure is not None:
@@ -282,6 +285,51 @@ class Keeper(Homes):
             return Place(kept.node, member.address, member.transport, kept.export, deadline_s)
         return configured
 
+    # Stores that come while it runs ---------------------------------------------------------------
+
+    def add(self, *, local: Sequence[LocalStore] = (), own: Sequence[Place] = ()) -> None:
+        """Take stores that were not there at the start: some that lie here, and some at peers for the own domain."""
+        self._local_stores.update({each.store.id: each for each in local})
+        known = {(each.node, each.export) for each in self._own if isinstance(each, Place)}
+        self._own += [each for each in own if (each.node, each.export) not in known]
+
+    async def _keep_growing(self) -> None:
+        """Have the own domain use the stores of peers that it never used, as soon as they can be reached."""
+        while True:
+            await asyncio.sleep(self._pause_s)
+            tenure, domain = self._tenures.get(self.own), self.map.domains.get(self.own)
+            if tenure is None or tenure.stack is None or tenure.lease is None or domain is None:
+                continue
+            for place in self._unused(domain):
+                if await self._reached(place, domain, tenure.lease):
+                    tenure.grow()
+                    break
+
+    def _unused(self, domain: Domain) -> list[Place]:
+        """Return the configured stores at peers that the domain's row does not name yet."""
+        known = {(kept.node, kept.export) for kept in domain.row.stores}
+        return [
+            each
+            for each in self._own
+            if isinstance(each, Place)
+            and each.node not in self.map.left
+            and (each.node, each.export) not in known
+        ]
+
+    async def _reached(self, place: Place, domain: Domain, lease: DomainLease) -> bool:
+        """Say whether a store is there and the domain's to use."""
+        place = self._place(Kept("", place.node, place.export)) or place
+        try:
+            async with self._parts.peers.open(
+                place, store="", fence=lease.token, dial_s=self._pause_s
+            ) as (bare, store):
+                if bare.here:
+                    await check_superblock(store, domain.row.identity)
+                return bare.here
+        except WarpError as error:
+            log.warning("a store cannot be used", node=place.node, reason=str(error))
+            return False
+
     # Tenures --------------------------------------------------------------------------------------
 
     def _begin_domains(self) -> None:
@@ -389,7 +437,10 @@ class Keeper(Homes):
                         export=each.export,
                     )
                     continue
-                store = await self._never_used(exits, number, each, lease)
+                needed = not domain.row.stores
+                store = await self._never_used(exits, number, each, lease, needed=needed)
+                if store is None:
+                    continue  # used as soon as it can be reached, see `_keep_growing`
                 await check_superblock(store, domain.row.identity)
                 kept.append(Kept(store.id, *key))
             kept += [each for each in domain.row.stores if each not in kept]
@@ -408,19 +459,34 @@ class Keeper(Homes):
         await self._refresh()
 
     async def _never_used(
-        self, exits: AsyncExitStack, number: int, place: Place, lease: DomainLease
-    ) -> BlobStore:
+        self,
+        exits: AsyncExitStack,
+        number: int,
+        place: Place,
+        lease: DomainLease,
+        *,
+        needed: bool,
+    ) -> BlobStore | None:
+        """Open a store that the domain never used; None if it is not there, and the domain has others.
+
+        Raises:
+            Unavailable: It is not there, and needed: the domain has none yet.
+        """
         until_s = self._parts.monotonic() + self._patience_s
         while True:
             place = self._place(Kept("", place.node, place.export)) or place
             one = AsyncExitStack()
             bare, store = await one.enter_async_context(
-                self._parts.peers.open(place, store="", fence=lease.token)
+                self._parts.peers.open(
+                    place, store="", fence=lease.token, dial_s=max(1.0, self._pause_s)
+                )
             )
             if bare.here:
                 exits.push_async_callback(one.aclose)
                 return store
             await one.aclose()
+            if not needed:
+                return None
             if self._parts.monotonic() >= until_s:
                 raise Unavailable(
                     f'store "{place.export}" of node "{place.node}" at {place.address} cannot be reached, and domain'

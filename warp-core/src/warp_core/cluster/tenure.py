@@ -62,6 +62,7 @@ class End(Enum):
     RETURNED = "a store came back"
     GIVEN = "another node should have it"
     LEFT = "a node that keeps a copy left for good"
+    GROWS = "it gets another store"
 
 
 OpenStack = Callable[
@@ -145,6 +146,7 @@ class Tenure:
         self._latest = latest
         self._stop = asyncio.Event()
         self._returned = asyncio.Event()
+        self._grows = asyncio.Event()
         self._came: dict[
             str, tuple[AsyncExitStack, BlobStore]
         ] = {}  # by id: stores that returned, open
@@ -156,6 +158,10 @@ class Tenure:
         """Give the domain back as soon as possible."""
         self._stop.set()
 
+    def grow(self) -> None:
+        """Prepare the domain anew, between two sittings: it has stores that its row does not name yet."""
+        self._grows.set()
+
     async def run(
         self,
         prepare: Callable[[DomainLease], Awaitable[None]] | None = None,
@@ -165,7 +171,7 @@ class Tenure:
         """Become the home, and stay it; returns why that ended.
 
         Args:
-            prepare: Called once the row is this node's; the origin sets there which stores its domain has.
+            prepare: Called once the row is this node's, and after `grow`; it sets there which stores the domain has.
             patience_s: How long the first sitting waits for stores that are whole and away.
 
         Raises:
@@ -204,7 +210,7 @@ class Tenure:
             log.info("home of a domain", domain=self.number, fence=lease.token)
             if prepare is not None:
                 await prepare(lease)
-            return await self._sittings(lease, patience_s)
+            return await self._sittings(lease, patience_s, prepare)
         finally:
             await self._let_go()
             for local in mine:
@@ -213,9 +219,17 @@ class Tenure:
             await asyncio.gather(keeping, return_exceptions=True)
             await lease.give_back()
 
-    async def _sittings(self, lease: DomainLease, patience_s: float) -> End:
+    async def _sittings(
+        self,
+        lease: DomainLease,
+        patience_s: float,
+        prepare: Callable[[DomainLease], Awaitable[None]] | None,
+    ) -> End:
         while True:
             lease.demand()
+            if self._grows.is_set() and prepare is not None:
+                self._grows.clear()
+                await prepare(lease)
             if self._latest().left:  # who left since is dropped by the next sitting
                 await domains.drop_left(self._parts.shared, self.number, token=lease.token)
             domain, guard, incarnation = await domains.begin_sitting(
@@ -224,7 +238,7 @@ class Tenure:
             end = await self._sit(lease, domain, guard, incarnation, patience_s)
             patience_s, self._lost_by = 0.0, ""
             log.info("a sitting ended", domain=self.number, why=end.value)
-            if end not in (End.RETURNED, End.FAILED, End.LEFT) or not lease.held:
+            if end not in (End.RETURNED, End.FAILED, End.LEFT, End.GROWS) or not lease.held:
                 return end
             if end is End.FAILED:
                 await asyncio.sleep(HEAL_PAUSE_S)
@@ -432,7 +446,7 @@ class Tenure:
         """Return when something ends the sitting."""
         waits = [
             asyncio.ensure_future(event.wait())
-            for event in (lease.lost, self._stop, self._returned)
+            for event in (lease.lost, self._stop, self._returned, self._grows)
         ]
         pause_s = self._parts.ttl_s / RENEWALS
         try:
@@ -446,6 +460,8 @@ class Tenure:
                     return End.FAILED
                 if self._returned.is_set():
                     return End.RETURNED
+                if self._grows.is_set():
+                    return End.GROWS
                 if self._heir(standing):
                     return End.GIVEN
                 if self._left(standing):

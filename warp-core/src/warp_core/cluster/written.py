@@ -69,6 +69,8 @@ def joined(
         *_table("cluster", cluster),
         *_table("peers", {"listen": listen}),
     ]
+    for table, options in welcome.handed.tables.items():
+        lines += _table(table, {option: str(data / name) for option, name in options.items()})
     if not witness:
         lines += _table("[store]", {"kind": "disk", "path": "store"})
         if welcome.partner is not None:

@@ -207,7 +207,14 @@ async def _clustered(settings: Settings, plugins: Plugins, *, serve: bool) -> As
             admission = Admission(
                 host_of(settings.peers.listen),
                 identity_of(settings),
-                admitting(settings, clustered.homes.shared, clustered.ground.peers, root),
+                admitting(
+                    settings,
+                    plugins,
+                    clustered.homes.shared,
+                    clustered.ground.peers,
+                    root,
+                    clustered.pair,
+                ),
                 monotonic=time.monotonic,
             )
             async with admission:

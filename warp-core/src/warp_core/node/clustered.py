@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 import msgspec
 
 from warp_core.cluster import directory as names
 from warp_core.cluster.home import Homes
+from warp_core.cluster.joining import Partner
 from warp_core.cluster.keeper import Keeper
 from warp_core.cluster.lines import Lines
 from warp_core.cluster.receiving import Receiver, divided
@@ -47,6 +48,8 @@ from warp_core.plugins import Plugins
 from warp_core.views import Blocks, Files, Objects
 from warp_core.views.commands import Commands
 
+OWN = "@"  # begins the names of exports that are the node's own stores
+
 log = get("warp_core.cluster")
 
 
@@ -63,7 +66,50 @@ class Clustered:
     objects: Objects
     files: Files
     blocks: Blocks
+    open_store: Open
+    exporter: Exporter = field(default_factory=lambda: Exporter({}))
+    slots: list[tuple[Part, StoreSlot]] = field(default_factory=list)  # those of `ground.stores`
     _commands: list[Callable[[Stack], Commands]] = field(default_factory=list)
+
+    async def pair(self, partner: Partner, *, room: bool, uses: bool) -> None:
+        """Keep copies for a node that joined, and let it keep ours, as the file says from now on.
+
+        Args:
+            partner: The node; `wants` names the room that it gets here, `export` that of ours there.
+            room: Its room here is new.
+            uses: So is its part in keeping ours.
+
+        Raises:
+            StoreFailed: The room cannot be made.
+        """
+        settings = self.ground.settings
+        if room:
+            entry = self.ground.plugins.registries["stores"].get("disk")
+            part = Part(
+                "stores", "disk", entry.config(path=partner.wants), f"export {partner.wants}"
+            )
+            made = await self.open_store(part, partner.wants)
+            self.slots.append((part, StoreSlot(place(part), made.store)))
+            self.exporter.offer(
+                partner.wants, Offer(made.store, frozenset({partner.node}), made.gate)
+            )
+            self.homes.add(local=[made])
+        if uses:
+            deadline_s = float(settings.cluster.lease) if settings.cluster else 4.0
+            for name, offer in list(self.exporter.offers.items()):
+                if name.startswith(OWN):  # which the partner may become the home of
+                    self.exporter.offer(name, replace(offer, to=offer.to | {partner.node}))
+            self.homes.add(
+                own=[
+                    Place(
+                        partner.node,
+                        partner.address,
+                        partner.transport,
+                        partner.export,
+                        deadline_s,
+                    )
+                ]
+            )
 
     def own(self) -> Stack:
         """Return the stack of this node's own volumes.
@@ -118,7 +164,8 @@ async def open_clustered(
         directory.check_engine(settings.engine.name)
         before = bool(directory.marker.metadata)
         transports = await exits.enter_async_context(Transports(settings, plugins, metrics))
-        local, own = await _stores(exits, settings, plugins, metrics, transports)
+        open_store = _opening(exits, settings, plugins, metrics, transports)
+        local, own = await _stores(settings, open_store)
         engine = await _engine(exits, settings, plugins, metrics, directory)
         keys = await exits.enter_async_context(key_service(settings, plugins, engine))
         targets = await exits.enter_async_context(open_targets(settings, plugins, metrics))
@@ -165,10 +212,12 @@ async def open_clustered(
             RoutedObjects(router),
             RoutedFiles(router),
             RoutedBlocks(router),
+            open_store,
         )
         await keeper.fence()
         receiver = await exits.enter_async_context(Receiver(keeper, clustered.commands))
-        exporter = Exporter(_offers(settings, local, own))
+        clustered.slots = slots
+        clustered.exporter = exporter = Exporter(_offers(settings, local, own))
 
         async def linked(link: Link) -> None:
             await divided(link, exporter.serve, receiver.serve)
@@ -216,16 +265,17 @@ async def _engine(
     return engine
 
 
-async def _stores(
+Open = Callable[[Part, str], Awaitable[LocalStore]]
+
+
+def _opening(
     exits: AsyncExitStack,
     settings: Settings,
     plugins: Plugins,
     metrics: Metrics,
     transports: Transports,
-) -> tuple[list[LocalStore], list[LocalStore | Place]]:
-    """Open every store that lies here; return them, and those of the own domain in order."""
-    local: list[LocalStore] = []
-    own: list[LocalStore | Place] = []
+) -> Open:
+    """Return what opens a store that lies here, under the name that others have for it, for as long as the node runs."""
 
     async def opened(part: Part, export: str) -> LocalStore:
         entry = plugins.registries["stores"].get(part.name)
@@ -236,9 +286,21 @@ async def _stores(
             raise StoreFailed(
                 f"{part.key} ({place(part)}) cannot be opened ({error}): mend it, or name another"
             ) from error
-        found = LocalStore(export, store, Gate(), part)
-        local.append(found)
-        return found
+        return LocalStore(export, store, Gate(), part)
+
+    return opened
+
+
+async def _stores(
+    settings: Settings, open_: Open
+) -> tuple[list[LocalStore], list[LocalStore | Place]]:
+    """Open every store that lies here; return them, and those of the own domain in order."""
+    local: list[LocalStore] = []
+    own: list[LocalStore | Place] = []
+
+    async def opened(part: Part, export: str) -> LocalStore:
+        local.append(await open_(part, export))
+        return local[-1]
 
     for index, part in enumerate(settings.stores):
         config = part.config

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -21,6 +21,7 @@ from warp_core.cluster.joining import (
     VERSION,
     Admission,
     Admit,
+    Handed,
     Partner,
     Wanted,
     Welcome,
@@ -45,16 +46,17 @@ from warp_core.interfaces.consistency import EngineMember, MetaStore
 from warp_core.node.control import Nothing, Progress, Verb
 from warp_core.node.disk_verbs import disk_row
 from warp_core.node.event_verbs import event_row
+from warp_core.node.handing import AUTHORITY, hand_over
 from warp_core.node.stack import Stack
 from warp_core.node.volume_verbs import volume_row
 from warp_core.notifications import DOCUMENT as NOTIFICATIONS
 
 if TYPE_CHECKING:
     from warp_core.node.assembly import Node
+    from warp_core.plugins import Plugins
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 TLS = "tls"  # the node's certificate and the authority's, in its data folder
-AUTHORITY = "tls/authority"  # with its key: at the node that founded the cluster only
 ANSWER_S = 1.0  # a node that does not answer within so long is away
 
 
@@ -89,14 +91,23 @@ def identity_of(settings: Settings) -> Identity:
 # Letting nodes in ---------------------------------------------------------------------------------
 
 
-def admitting(settings: Settings, shared: MetaStore, address: str, root: tuple[str, str]) -> Admit:
+def admitting(
+    settings: Settings,
+    plugins: Plugins,
+    shared: MetaStore,
+    address: str,
+    root: tuple[str, str],
+    pair: Pair,
+) -> Admit:
     """Return what lets a node in: it signs its certificate, has its member of the engine invited, and finds it a partner.
 
     Args:
         settings: Of this node.
+        plugins: Those that say which keys all nodes need.
         shared: The engine.
         address: Where other nodes reach this one.
         root: The root key, which is the same on all nodes.
+        pair: Makes this node and another keep copies for each other at once.
     """
 
     async def admit(wanted: Wanted) -> Welcome:
@@ -127,23 +138,34 @@ def admitting(settings: Settings, shared: MetaStore, address: str, root: tuple[s
             settings.engine.name,
             dict(options),
             {"lease": f"{float(cluster.lease):g}s", "wait": f"{float(cluster.wait):g}s"},
-            _partner(settings, wanted, address, known.left)
+            await _partner(settings, wanted, address, known.left, pair)
             if wanted.stores and settings.stores
             else None,
+            hand_over(settings, plugins) if wanted.stores else Handed(),
         )
 
     return admit
 
 
-def _partner(settings: Settings, wanted: Wanted, address: str, left: frozenset[str]) -> Partner:
-    """Make this node and the one that joins keep copies for each other, from this one's next start on."""
+class Pair(Protocol):
+    """See `Clustered.pair`."""
+
+    async def __call__(self, partner: Partner, *, room: bool, uses: bool) -> None:
+        """Keep copies for a node, and let it keep ours."""
+
+
+async def _partner(
+    settings: Settings, wanted: Wanted, address: str, left: frozenset[str], pair: Pair
+) -> Partner:
+    """Make this node and the one that joins keep copies for each other."""
     if settings.file is None:
         raise ConfigError(
             "this node runs without a configuration file, which has to say who keeps its copies"
         )
     transport = settings.peers.transport
     theirs = Partner(wanted.name, wanted.address, transport, room(settings.name), room(wanted.name))
-    _, used = add_partner(settings.file, joining=theirs, left=left)
+    made, used = add_partner(settings.file, joining=theirs, left=left)
+    await pair(theirs, room=made, uses=used)
     return Partner(
         settings.name, address, transport, room(wanted.name), room(settings.name) if used else ""
     )
@@ -181,7 +203,7 @@ async def token(node: Node, arguments: NewToken, progress: Progress) -> object:
     members = _members(node)
     if not (node.data.settings.data / AUTHORITY / "ca.key").exists():
         raise Unsupported(
-            "only the node that founded the cluster signs certificates: ask for a token there"
+            "this node has no key of the authority, as a witness and nodes that joined before this release: ask for a token at another"
         )
     if not 1.0 <= arguments.ttl_s <= 30 * 86400.0:
         raise InvalidArgument(f"a token is good for 1 s to 30 days, not {arguments.ttl_s} s")

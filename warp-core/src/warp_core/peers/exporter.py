@@ -69,7 +69,16 @@ class Exporter:
     def __init__(self, offers: Mapping[str, Offer]) -> None:
         """Take the stores, open, by the names that peers ask for."""
         self.incarnation = os.urandom(16).hex()
-        self._offers = offers
+        self._offers = dict(offers)
+
+    def offer(self, name: str, offer: Offer) -> None:
+        """Let peers use another store from now on, or others use the one of that name."""
+        self._offers[name] = offer
+
+    @property
+    def offers(self) -> Mapping[str, Offer]:
+        """What peers may use, by name."""
+        return self._offers
 
     async def serve(self, link: Link) -> None:
         """Answer the requests of one link until it ends; what is in progress then is finished."""

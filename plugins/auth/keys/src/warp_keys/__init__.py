@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from warp_core.hooks import hookimpl
 from warp_core.registry import Entry, Registry
 
-from warp_keys.config import Config
+from warp_keys.config import WRAP_KEY, Config
 
 if TYPE_CHECKING:
     from warp_core.contexts import AuthContext
@@ -34,5 +34,6 @@ def warp_register_auth(registry: Registry[Authenticator | KeyService]) -> None:
             config=Config,
             summary="access keys, principals and passwords, kept with the metadata",
             sample=lambda folder: Config(password_cost=10),
+            key_files=lambda config, data: {"": data / WRAP_KEY},
         )
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from warp_core.config import Between, Duration
+
+WRAP_KEY: Final = "wrap.key"  # 32 bytes, mode 0600, in the data folder
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

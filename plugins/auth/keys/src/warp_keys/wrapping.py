@@ -12,7 +12,8 @@ from pathlib import Path
 
 from warp_core.errors import ConfigError, Corrupt, StoreFailed
 
-FILE = "wrap.key"  # 32 bytes, mode 0600
+from warp_keys.config import WRAP_KEY
+
 _KEY_BYTES = 32
 _SEALED = b"sealed\0"  # no access key begins so
 _NONCE_BYTES = 12  # random: 2^32 secrets under one key stay safe (NIST SP 800-38D, 8.3)
@@ -22,7 +23,7 @@ class Wrapping:
     """Wraps and unwraps secrets; `name` binds each to its access key, so that none can be swapped."""
 
     def __init__(self, data: Path) -> None:
-        self._path = data / FILE
+        self._path = data / WRAP_KEY
         self._key = b""
 
     def wrap(self, secret: str, name: str) -> bytes:

@@ -33,5 +33,6 @@ def warp_register_auth(registry: Registry[Authenticator | KeyService]) -> None:
             build=build,
             config=Config,
             summary="keys for encrypted contents, wrapped by a master key in a file",
+            key_files=lambda config, data: {"master_key": data / config.master_key},
         )
     )

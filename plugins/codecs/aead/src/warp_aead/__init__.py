@@ -40,6 +40,10 @@ def _sample(folder: Path) -> Config:
     return Config(key_file=str(file))
 
 
+def _key_files(config: Config, data: Path) -> dict[str, Path]:
+    return {"key_file": Path(config.key_file).expanduser()} if config.key_file else {}
+
+
 @hookimpl
 def warp_register_codecs(registry: Registry[Codec]) -> None:
     """Offer `aes-gcm` and `chacha20-poly1305`."""
@@ -51,5 +55,6 @@ def warp_register_codecs(registry: Registry[Codec]) -> None:
                 config=Config,
                 summary=f"encrypts frames and binds each to its place ({name.upper()})",
                 sample=_sample,
+                key_files=_key_files,
             )
         )
