@@ -139,6 +139,11 @@ class Family(Generic[M]):
             values = (OTHER,) * len(values)
         return self._children.setdefault(values, self._make())
 
+    def adopt(self, metric: M, *values: str) -> None:
+        """Show a metric that its owner made, in place of one of these label values; beyond LABEL_SETS_MAX none is added."""
+        if values in self._children or len(self._children) < LABEL_SETS_MAX:
+            self._children[values] = metric
+
     def drop(self, *values: str) -> None:
         """Forget a label set whose subject is gone (a volume, a peer)."""
         self._children.pop(values, None)

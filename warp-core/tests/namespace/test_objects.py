@@ -149,7 +149,7 @@ async def test_overwriting_frees_what_was_there(
     await put(objects, b"k", b"2" * 6000)
 
     assert len(await rows_of(namespace, b"R")) == 1
-    assert (await namespace.usage("v")) == (1, 6000, 0, 0, 0, 0)
+    assert (await namespace.usage("v")) == (1, 6000, 0, 0, 0, 0, 0)
     view = namespace.store.view()
     garbage = await view.scan(keys.GARBAGE, keys.GARBAGE_END)
     view.close()

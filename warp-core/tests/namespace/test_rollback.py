@@ -76,7 +76,7 @@ async def test_everything_is_as_it_was_and_later_snapshots_stay(rig):
     await rig.write(b"b", 5, b"edited")
     await rig.files.mkdir(root, b"made", 0o755)
     before = await rig.all()
-    usage = await rig.stage.namespace.usage(V)
+    usage = (await rig.stage.namespace.usage(V))._replace(snapshot_bytes=0)
     await rig.snapshots.create(V, "S1")
     await rig.write(b"b", 100, b"later")
     await rig.files.rename(root, b"a", root, b"moved")
@@ -88,7 +88,7 @@ async def test_everything_is_as_it_was_and_later_snapshots_stay(rig):
     assert await rig.snapshots.rollback(V, "S1") > 0
 
     assert await rig.all() == before
-    assert await rig.stage.namespace.usage(V) == usage
+    assert (await rig.stage.namespace.usage(V))._replace(snapshot_bytes=0) == usage
     assert (await rig.files.walk(V, b"made")).kind == "directory"
     assert await audit(rig.stage.namespace, V) == []
     await rig.snapshots.rollback(V, "S2")

@@ -50,6 +50,13 @@ class Page(NamedTuple):
     more: bool
 
 
+class Held(NamedTuple):
+    """What counts towards a quota."""
+
+    objects: int = 0
+    bytes: int = 0
+
+
 @dataclass(slots=True)
 class Kept:
     """What a snapshot keeps."""
@@ -69,6 +76,26 @@ class ModelVolume:
     symlinks: dict[bytes, bytes] = field(default_factory=dict)
     snapshots: dict[str, Kept] = field(default_factory=dict)
     made: int = 0
+    uploads: dict[str, dict[int, int]] = field(default_factory=dict)  # id → part → bytes
+    limit: Held | None = None
+
+    # Quotas ---------------------------------------------------------------------------------------
+
+    def held(self) -> Held:
+        """Return what counts: every version, marker and upload is an object, links have their bytes once."""
+        live, size, older, older_size = self.usage()
+        parts = sum(sum(each.values()) for each in self.uploads.values())
+        return Held(live + older + len(self.uploads), size + older_size + parts)
+
+    def admits(self, after: ModelVolume, limit: Held | None, held: Held) -> bool:
+        """Say whether it may become `after` where `held` counts towards `limit`; a delete may leave a marker."""
+        if limit is None or after.usage()[0] < self.usage()[0]:
+            return True
+        before, then = self.held(), after.held()
+        return all(
+            now <= was or total + now - was <= most
+            for was, now, total, most in zip(before, then, held, limit, strict=True)
+        )
 
     # Objects --------------------------------------------------------------------------------------
 

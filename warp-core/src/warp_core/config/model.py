@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from warp_core.config.types import Address, Between, Codec, Duration, Redundancy, Secret
+from warp_core.config.types import Address, Between, Codec, Duration, Redundancy, Secret, Size
 from warp_core.interfaces.accounts import Account, account
+from warp_core.interfaces.quotas import Quota, check_quota
 
 STORES_MAX = 4096
 TARGETS_MAX = 100  # for events of one node; each keeps connections open
@@ -104,6 +105,35 @@ class AccountKey(msgspec.Struct, frozen=True):
     secret: Secret
 
 
+class AccountQuota(msgspec.Struct, frozen=True):
+    """`quota` of an `[[account]]`: what all its volumes together may hold."""
+
+    bytes: Size | None = None
+    objects: Annotated[int, Meta(ge=0)] | None = None
+    soft_bytes: Size | None = None
+    soft_objects: Annotated[int, Meta(ge=0)] | None = None
+    grace: Annotated[Duration, Between("0s", "3650d")] | None = None
+
+    def __post_init__(self) -> None:
+        self.limits()
+
+    def limits(self) -> Quota:
+        """Return it as the namespace knows it.
+
+        Raises:
+            InvalidArgument
+        """
+        quota = Quota(
+            None if self.bytes is None else int(self.bytes),
+            self.objects,
+            None if self.soft_bytes is None else int(self.soft_bytes),
+            self.soft_objects,
+            None if self.grace is None else float(self.grace),
+        )
+        check_quota(quota)
+        return quota
+
+
 class DescribedAccount(msgspec.Struct, frozen=True):
     """`[[account]]`: an account with its keys, described by the file instead of rows of the metadata."""
 
@@ -114,6 +144,7 @@ class DescribedAccount(msgspec.Struct, frozen=True):
     email: str = ""
     admin: bool = False
     keys: Annotated[tuple[AccountKey, ...], Meta(max_length=ACCOUNT_KEYS_MAX)] = ()
+    quota: AccountQuota | None = None
 
     def __post_init__(self) -> None:
         self.account()

@@ -57,8 +57,11 @@ def effective(settings: Settings) -> list[Setting]:
         found += _struct("kms", settings.kms.part.config, settings.origins)
     for index, account in enumerate(settings.accounts):
         here = f"account[{index}]"
+        hidden = {f"{here}.keys"} | ({f"{here}.quota"} if account.quota is None else set())
         found += [
-            each for each in _struct(here, account, settings.origins) if each.key != f"{here}.keys"
+            each
+            for each in _struct(here, account, settings.origins)
+            if each.key not in hidden and not (".quota." in each.key and each.value == "None")
         ]
         for place, key in enumerate(account.keys):
             found += _struct(f"{here}.keys[{place}]", key, settings.origins)

@@ -30,6 +30,7 @@ from warp_core.interfaces.consistency import SCAN_MAX
 from warp_core.interfaces.stores import Buffer
 from warp_core.metadata import Transaction, transact
 from warp_core.namespace import keys, rows
+from warp_core.namespace.allowance import Allowance
 from warp_core.namespace.changes import Change, Held
 from warp_core.namespace.contents import Content
 from warp_core.namespace.extents import unpack_change
@@ -375,6 +376,9 @@ class Inodes:
                 content = Content(ledger, self.log, number, inode, layers)
                 holds = await self._opened(layers.seals)
                 content.seal = holds[0].word if holds else ""
+                content.allowance = Allowance(
+                    self.namespace.quotas, self.namespace.volumes, name, inode.size
+                )
                 found = self._contents[node] = _Live(content, holds)
             found.users += 1
         return found.content
@@ -486,6 +490,7 @@ class Inodes:
             inode = await inode_row(change.rows, node.inode)
             if inode is None or not inode.orphan or self.opens.open_count(*node):
                 return False
+            change.judged = False
             await change.rows.delete(keys.inode_key(node.inode))
             await change.rows.delete(keys.orphan_key(node.inode))
             if inode.disk:
@@ -516,6 +521,7 @@ class Inodes:
         revision = int.from_bytes(found[0][0][1:9], "big")
 
         async def body(change: Change) -> None:
+            change.judged = False
             page = await change.rows.scan(*keys.windows_of(revision), limit=DRAIN_BATCH)
             for key, value in page:
                 mine = await change.rows.get_present(key) is not None
@@ -612,9 +618,11 @@ class _Live:
         self.passed = 0  # calls of `rest` since its last fold
 
     def let_go(self) -> None:
-        """Release the keys."""
+        """Release the keys, and what was reserved."""
         for hold in self.holds:
             hold.release()
+        if self.content.allowance is not None:
+            self.content.allowance.release()
 
 
 def _summary(name: Name, inode: Inode) -> Name:

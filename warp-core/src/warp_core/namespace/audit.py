@@ -150,8 +150,11 @@ async def _read_content(namespace: Namespace, volume: Volume, seen: _Seen) -> No
         seen.waiting.add(int.from_bytes(key[1:9], "big"))
     async for key, _ in every(namespace, volume, *keys.DISKS):
         seen.listed.add(int.from_bytes(key[1:9], "big"))
+    async for key, value in every(namespace, volume, b"A", b"B"):
+        seen.tally.archived(key, value)
     async for key, _ in every(namespace, volume, b"R", b"S"):
         seen.revisions.add(int.from_bytes(key[1:9], "big"))
+        seen.tally.revision(key)
     async for key, _ in every(namespace, volume, b"X", b"Y"):
         seen.held.add(int.from_bytes(key[1:9], "big"))
     async for key, _ in every(namespace, volume, b"Z", b"["):

@@ -16,6 +16,7 @@ from warp_core.errors import (
     InvalidArgument,
     IsADirectory,
     NotFound,
+    QuotaExceeded,
     ReadOnly,
     StaleHandle,
 )
@@ -83,7 +84,11 @@ class NamespaceBlocks(Blocks):
             ref = file.ref
         try:
             if size is not None:
-                await file.truncate(size)
+                try:
+                    await file.truncate(size)
+                except QuotaExceeded:
+                    await files.unlink(directory, parts[-1])
+                    raise
                 await file.sync()
             await self._settle(volume, ref)
             await self._mark(volume, ref, directory, parts[-1])
@@ -269,7 +274,11 @@ class NamespaceBlocks(Blocks):
                 raise StaleHandle(f"inode {info.ref.inode} is gone")
             inodes = self._files.inodes
             async with inodes.content(volume, number, info.ref.inode, inode) as content:
+                if content.allowance is not None:
+                    await content.allowance.ready()
                 await content.ready()
+                if content.allowance is not None:
+                    content.allowance.admit(content.size, content.size, size)
                 content.truncate(size)
                 await content.fold()
         shared = self._shared.get((number, info.ref.inode))

@@ -21,6 +21,7 @@ from warp_core.metadata import Transaction
 from warp_core.namespace import keys, rows
 from warp_core.namespace.keys import Step
 from warp_core.namespace.paths import Path, extend, resolve
+from warp_core.namespace.pools import Amount, Claim, amount_of
 from warp_core.namespace.retention import LockClock
 from warp_core.namespace.rows import (
     CONTINUED,
@@ -36,7 +37,7 @@ from warp_core.namespace.rows import (
     encode,
 )
 from warp_core.namespace.tree import Rows, Volume, VolumeTransaction
-from warp_core.namespace.usage import Usage
+from warp_core.namespace.usage import COUNTED, Usage
 from warp_core.namespace.witnesses import WITNESSES, Witnesses
 from warp_core.views.objects import VolumeLock
 
@@ -113,7 +114,9 @@ class Change:
         "_volume_of",
         "_witnesses",
         "apart",
+        "credit",
         "disturbed",
+        "judged",
         "lock_clock",
         "now_ns",
         "rows",
@@ -148,7 +151,9 @@ class Change:
         self.unlocked = 0  # a revision that may be dropped although it is retained
         self.versioning = transaction.volume.row.versioning
         self.versioned = self.versioning != "off"
-        self._usage = [0] * len(Usage._fields)
+        self._usage = [0] * COUNTED
+        self.judged = True  # by quotas: what the namespace does for itself is not
+        self.credit: Claim | None = None  # what was reserved for this change before
         self._touched: set[int] = set()
         self._events: list[Event] = []
         self._freed: list[Garbage] = []
@@ -329,7 +334,7 @@ class Change:
 
     async def put_revision(self, number: int, revision: Revision) -> None:
         """Write a revision, its first holder being what the caller links it to."""
-        await self.rows.put(keys.revision_key(number), encode(revision))
+        await self.rows.put(keys.revision_key(number), encode(revision), fresh=True)
 
     async def hold(self, number: int, holder: bytes) -> None:
         """Add a holder to a revision whose row this transaction has read."""
@@ -464,6 +469,7 @@ class Change:
         version_bytes: int = 0,
         uploads: int = 0,
         part_bytes: int = 0,
+        snapshot_bytes: int = 0,
     ) -> None:
         """Add to what the volume holds."""
         usage = self._usage
@@ -473,6 +479,7 @@ class Change:
         usage[3] += version_bytes
         usage[4] += uploads
         usage[5] += part_bytes
+        self.rows.kept_bytes += snapshot_bytes
 
     def touch(self, directory: int) -> None:
         """Note that a directory's entries changed."""
@@ -493,9 +500,24 @@ class Change:
         for index, garbage in enumerate(freed):
             engine.stamp(keys.GARBAGE, index.to_bytes(2, "big"), encode(garbage))
 
+    def growth(self) -> list[tuple[Volume, Amount, bool]]:
+        """Return by how much each volume grows for its quotas, and whether it may be refused.
+
+        What takes a current object away may not, although a marker is left: who is full must be able to delete.
+        """
+        found = []
+        for part in (self, *self._parts.values()):
+            if part.rows.kept_bytes or any(part._usage):
+                counted = Usage(*part._usage)._replace(snapshot_bytes=part.rows.kept_bytes)
+                grown = amount_of(counted)
+                found.append((part.rows.volume, grown, self.judged and part._usage[0] >= 0))
+        return found
+
     def _finish(self) -> None:
         if any(self._usage):
             self.rows.merge(keys.usage_key(self.epoch), add=tuple(self._usage))
+        if self.rows.kept_bytes:
+            self.rows.merge(keys.KEPT_BYTES, add=(self.rows.kept_bytes,))
         for directory in self._touched:
             self.rows.merge(keys.times_key(directory), maximum=(self.now_ns,))
         for index, event in enumerate(self._events):

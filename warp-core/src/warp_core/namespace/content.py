@@ -21,6 +21,7 @@ from warp_core.errors import (
     Retained,
 )
 from warp_core.interfaces.stores import Buffer
+from warp_core.namespace.pools import Claim
 from warp_core.namespace.rows import (
     EXTENTS_MAX,
     FORMAT,
@@ -247,8 +248,10 @@ class ExtentWriter(Writer):
         *,
         journaled: bool,
         hold: Hold | None = None,
+        claim: Claim | None = None,
     ) -> None:
         self._stream = stream
+        self._claim = claim  # what was reserved of the quotas
         self._hold = hold  # on the key of content that is to be sealed
         self._containers = containers
         self._link = link
@@ -273,7 +276,12 @@ class ExtentWriter(Writer):
 
     async def commit(self, digests: Digests) -> ObjectInfo:
         """See `Writer.commit`."""
-        written = await self._stream.finish(journaled=self._journaled)
+        try:
+            written = await self._stream.finish(journaled=self._journaled)
+        except BaseException:
+            if self._claim is not None:
+                self._claim.release()
+            raise
         self._finished = True
         self._let_go()
         extents = [Extent(offset, chunk.length, chunk) for offset, chunk in written]
@@ -282,10 +290,15 @@ class ExtentWriter(Writer):
         except REFUSALS:
             self._containers.discard([chunk for _, chunk in written])
             raise
+        finally:
+            if self._claim is not None:
+                self._claim.release()
 
     async def abort(self) -> None:
         """See `Writer.abort`."""
         self._let_go()
+        if self._claim is not None:
+            self._claim.release()
         if not self._finished:
             self._finished = True
             await self._stream.abort()

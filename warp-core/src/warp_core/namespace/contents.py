@@ -22,6 +22,7 @@ from warp_core.containers import Chunk
 from warp_core.errors import OutOfRange, WarpError
 from warp_core.interfaces.stores import Buffer
 from warp_core.namespace import extents
+from warp_core.namespace.allowance import Allowance
 from warp_core.namespace.extents import (
     CHANGE_HEAD,
     CHUNK_MAX,
@@ -37,6 +38,7 @@ from warp_core.namespace.extents import (
 from warp_core.namespace.folding import Fold, Gathered, Untidy, put_revision_above
 from warp_core.namespace.inodes import Inode, Position
 from warp_core.namespace.layers import END, Layers, Ledger, Log
+from warp_core.namespace.pools import Claim
 from warp_core.namespace.tables import Overlay
 
 FRESH_MAX: Final = 32_768  # pieces of one file before they are folded, beside further writes: about 10 MiB of memory
@@ -66,6 +68,7 @@ class Content:
             ""  # the filter that new content is sealed with: whoever lends this holds its key
         )
         self.gone = False  # its volume was rolled back: handles are stale
+        self.allowance: Allowance | None = None  # None: it is not written for a volume
         self.changes = 0  # since the rows were up to date
         self.modified_ns = inode.modified_ns
         self._ledger = ledger
@@ -451,6 +454,7 @@ class Content:
             self.last,
             self._dead,
             self._alive,
+            self.allowance.gathered(self.size) if self.allowance is not None else Claim(),
         )
         self._dead, self._alive, self._dirty, self._cut_at = [], {}, False, END
         self._in_fold = True
@@ -461,6 +465,8 @@ class Content:
         except BaseException:
             self._unfold(gathered)
             raise
+        else:
+            gathered.claim.release()
         finally:
             self._in_fold = False
         self._partial = False
@@ -472,6 +478,8 @@ class Content:
         newer, self._fresh, self._folding = self._fresh, gathered.pieces, Overlay()
         self._dead = gathered.dead + self._dead
         self._alive = gathered.alive | self._alive
+        if self.allowance is not None:
+            self.allowance.came_back(gathered.claim, self.inode.size)
         self._cut_at = min(self._cut_at, gathered.cut)
         self._dirty = self._partial = True
         for piece in newer:

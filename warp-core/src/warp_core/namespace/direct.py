@@ -35,6 +35,7 @@ from warp_core.namespace import keys, rows
 from warp_core.namespace.changes import lenders, own_chunks, place_of
 from warp_core.namespace.described import judge
 from warp_core.namespace.namespace import Namespace
+from warp_core.namespace.pools import Admission, Amount, Claim
 from warp_core.namespace.rows import (
     CONTINUED,
     FILE,
@@ -83,6 +84,7 @@ class Direct:
         condition: Condition,
         verb: str,
         origin: Origin | None = None,
+        credit: Claim | None = None,
     ) -> Name:
         """Make a revision the current version of a key, as `object_changes.put_object` does.
 
@@ -108,6 +110,7 @@ class Direct:
             self._demand_free(target, directory)
         finally:
             view.close()
+        admission = self._admitted(target, objects, size, judged=True, credit=credit)
         epoch = target.row.epoch
         if epoch:
             revision = msgspec.structs.replace(revision, born=epoch)
@@ -129,7 +132,7 @@ class Direct:
         draft.put(keys.revision_key(number), encode(revision))
         draft.put(keys.name_key(directory, component), encode(name))
         draft.finish(directory, objects, size, verb, key, name, origin)
-        await self._commit(draft)
+        await self._commit(draft, target, objects, size, admission)
         return name
 
     async def delete(
@@ -158,9 +161,10 @@ class Direct:
                 self._demand_occupied(draft, directory, component)
         finally:
             view.close()
+        admission = self._admitted(target, -1, -current.size, judged=False)
         draft.delete(keys.name_key(directory, component))
         draft.finish(directory, -1, -current.size, "delete", key, current, origin)
-        await self._commit(draft)
+        await self._commit(draft, target, -1, -current.size, admission)
 
     def _target(self, volume: str) -> Volume:
         """Return the volume, if it is one of the simple kind."""
@@ -194,11 +198,52 @@ class Direct:
             self._witnesses.gone(start, known)
         raise NotHere
 
-    async def _commit(self, draft: _Draft) -> None:
+    def _admitted(
+        self,
+        target: Volume,
+        objects: int,
+        size: int,
+        *,
+        judged: bool,
+        credit: Claim | None = None,
+    ) -> Admission | None:
+        """Ask the quotas; None where no limit applies.
+
+        Raises:
+            QuotaExceeded
+        """
+        quotas = self._namespace.quotas
+        tracked = quotas.known(target)
+        if tracked is None:
+            raise NotHere
+        if not tracked.pools:
+            return None
+        admission = Admission()
         try:
-            await commit_once(self._store, draft.commit())
+            quotas.admit(admission, tracked, Amount(objects, size), judged=judged, credit=credit)
+        except BaseException:
+            admission.undo()
+            raise
+        return admission
+
+    async def _commit(
+        self, draft: _Draft, target: Volume, objects: int, size: int, admission: Admission | None
+    ) -> None:
+        try:
+            version = await commit_once(self._store, draft.commit())
         except (Conflict, Unavailable) as error:  # it was not applied: the transaction tries again
+            if admission is not None:
+                admission.undo()
             raise NotHere from error
+        except BaseException:
+            if admission is not None:
+                admission.unknown()
+            raise
+        if admission is not None:
+            admission.done(version)
+            self._namespace.quotas.settled(admission)
+        else:  # a limit may have come meanwhile
+            self._namespace.quotas.moved(target.number, objects, size, version)
 
 
 class _Draft:
@@ -280,6 +325,11 @@ class _Draft:
         revision: Revision = rows.checked(decode_revision, key, value)
         if revision.legal_hold or revision.retain_mode or revision.windowed or lenders(revision):
             raise NotHere
+        if self._volume.row.epoch:
+            # What is left of snapshots that are being removed may keep it: then it counts on.
+            start, end = (prefix + bound for bound in keys.graves_of(key))
+            if await view.scan(start, end, limit=1):
+                raise NotHere
         self.delete(key)
         manifest = None if revision.lent_manifest else revision.manifest
         extents = revision.extents

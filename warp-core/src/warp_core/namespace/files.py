@@ -389,6 +389,11 @@ class NamespaceFiles(Namer):
         """See `Files.statfs`."""
         usage = await self.namespace.usage(volume)
         total, free = await self.inodes.log.space()
+        tracked = await self.namespace.quotas.watch(await self.namespace.volumes.get(volume))
+        for pool in tracked.pools:
+            room = pool.room()
+            if room is not None:  # what a disk-usage tool shows fits what a write is told
+                total, free = min(total, pool.bytes + room), min(free, room)
         return SpaceInfo(total=total, free=free, used=usage.bytes, files=usage.objects)
 
     async def sync(self, volume: str) -> None:

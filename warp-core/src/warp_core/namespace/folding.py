@@ -16,6 +16,7 @@ from warp_core.namespace.changes import Change
 from warp_core.namespace.extents import CHANGE_HEAD, PIECES_MAX, WINDOW, Pieces
 from warp_core.namespace.inodes import Inode, Position, read_inode
 from warp_core.namespace.layers import END, Layer, Layers, Ledger
+from warp_core.namespace.pools import Claim
 from warp_core.namespace.rows import Revision
 from warp_core.namespace.tables import (
     Entry,
@@ -43,6 +44,7 @@ class Gathered:
     last: Position  # of the newest record
     dead: list[tuple[Chunk, int]]  # overwritten before a row referred to it; its window
     alive: dict[Chunk, int]  # bytes of each chunk that nothing newer covers
+    claim: Claim = field(default_factory=Claim)  # what was reserved for it
 
 
 @dataclass(slots=True)
@@ -111,6 +113,7 @@ class Fold:
 
     async def _fold_batch(self, batch: list[int]) -> int:
         async def body(change: Change) -> list[tuple[int, Table | None, bool]]:
+            self._was_admitted(change)
             if not self._layer.windowed:
                 await self._declare_windows(change)
             return [await self._fold_window(change, window) for window in batch]
@@ -127,6 +130,11 @@ class Fold:
             if wasteful:
                 self._windows.wasteful.add(window)
         return sum(taken for taken, _, _ in done)
+
+    def _was_admitted(self, change: Change) -> None:
+        """Say that quotas were asked when it was written: it may not be refused now."""
+        change.judged = False
+        change.credit = self._gathered.claim
 
     async def _in_no_row(self, dead: list[tuple[Chunk, int]]) -> list[tuple[Chunk, int]]:
         """Leave out what a fold that broke off has linked: its windows' rows throw it away."""
@@ -210,6 +218,7 @@ class Fold:
         return taken, table, cut and _is_wasteful(data)
 
     async def _fold_inode(self, change: Change, allocated: int) -> Inode:
+        self._was_admitted(change)
         tx = change.rows
         state, cut = self._gathered, self._cut
         value = await tx.get(keys.inode_key(self._number))

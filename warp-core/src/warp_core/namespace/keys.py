@@ -44,6 +44,7 @@ NAMES_END: Final = b"o"
 FILES_DONE: Final = b"c"  # position in the journal up to which files' rows tell all
 NUMBERS: Final = b"m"  # m, volume number
 LOCK_CLOCK: Final = b"l"  # what the clock of object lock showed last
+ACCOUNT_POOLS: Final = (b"qa", b"qb")  # quotas of accounts
 
 
 def volume_name_key(name: str) -> bytes:
@@ -54,6 +55,16 @@ def volume_name_key(name: str) -> bytes:
 def volume_number_key(volume: int) -> bytes:
     """Return the key of the row that tells a volume's name from its number."""
     return NUMBERS + volume.to_bytes(4, "big")
+
+
+def account_pool_key(account: str) -> bytes:
+    """q: the quota of an account."""
+    return ACCOUNT_POOLS[0] + account.encode()
+
+
+def volume_pool_key(volume: int) -> bytes:
+    """q: what there is to say of a volume's quota besides its limits."""
+    return b"qv" + volume.to_bytes(4, "big")
 
 
 def prefix(volume: int) -> bytes:
@@ -372,6 +383,14 @@ def usage_key(epoch: int) -> bytes:
 def usage_until(snapshot: int) -> tuple[bytes, bytes]:
     """Return the range of Q rows that make what a volume held at a snapshot; 0: what it holds now."""
     return b"Q", b"Q" + _U64.pack(snapshot) if snapshot else b"R"
+
+
+KEPT_BYTES: Final = b"H"  # what snapshots alone keep, by merges
+
+
+def graves_of(key: bytes) -> tuple[bytes, bytes]:
+    """Return the range of A rows of a key, by death."""
+    return b"A" + key, b"A" + key + b"\xff" * 9
 
 
 def times_key(directory: int) -> bytes:

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from asyncio import CancelledError
+from collections.abc import Awaitable, Callable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import Final, TypeVar
 
 from warp_core.containers import Containers, DataPolicy
-from warp_core.errors import Conflict, VolumeNotFound
+from warp_core.errors import Ambiguous, Conflict, VolumeNotFound
 from warp_core.interfaces.consistency import MetaStore
+from warp_core.interfaces.quotas import Quota
 from warp_core.metadata import Transaction, transact
 from warp_core.namespace import keys
 from warp_core.namespace.changes import Apart, Change, Held, TooDeep
 from warp_core.namespace.ids import Ids
 from warp_core.namespace.leases import FOR_NAMES
 from warp_core.namespace.opens import Access, Opens
+from warp_core.namespace.pools import Admission, Pool
+from warp_core.namespace.quotas import Quotas
 from warp_core.namespace.retention import LockClock
-from warp_core.namespace.rows import decode_volume
+from warp_core.namespace.rows import Event, decode_volume
 from warp_core.namespace.sealing import Sealer
 from warp_core.namespace.tree import Rows, ViewSource, Volume, VolumeTransaction
-from warp_core.namespace.usage import Usage, decode_usage
+from warp_core.namespace.usage import Usage, usage_at
 from warp_core.namespace.volumes import Volumes, demand_thawed, demand_writable
 from warp_core.namespace.witnesses import Witnesses
 
@@ -43,6 +47,7 @@ class Namespace:
         policy: DataPolicy | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
         sealer: Sealer | None = None,
+        quotas: Mapping[str, Quota] | None = None,
     ) -> None:
         """Take what it is built on; nothing is read before the first call.
 
@@ -53,6 +58,7 @@ class Namespace:
             policy: How content is kept in volumes that do not say otherwise.
             clock_ns: Nanoseconds since 1970.
             sealer: Who seals contents; by default one without a key service.
+            quotas: Those of accounts that the configuration declares.
         """
         self.store = store
         self.containers = containers
@@ -63,6 +69,7 @@ class Namespace:
         self.ids = Ids(store)
         self.volumes = Volumes(store, clock_ns)
         self.lock_clock = LockClock(store, clock_ns)
+        self.quotas = Quotas(store, clock_ns, self.volumes.all, quotas or {}, [self._crossed])
         self.apart: Apart | None = None
         self.witnesses = Witnesses()
         self.journaled = store.capabilities.journaled
@@ -174,9 +181,13 @@ class Namespace:
         untidy: list[tuple[bytes, int]],
     ) -> T:
         first = True
+        admission = Admission()
+        attempt: Transaction | None = None
 
         async def run(tx: Transaction) -> T:
-            nonlocal first
+            nonlocal first, attempt
+            attempt = tx
+            admission.undo()
             volumes = self.volumes
             if first:
                 volume = volumes.known(name) or await volumes.any(name)
@@ -204,9 +215,35 @@ class Namespace:
                 change.rows.put_present(keys.untidy_key(number), change.untidy)
                 untidy.append((change.untidy, number))
             change.finish()
+            for grown, amount, judged in change.growth():
+                tracked = self.quotas.known(grown) or await self.quotas.watch(grown)
+                self.quotas.admit(admission, tracked, amount, judged=judged, credit=change.credit)
             return result
 
-        return await transact(self.store, run)
+        try:
+            result = await transact(self.store, run)
+        except (Ambiguous, CancelledError):
+            admission.unknown()
+            raise
+        except BaseException:
+            admission.undo()
+            raise
+        assert attempt is not None
+        admission.done(attempt.version)
+        self.quotas.settled(admission)
+        return result
+
+    async def _crossed(self, pool: Pool, above: bool) -> None:
+        """Tell in a volume's change feed that its soft limit was passed, or is not any more."""
+        if not pool.volume:
+            return
+        verb = "quota-soft" if above else "quota-below"
+
+        async def body(change: Change) -> None:
+            change.tell(Event(verb, change.now_ns, size=pool.bytes))
+
+        with suppress(VolumeNotFound):
+            await self.change(pool.volume, body)
 
     async def volume_in(self, tx: Transaction, number: int) -> Volume:
         """Return a volume by its number as a transaction sees it, also a deleted one of which rows remain."""
@@ -227,19 +264,7 @@ class Namespace:
         volume = await self.volumes.get(name)
         view = self.store.view()
         try:
-            total = Usage()
-            for number, snapshot in ((volume.number, volume.snapshot), *volume.bases):
-                prefix = keys.prefix(number)
-                start, end = keys.usage_until(snapshot)
-                start, end = prefix + start, prefix + end
-                while page := await view.scan(start, end):
-                    for row in page:
-                        found = decode_usage(row.value)
-                        if snapshot:  # uploads are nobody's but the live volume's
-                            found = found._replace(uploads=0, part_bytes=0)
-                        total = total.plus(found)
-                    start = page[-1].key + b"\0"
-            return total
+            return await usage_at(view, volume)
         finally:
             view.close()
 

@@ -45,6 +45,7 @@ from warp_core.namespace.object_locking import set_legal_hold, set_retention
 from warp_core.namespace.object_reading import ObjectFinder
 from warp_core.namespace.object_sources import Source, find_object
 from warp_core.namespace.paths import resolve
+from warp_core.namespace.pools import Claim
 from warp_core.namespace.retention import check_lock
 from warp_core.namespace.rows import (
     DIRECTORY,
@@ -130,7 +131,9 @@ class NamespaceObjects(Objects):
                 if found:
                     raise NotEmpty(f"volume {name!r} is not empty")
 
+        number = (await self._volumes.get(name)).number
         await self._volumes.delete(name, may_go)
+        self._namespace.quotas.forget(number)
 
     async def volume(self, name: str) -> VolumeInfo:
         """See `Objects.volume`."""
@@ -329,12 +332,16 @@ class NamespaceObjects(Objects):
         also: Also | None = None,
         origin: Origin | None = None,
         provenance: Provenance | None = None,
+        credit: Claim | None = None,
     ) -> ObjectInfo:
-        """Make a revision the current version of a key, or the one that its provenance says; `also` runs in the same transaction."""
+        """Make a revision the current version of a key, or the one that its provenance says.
+
+        `also` runs in the same transaction, `credit` was reserved for it.
+        """
         if also is None:
             try:
                 name = await self._direct.put(
-                    volume, key, number, revision, condition, verb, origin
+                    volume, key, number, revision, condition, verb, origin, credit
                 )
             except NotHere:
                 pass
@@ -342,6 +349,7 @@ class NamespaceObjects(Objects):
                 return describe(key, name, revision, revision.parts)
 
         async def body(change: Change) -> Name:
+            change.credit = credit
             return await put_object(
                 change, key, number, revision, condition, verb, also, origin, provenance
             )
@@ -389,22 +397,55 @@ class NamespaceObjects(Objects):
                     None,
                     origin,
                     attributes.provenance,
+                    claim,
                 )
             except REFUSALS:
                 if manifest is not None:
                     self._containers.discard([manifest])
                 raise
 
+        claim: Claim | None = None
         try:
+            claim = await self._reserve(target, key, size)
             of_content = policy if hold is None else sealed_policy(policy, hold)
             stream = self._containers.writer(of_content, owner, size_hint=size)
         except BaseException:
             if hold is not None:
                 hold.release()
+            if claim is not None:
+                claim.release()
             raise
         return ExtentWriter(
-            stream, self._containers, link, journaled=self._namespace.journaled, hold=hold
+            stream,
+            self._containers,
+            link,
+            journaled=self._namespace.journaled,
+            hold=hold,
+            claim=claim,
         )
+
+    async def _reserve(self, target: Volume, key: bytes, size: int | None) -> Claim | None:
+        """Reserve for content that is about to come, as far as it adds to what is there; None where no limit applies.
+
+        Raises:
+            QuotaExceeded
+        """
+        quotas = self._namespace.quotas
+        tracked = quotas.known(target) or await quotas.watch(target)
+        if not tracked.pools or size is None or target.row.versioning == "suspended":
+            return None  # suspended: what the new null version drops is known at the commit
+        objects = 1
+        if target.row.versioning == "off" and not target.row.newest:
+            view = self._namespace.store.view()
+            try:
+                stored = target.rows(ViewSource(view))
+                current = (await resolve(stored, keys.steps(key), key)).current
+                there = await summary_of(self._namespace.apart, stored, current)
+            finally:
+                view.close()
+            if there is not None:
+                objects, size = 0, max(0, size - there.size)
+        return quotas.claim(tracked, objects=objects, bytes=size)
 
     async def copy(
         self,

@@ -113,6 +113,9 @@ class NamespaceFile(OpenFile):
             return False
         if not content.inode.disk or offset + length > content.size:
             self._check_end(offset + length)
+        allowance = content.allowance
+        if allowance is not None and not allowance.admit_now(content.size, offset, offset + length):
+            return False
         content.write(offset, data)
         return True
 
@@ -122,6 +125,7 @@ class NamespaceFile(OpenFile):
         _check_range(offset, length)
         await self._prepare(min(length, CHUNK_MAX))
         self._check_end(offset + length)
+        self._admit(offset, offset + length)
         await self._write(offset, data)
         if sync:
             await self.sync()
@@ -133,6 +137,7 @@ class NamespaceFile(OpenFile):
             await self._prepare(min(len(data), CHUNK_MAX))
             offset = self.content.size  # nothing waits between here and the first part's write
             self._check_end(offset + len(data))
+            self._admit(offset, offset + len(data))
             await self._write(offset, data)
         if sync:
             await self.sync()
@@ -166,6 +171,7 @@ class NamespaceFile(OpenFile):
         await self._prepare(0)
         if self.content.inode.disk:
             raise InvalidArgument(f"inode {self.ref.inode} is a disk: its size is fixed")
+        self._admit(self.content.size, size)
         self.content.truncate(size)
 
     async def allocate(self, offset: int, length: int, *, keep_size: bool = False) -> None:
@@ -178,6 +184,7 @@ class NamespaceFile(OpenFile):
         await self._room(length)
         if not keep_size and offset + length > self.content.size:
             await self._prepare(0)  # the room was waited for
+            self._admit(self.content.size, offset + length)
             self.content.truncate(offset + length)
 
     async def punch(self, offset: int, length: int) -> None:
@@ -212,8 +219,15 @@ class NamespaceFile(OpenFile):
         if length > IO_MAX:
             raise TooLarge(f"write of {length} bytes > IO_MAX {IO_MAX}")
         await self._opens.recall(*self._node, FOR_WRITE, by=self.owner)
+        if self.content.allowance is not None:
+            await self.content.allowance.ready()
         await self.content.ready(length)
         self._check(Access.WRITE)
+
+    def _admit(self, start: int, end: int) -> None:
+        """Ask the volume's quotas about a write; raises QuotaExceeded."""
+        if self.content.allowance is not None:
+            self.content.allowance.admit(self.content.size, start, end)
 
     def _check(self, access: Access) -> None:
         if self._closed or self.content.gone or (self._opened is not None and self._opened.closed):

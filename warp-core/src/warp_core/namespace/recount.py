@@ -7,10 +7,12 @@ from typing import Final
 
 import msgspec
 
+from warp_core.errors import Corrupt
 from warp_core.interfaces.consistency import SCAN_MAX
 from warp_core.namespace import keys, rows
 from warp_core.namespace.changes import Change
 from warp_core.namespace.inodes import Inode, decode_inode
+from warp_core.namespace.kept import is_content, kept_bytes
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.rows import FILE, Name, Part, Upload
 from warp_core.namespace.tree import Pair, ViewSource, Volume
@@ -22,9 +24,10 @@ ATTEMPTS: Final = 3  # counts of a volume that changes meanwhile, before it is l
 class Tally:
     """What rows add up to, told one by one: uploads before their parts, the rest in any order."""
 
-    __slots__ = ("_ended", "_usage")
+    __slots__ = ("_buried", "_ended", "_usage")
 
     def __init__(self) -> None:
+        self._buried: dict[bytes, int] = {}  # R row → what its newest archived one keeps
         self._usage = dict.fromkeys(Usage._fields, 0)
         self._ended: set[int] = (
             set()
@@ -57,9 +60,22 @@ class Tally:
         if upload not in self._ended:
             self._usage["part_bytes"] += part.size
 
+    def archived(self, key: bytes, value: bytes) -> None:
+        """Count an archived row, all of a key in the order of their deaths, and before live ones."""
+        of, _ = keys.archive_parts(key)
+        if of[:1] == b"E":
+            self._usage["snapshot_bytes"] += kept_bytes(of, value)
+        elif is_content(of):
+            self._buried[of] = kept_bytes(of, value)
+
+    def revision(self, key: bytes) -> None:
+        """Tell of a revision that is there: what snapshots have of it counts with who shows it."""
+        self._buried.pop(key, None)
+
     def usage(self) -> Usage:
         """Return the sums."""
-        return Usage(**self._usage)
+        sums = Usage(**self._usage)
+        return sums._replace(snapshot_bytes=sums.snapshot_bytes + sum(self._buried.values()))
 
 
 async def every(
@@ -111,6 +127,7 @@ async def correct(namespace: Namespace, name: str, off: Usage) -> None:
     """Take a difference out of a volume's counters; changes that go on meanwhile keep counting."""
 
     async def body(change: Change) -> None:
+        change.judged = False
         change.count(**{field: -by for field, by in off._asdict().items()})
 
     await namespace.change(name, body)
@@ -135,11 +152,17 @@ async def recount(namespace: Namespace, volume: Volume) -> Usage:
                 tally.upload(int.from_bytes(key[-8:], "big"), rows.decode_upload(value))
             case b"P":
                 tally.part(int.from_bytes(key[1:9], "big"), rows.decode_part(value))
+            case b"A":
+                tally.archived(key, value)
+            case b"R":
+                tally.revision(key)
 
-    for family in (b"D", b"I", b"V", b"U", b"P"):
+    # A volume that never had a snapshot has no archived rows, and its revisions need not be read.
+    archived = (b"A", b"R") if volume.row.epoch else ()
+    for family in (b"D", b"I", b"V", b"U", b"P", *archived):
         async for key, value in every(namespace, volume, family, keys.after(family)):
             try:
                 count(key, value)
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, Corrupt):
                 continue
     return tally.usage()

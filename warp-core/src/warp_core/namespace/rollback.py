@@ -251,7 +251,10 @@ class _Rollback:
             change.finish()
             return result
 
-        return await transact(namespace.store, run)
+        try:
+            return await transact(namespace.store, run)
+        finally:
+            namespace.quotas.doubt(self._volume.number)
 
     # Names, versions, inodes ----------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import msgspec
 
 from warp_core.containers.format import Chunk
 from warp_core.errors import Corrupt
+from warp_core.interfaces.quotas import Quota
 from warp_core.views.objects import VolumeLock
 from warp_core.views.origin import Origin
 
@@ -203,6 +204,15 @@ class Part(msgspec.Struct, frozen=True, array_like=True, gc=False):
     checksums: dict[str, str] = {}
 
 
+class PoolRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """q: what has a quota. Of an account its limits as well; those of a volume are in its own row."""
+
+    quota: Quota | None = None
+    over_since_ns: int = (
+        0  # when more than a soft limit was held for the first time since; 0: it is not
+    )
+
+
 class VolumeRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """n: a volume. Every transaction in it checks this row, so it changes only when the volume's own state does."""
 
@@ -225,6 +235,7 @@ class VolumeRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     lock: VolumeLock | None = (
         None  # objects can be locked, and what holds for those that do not say
     )
+    quota: Quota | None = None
 
 
 class SnapshotRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -267,6 +278,7 @@ decode_null = msgspec.msgpack.Decoder(NullVersion).decode
 decode_manifest = msgspec.msgpack.Decoder(Manifest).decode
 decode_garbage = msgspec.msgpack.Decoder(Garbage).decode
 decode_event = msgspec.msgpack.Decoder(Event).decode
+decode_pool = msgspec.msgpack.Decoder(PoolRow).decode
 
 WAYS_MAX: Final = (
     2048  # directories' rows whose decoded form is remembered, a few hundred bytes each

@@ -153,6 +153,7 @@ class Snapshots:
         """Work on one dead list; True if there may be more of it."""
 
         async def body(change: Change) -> bool:
+            change.judged = False
             page = await change.rows.scan_present(*keys.dead_of(number), limit=BATCH)
             for entry, _ in page:
                 key, death = keys.dead_parts(entry)
@@ -165,7 +166,7 @@ class Snapshots:
                     change.rows.put_present(keys.dead_key(previous, key, death), b"")
                     continue
                 near = await change.rows.relatives(key, death=death)
-                change.rows.delete_present(archived)
+                await change.rows.drop_archived(key, death, value)
                 await _free(change, key, value, near)
             if len(page) < BATCH:
                 change.rows.delete_present(keys.snapshot_key(number))

@@ -20,6 +20,7 @@ from typing import Final, Protocol
 from warp_core.interfaces.consistency import SCAN_MAX, Row, View
 from warp_core.metadata import Transaction
 from warp_core.namespace import keys
+from warp_core.namespace.kept import is_content, kept_bytes
 from warp_core.namespace.rows import VolumeRow, born, is_whiteout, whiteout
 
 Pair = tuple[bytes, bytes]  # relative key, value
@@ -301,6 +302,10 @@ class Cursor:
         self._place += 1
 
 
+_REVISION: Final = 0x52  # R
+_WINDOW: Final = 0x45  # E
+
+
 class VolumeTransaction:
     """Reads and writes of one volume in one transaction; the first change of a row after a snapshot archives it.
 
@@ -308,7 +313,7 @@ class VolumeTransaction:
     conflict, and the body runs again with the volume as it then is.
     """
 
-    __slots__ = ("_bases", "_own", "_prefix", "_rows", "_txn", "newest", "volume")
+    __slots__ = ("_bases", "_own", "_prefix", "_rows", "_txn", "kept_bytes", "newest", "volume")
 
     def __init__(self, txn: Transaction, volume: Volume) -> None:
         assert not volume.snapshot, "a snapshot is read only"
@@ -320,6 +325,7 @@ class VolumeTransaction:
         self._bases = volume.bases
         self.volume = volume
         self.newest = volume.row.newest
+        self.kept_bytes = 0  # how much more snapshots alone keep when this is committed
 
     @property
     def epoch(self) -> int:
@@ -343,21 +349,29 @@ class VolumeTransaction:
         """Return up to `limit` rows of [start, end); the range that was seen is checked at the commit."""
         return await self._rows.scan(start, end, limit=limit, reverse=reverse)
 
-    async def put(self, key: bytes, value: bytes) -> bool:
+    async def put(self, key: bytes, value: bytes, *, fresh: bool = False) -> bool:
         """Set a row that snapshots keep; `value` says that it is born in `epoch`. Returns whether its old value stays for somebody.
 
+        With `fresh`, it is of a number that no row had before.
         Where that is False, what only the old value referred to is garbage now: see `references`.
         """
+        if key[0] == _REVISION and self.epoch and not fresh and not await self._lives(key):
+            self.kept_bytes -= await self._buried(key)  # a name leads to it again
         kept = await self._archive(key) if self.newest or self._bases else False
         self._txn.put(self._prefix + key, value)
         return kept
 
     async def delete(self, key: bytes) -> bool:
         """Remove a row that snapshots keep. Returns whether its value stays for somebody, as `put` does."""
+        lived = key[0] == _REVISION and self.epoch > 0 and await self._lives(key)
         if not (self.newest or self._bases):
             self._txn.delete(self._prefix + key)
+            if lived:  # of a snapshot that is being removed there may be archived rows
+                self.kept_bytes += await self._buried(key)
             return False
         kept = await self._archive(key)
+        if lived:
+            self.kept_bytes += await self._buried(key)
         if self._bases and await self._below(key):
             self._txn.put(self._prefix + key, whiteout(self.epoch))
         else:
@@ -373,7 +387,30 @@ class VolumeTransaction:
             return False
         self._txn.put(self._prefix + keys.archive_key(key, self.epoch), value)
         self._txn.put(self._prefix + keys.dead_key(self.newest, key, self.epoch), b"")
+        if key[0] == _WINDOW:
+            self.kept_bytes += kept_bytes(key, value)
         return True
+
+    async def drop_archived(self, key: bytes, death: int, value: bytes) -> None:
+        """Remove an archived row."""
+        archived = keys.archive_key(key, death)
+        if key[0] == _WINDOW:
+            self.kept_bytes -= kept_bytes(key, value)
+        elif is_content(key) and not await self._lives(key):
+            self.kept_bytes -= await self._buried(key)
+            self._txn.delete(self._prefix + archived)
+            self.kept_bytes += await self._buried(key)
+        self._txn.delete(self._prefix + archived)
+
+    async def _lives(self, key: bytes) -> bool:
+        """Say whether the volume itself has a row, as it is now."""
+        value = await self._own.get(key)
+        return value is not None and not is_whiteout(value)
+
+    async def _buried(self, key: bytes) -> int:
+        """Return what the newest archived row of a revision keeps."""
+        found = await self._own.scan(*keys.graves_of(key), limit=1, reverse=True)
+        return kept_bytes(key, found[0][1]) if found else 0
 
     async def _below(self, key: bytes) -> bool:
         base = _layered(self._txn, _Nothing(), self._bases)

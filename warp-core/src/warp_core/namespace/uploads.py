@@ -24,6 +24,7 @@ from warp_core.namespace.described import STANDARD, cut, lent, make_revision, pl
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.object_changes import Also
 from warp_core.namespace.object_sources import Found
+from warp_core.namespace.pools import Claim
 from warp_core.namespace.retention import as_locked
 from warp_core.namespace.rows import (
     Extent,
@@ -168,7 +169,7 @@ class Uploads:
             kept, manifest, _ = await placed(self._containers, policy, owner, extents)
             part = Part(length, digests.etag, 0, kept, manifest, digests.checksums)
             try:
-                return await self._link_part(volume, key, revision, number, part, ())
+                return await self._link_part(volume, key, revision, number, part, (), claim)
             except REFUSALS:
                 if manifest is not None:
                     self._containers.discard([manifest])
@@ -179,16 +180,45 @@ class Uploads:
             hold = await self._namespace.sealer.open(seal, secret)
         elif secret:
             await self._namespace.sealer.check(None, secret)
+        claim: Claim | None = None
         try:
+            claim = await self._reserve(target, revision, number, size)
             of_content = policy if hold is None else sealed_policy(policy, hold)
             stream = self._containers.writer(of_content, owner, size_hint=size)
         except BaseException:
             if hold is not None:
                 hold.release()
+            if claim is not None:
+                claim.release()
             raise
         return ExtentWriter(
-            stream, self._containers, link, journaled=self._namespace.journaled, hold=hold
+            stream,
+            self._containers,
+            link,
+            journaled=self._namespace.journaled,
+            hold=hold,
+            claim=claim,
         )
+
+    async def _reserve(
+        self, target: Volume, upload: int, number: int, size: int | None
+    ) -> Claim | None:
+        """Reserve for a part that is about to come, as far as it is larger than the one that it replaces; None without a limit.
+
+        Raises:
+            QuotaExceeded
+        """
+        quotas = self._namespace.quotas
+        tracked = quotas.known(target) or await quotas.watch(target)
+        if not tracked.pools or size is None:
+            return None
+        view = self._namespace.store.view()
+        try:
+            before = await target.rows(ViewSource(view)).get(keys.part_key(upload, number))
+        finally:
+            view.close()
+        there = decode_part(before).size if before is not None else 0
+        return quotas.claim(tracked, bytes=max(0, size - there))
 
     async def _link_part(
         self,
@@ -198,10 +228,12 @@ class Uploads:
         number: int,
         part: Part,
         borrowed: Sequence[tuple[int, int]],
+        credit: Claim | None = None,
     ) -> ObjectInfo:
         """Make a part of an upload, in place of an earlier one of its number."""
 
         async def body(change: Change) -> Part:
+            change.credit = credit
             row = await open_upload(change.rows, key, upload)
             new = [lender for lender in borrowed if lender not in row.lenders]
             if new:
@@ -536,6 +568,7 @@ async def sweep(namespace: Namespace, volume: str, key: bytes, number: int) -> b
     """Remove a batch of what an ended upload left; True when nothing is left but, for a while, the row that answers repeats."""
 
     async def body(change: Change) -> bool:
+        change.judged = False
         present = change.rows
         place_of_upload = keys.upload_key(key, number)
         value = await present.get_present(place_of_upload)

@@ -367,6 +367,9 @@ BY_VOLUME: Mapping[str, str] = {  # verb → the argument that names the volume
     "volume.clone": "name",
     "volume.create": "name",
     "snapshot.delete": "name",
+    "quota.set": "name",
+    "quota.show": "name",
+    "quota.clear": "name",
     "disk.create": "volume",
     "disk.show": "volume",
     "disk.resize": "volume",
@@ -374,6 +377,11 @@ BY_VOLUME: Mapping[str, str] = {  # verb → the argument that names the volume
     "disk.clone": "volume",
     "disk.delete": "volume",
 }
+AT_EVERY_HOME = (
+    "quota.list",
+    "quota.account.set",
+    "quota.account.clear",
+)  # what they list together
 
 
 def routed(verbs: Mapping[str, Verb[Node]]) -> dict[str, Verb[Node]]:
@@ -381,6 +389,8 @@ def routed(verbs: Mapping[str, Verb[Node]]) -> dict[str, Verb[Node]]:
     table = dict(verbs)
     for name, key in BY_VOLUME.items():
         table[name] = _at_home(name, verbs[name], key)
+    for name in AT_EVERY_HOME:
+        table[name] = _at_every_home(name, verbs[name])
     table["volume.list"] = _volume_list(verbs["volume.list"])
     table["events.status"] = _events_status(verbs["events.status"])
     table["disk.list"] = _disk_list(verbs["disk.list"])
@@ -487,6 +497,21 @@ async def _of_all(
 
 
 AtRestRows = Callable[[AtRest], Awaitable[list[dict[str, object]]]]
+
+
+def _at_every_home(name: str, verb: Verb[Node]) -> Verb[Node]:
+    async def run(node: Node, arguments: Any, progress: Progress) -> object:
+        members = _members(node)
+        parts = await asyncio.gather(
+            *(
+                _done(members, domain, name, verb, arguments, progress)
+                for domain in members.router.homes.domains()
+            )
+        )
+        found = [each for part in parts if isinstance(part, list) for each in part]
+        return sorted(found, key=lambda each: str(each["name"]))
+
+    return Verb(verb.arguments, run, verb.offline)
 
 
 def _volume_list(verb: Verb[Node]) -> Verb[Node]:

@@ -85,7 +85,20 @@ async def open_stack(
             cipher=settings.kms.cipher,
             remember_s=float(settings.kms.remember),
         )
-        namespace = Namespace(metastore, containers, opens=opens, policy=policy, sealer=sealer)
+        namespace = Namespace(
+            metastore,
+            containers,
+            opens=opens,
+            policy=policy,
+            sealer=sealer,
+            quotas={
+                f"account:{each.name}": each.quota.limits()
+                for each in settings.accounts
+                if each.quota is not None
+            },
+        )
+        namespace.quotas.metered(metrics)
+        exits.push_async_callback(namespace.quotas.told)
         inodes = Inodes(namespace, FileLog(journal, containers, stores))
         files = NamespaceFiles(namespace, inodes)
         await inodes.recover()

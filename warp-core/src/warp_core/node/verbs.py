@@ -19,6 +19,7 @@ from warp_core.node.control import Nothing, Progress, Verb
 from warp_core.node.disk_verbs import DISK_TABLE
 from warp_core.node.event_verbs import EVENTS_TABLE
 from warp_core.node.kms_verbs import KMS_TABLE
+from warp_core.node.quota_verbs import QUOTA_TABLE
 from warp_core.node.upkeep_verbs import UPKEEP_TABLE
 from warp_core.node.volume_verbs import VOLUME_TABLE
 from warp_core.plugins import State
@@ -183,6 +184,7 @@ _TABLE: tuple[tuple[str, type[msgspec.Struct], Run], ...] = (
     *ACCOUNT_TABLE,
     *KMS_TABLE,
     *EVENTS_TABLE,
+    *QUOTA_TABLE,
     ("key.create", NewKey, key_create),
     ("key.list", Nothing, key_list),
     ("key.revoke", Key, key_revoke),
