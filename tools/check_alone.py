@@ -7,15 +7,18 @@ python tools/check_alone.py warp-zstd  one
 from __future__ import annotations
 
 import os
+import queue
 import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TEST_TOOLS = ("pytest>=9.0", "pytest-asyncio>=1.3", "pytest-timeout>=2.4", "hypothesis>=6.140")
+BUILD_TOOL = "hatchling>=1.27"  # what every package names as its build system
 LOADS = """
 import sys
 from warp_core.plugins import Plugins, State
@@ -32,7 +35,7 @@ class Failed(Exception):
     """A step of a check; the message has what was printed."""
 
 
-def run(*command: str) -> str:
+def run(*command: str, environment: Mapping[str, str] | None = None) -> str:
     """Run a command and return what it printed.
 
     Raises:
@@ -40,11 +43,48 @@ def run(*command: str) -> str:
     """
     clean = {k: v for k, v in os.environ.items() if k not in {"VIRTUAL_ENV", "PYTHONPATH"}}
     done = subprocess.run(
-        command, cwd=ROOT, env=clean, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=ROOT,
+        env={**clean, **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     if done.returncode:
         raise Failed(f"{done.stdout}{' '.join(command)} ended with {done.returncode}")
     return done.stdout
+
+
+class Bench:
+    """Two environments that plugins have one after the other: one for a plugin and what it declares, one for its tests.
+
+    Each installation removes whatever it did not ask for. The folders stay, so compiled modules of what stays are used again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._alone, self._tested = folder / "alone", folder / "tested"
+        self._environment = {"PYTHONPYCACHEPREFIX": str(folder / "pycache")}
+        for venv in (self._alone, self._tested):
+            run("uv", "venv", "--quiet", "--python", sys.executable, str(venv))
+
+    def load(self, name: str, wheels: Path) -> str:
+        """Install a plugin beside nothing that it does not declare, and load it."""
+        return run(
+            self._install(self._alone, wheels, name), "-c", LOADS, environment=self._environment
+        )
+
+    def test(self, name: str, wheels: Path, tests: Path) -> str:
+        """Add the test tools, and run the plugin's tests without real clients."""
+        extra = TEST_EXTRAS.get(name, ())
+        python = self._install(self._tested, wheels, name, "warp-conformance", *TEST_TOOLS, *extra)
+        options = ("-q", "-x", "-m", "not slow and not workspace")
+        return run(python, "-m", "pytest", *options, str(tests), environment=self._environment)
+
+    def _install(self, venv: Path, wheels: Path, *names: str) -> str:
+        python = str(venv / "bin" / "python")
+        options = ("--quiet", "--exact", "--python", python, "--find-links", str(wheels))
+        run("uv", "pip", "install", *options, *names)
+        return python
 
 
 def distribution(folder: Path) -> dict[str, object]:
@@ -53,27 +93,21 @@ def distribution(folder: Path) -> dict[str, object]:
         return dict(tomllib.load(file)["project"])
 
 
-def check(folder: Path, wheels: Path, work: Path) -> str:
-    """Install alone, load, then add the test tools and run the plugin's tests without real clients; return what was printed.
+def check(folder: Path, wheels: Path, benches: queue.SimpleQueue[Bench]) -> str:
+    """Load a plugin alone, then run its tests; return what was printed.
 
     Raises:
         Failed: At the first step that fails.
     """
     name = str(distribution(folder)["name"])
-    venv = work / name
-    python = str(venv / "bin" / "python")
-    run("uv", "venv", "--quiet", "--python", sys.executable, str(venv))
-    install = ("uv", "pip", "install", "--quiet", "--python", python, "--find-links", str(wheels))
-    run(*install, name)
-    printed = run(python, "-c", LOADS)
-    if (folder / "tests").is_dir():
-        extra = tuple(TEST_EXTRAS.get(name, ()))
-        run(*install, "warp-conformance", *TEST_TOOLS, *extra)
-        target = str(folder / "tests")
-        printed += run(
-            python, "-m", "pytest", "-q", "-x", "-m", "not slow and not workspace", target
-        )
-    return printed
+    bench = benches.get()
+    try:
+        printed = bench.load(name, wheels)
+        if (folder / "tests").is_dir():
+            printed += bench.test(name, wheels, folder / "tests")
+        return printed
+    finally:
+        benches.put(bench)
 
 
 # What a plugin's own tests use besides the kits: clients and oracles, never other plugins of ours.
@@ -97,12 +131,21 @@ def main() -> int:
         wheels = work / "wheels"
         built = [ROOT / "warp-core", ROOT / "conformance", *folders]
 
-        def build(folder: Path) -> None:
-            run("uv", "build", "--quiet", "--wheel", "--out-dir", str(wheels), str(folder))
+        maker = work / "maker"
+        python = str(maker / "bin" / "python")
+        run("uv", "venv", "--quiet", "--python", sys.executable, str(maker))
+        run("uv", "pip", "install", "--quiet", "--python", python, BUILD_TOOL)
 
+        def build(folder: Path) -> None:
+            options = ("--quiet", "--no-build-isolation", "--python", python, "--wheel")
+            run("uv", "build", *options, "--out-dir", str(wheels), str(folder))
+
+        benches: queue.SimpleQueue[Bench] = queue.SimpleQueue()
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(build, built))
-            checks = {pool.submit(check, folder, wheels, work): folder for folder in folders}
+            for number in range(AT_ONCE):
+                benches.put(Bench(work / str(number)))
+            checks = {pool.submit(check, folder, wheels, benches): folder for folder in folders}
             for done in as_completed(checks):
                 print(f"-- {checks[done].relative_to(ROOT)}", flush=True)
                 try:

@@ -10,10 +10,12 @@ import re
 import subprocess
 import sys
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 COUNTS = re.compile(r"(\d+) (passed|failed|skipped|errors?)\b")
+AT_ONCE = 2  # plugins: each has a process of its own, and much of it is starting and waiting
 
 
 def plugins() -> list[str]:
@@ -25,30 +27,26 @@ def plugins() -> list[str]:
     return names
 
 
+def check(name: str) -> subprocess.CompletedProcess[str]:
+    """Run the kits against one plugin."""
+    options = ("-q", "--pyargs", "warp_conformance", "--warp-plugin", name)
+    command = [sys.executable, "-m", "pytest", *options]
+    return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
 def main() -> int:
     """Check the named plugins, or all; print the totals."""
     wanted = sys.argv[1:] or plugins()
     totals = {"passed": 0, "failed": 0, "skipped": 0}
     broken = []
-    for name in wanted:
-        print(f"-- {name}", flush=True)
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "--pyargs",
-            "warp_conformance",
-            "--warp-plugin",
-            name,
-        ]
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        print(done.stdout, end="")
-        closing = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
-        for count, what in COUNTS.findall(closing):
-            totals["failed" if what.startswith("error") else what] += int(count)
-        if done.returncode:
-            broken.append(name)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for name, done in zip(wanted, pool.map(check, wanted), strict=True):
+            print(f"-- {name}", done.stdout, sep="\n", end="", flush=True)
+            closing = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
+            for count, what in COUNTS.findall(closing):
+                totals["failed" if what.startswith("error") else what] += int(count)
+            if done.returncode:
+                broken.append(name)
     print(f"{totals['passed']} passed, {totals['failed']} failed, {totals['skipped']} skipped")
     if broken:
         print(f"not conformant: {', '.join(broken)}")

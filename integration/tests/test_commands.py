@@ -535,7 +535,7 @@ def test_top_counts_requests(here: Path, s3: Any) -> None:
 
     assert len(looks) == 2
     for look in map(json.loads, looks):
-        assert look["protocols"]["s3"]["HEAD"] > 1
+        assert look["protocols"]["s3"]["HEAD"] >= 1
         assert look["connections"] >= 1
     assert "HEAD" in shown
 

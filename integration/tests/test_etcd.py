@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from warp_integration.crashes import kill_under_load
+from warp_integration.ports import free_ports
 from warp_integration.powercut import Ledger
 from warp_integration.s3load import S3Load
 from warp_integration.server import ACCESS_KEY, SECRET_KEY, WarpServer, config_text
@@ -54,10 +54,7 @@ def client(running: WarpServer) -> Any:
 @pytest.fixture
 def etcd(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A member that somebody else runs, with etcd's own limits."""
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        port, peer = one.getsockname()[1], two.getsockname()[1]
+    port, peer = free_ports(2)
     address, other = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer}"
     command = [
         *("etcd", "--name=one", f"--data-dir={tmp_path / 'etcd'}", "--unsafe-no-fsync"),

@@ -162,4 +162,4 @@ def test_a_late_sync_claims_success_and_syncs_afterwards(tmp_path: Path) -> None
         ended = run(faults, program, tmp_path / "target", "fsync", "fdatasync")
 
     assert ended.stdout.split() == ["done", "done"]
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60

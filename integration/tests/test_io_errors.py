@@ -56,8 +56,8 @@ class Patient:
         )
         self.load = S3Load(Ledger(), seed=SEED, parts=parts)
 
-    def run(self, seconds: float) -> None:
-        asyncio.run(self.load.run(self.server.s3, seconds=seconds))
+    def run(self, seconds: float, *, acknowledged: int = 0) -> None:
+        asyncio.run(self.load.run(self.server.s3, seconds=seconds, acknowledged=acknowledged))
 
     def run_until_it_fails(self, limit_s: float) -> bool:
         """Load until the failing call was made, and a moment on; return whether it was, within the limit."""
@@ -117,7 +117,7 @@ def treat(
         server.start()
         found = asyncio.run(settle(patient.load, server.s3))
         before = patient.load.ledger.acknowledged()
-        patient.run(0.3)
+        patient.run(0.3, acknowledged=1)
 
         assert not found, [str(finding) for finding in found]
         assert patient.load.ledger.acknowledged() > before, "it does not recover"

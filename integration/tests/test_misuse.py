@@ -49,7 +49,7 @@ def test_garbage_on_the_socket_costs_its_sender_the_connection(
     started = time.monotonic()
     got = b""
     with (
-        socket.create_connection(address(server), timeout=30) as client,
+        socket.create_connection(address(server), timeout=60) as client,
         contextlib.suppress(ConnectionError),
     ):
         client.sendall(GARBAGE[name])
@@ -57,7 +57,7 @@ def test_garbage_on_the_socket_costs_its_sender_the_connection(
         while piece := client.recv(65536):
             got += piece
 
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
     assert not got or got.startswith((b"HTTP/1.1 4", b"HTTP/1.1 505"))
     assert "Traceback" not in server.log()
     assert s3_client(server.s3).list_buckets()["ResponseMetadata"]["HTTPStatusCode"] == 200
@@ -92,7 +92,7 @@ def test_wrong_keys_get_nothing(server: WarpServer) -> None:
 @pytest.mark.parametrize("off_s", [-3600, -1000, 1000, 86400 * 400])
 def test_a_wrong_clock_is_told_as_such(server: WarpServer, off_s: int) -> None:
     signer = Signer(Endpoint.parse(server.s3, ACCESS_KEY, SECRET_KEY))
-    with socket.create_connection(address(server), timeout=10) as client:
+    with socket.create_connection(address(server), timeout=60) as client:
         client.sendall(signer.head("GET", "/", now_s=time.time() + off_s))
         got = client.recv(65536)
 
@@ -109,7 +109,7 @@ def bench(server: WarpServer, folder: Path, **environ: str) -> subprocess.Comple
         env={**os.environ, "WARP_ACCESS_KEY": ACCESS_KEY, "WARP_SECRET_KEY": SECRET_KEY, **environ},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
 
 
@@ -132,7 +132,7 @@ def test_bench_with_wrong_keys_or_nobody_there_is_one_sentence(
         env={**os.environ, "WARP_ACCESS_KEY": ACCESS_KEY, "WARP_SECRET_KEY": SECRET_KEY},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert gone.returncode == 1
     assert len(gone.stderr.splitlines()) == 1
@@ -225,7 +225,7 @@ def status_of(data: Path) -> subprocess.CompletedProcess[str]:
     warp = locate("warp")
     assert warp
     return subprocess.run(
-        [warp, "status", "--data", data], capture_output=True, text=True, timeout=60
+        [warp, "status", "--data", data], capture_output=True, text=True, timeout=120
     )
 
 

@@ -328,7 +328,7 @@ def test_space_comes_back_after_a_trim(tmp_path: Path) -> None:
                 connection.send(4, at, at * MIB + BLOCK, MIB - BLOCK)
                 assert connection.reply() == (at, 0)
             connection.flush()
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 90
             while taken(blobs) > before + 64 * MIB and time.monotonic() < deadline:
                 time.sleep(0.2)
             left = taken(blobs)
@@ -372,7 +372,7 @@ def test_fio_finds_parent_snapshot_and_clone_as_each_was_written(
     with subprocess.Popen([str(locate("fio")), *write(child, far, SEED + 3)[1:]], stdout=subprocess.DEVNULL,
                           env=environment()) as beside:  # fmt: skip
         run(*write(uri, near, SEED + 2))
-        assert beside.wait(60) == 0
+        assert beside.wait(120) == 0
     for turn in range(2):
         verify(uri, near, SEED + 2)
         verify(uri, far, SEED + 1)
@@ -404,7 +404,7 @@ def test_garbage_on_the_socket_costs_its_sender_the_connection(node: Node) -> No
             if turn % 2:
                 garbage = b"\0\0\0\3IHAVEOPT" + garbage
             with socket.socket(socket.AF_UNIX) as plug:
-                plug.settimeout(5)
+                plug.settimeout(60)
                 plug.connect(path)
                 try:
                     plug.sendall(garbage)
@@ -444,7 +444,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def secured(endpoint: str, folder: Path, who: str) -> ssl.SSLSocket:
     """Return a connection on which TLS has begun, as a client of that name."""
     parts = urlsplit(endpoint)
-    plug = socket.create_connection((parts.hostname or "", parts.port or 0), timeout=10)
+    plug = socket.create_connection((parts.hostname or "", parts.port or 0), timeout=60)
     assert plug.recv(18, socket.MSG_WAITALL)[8:16] == b"IHAVEOPT"
     plug.sendall(struct.pack(">I8sII", 3, b"IHAVEOPT", 5, 0))  # STARTTLS
     assert plug.recv(20, socket.MSG_WAITALL)[12:16] == struct.pack(">I", 1)
@@ -483,10 +483,12 @@ def test_a_wrong_or_expired_certificate_is_refused_and_named(
                     told = exports(other)
                 assert told == b"", who
             assert exports(known) == struct.pack(">I", 1)  # the others disturbed nobody
-        said = node.server.log()
+        deadline = time.monotonic() + 30  # a client may see its end before the log is written
+        while (said := node.server.log()).count("TLS failed") < 3:
+            assert time.monotonic() < deadline, said
+            time.sleep(0.05)
         assert "certificate has expired" in said
         assert "peer did not return a certificate" in said
-        assert said.count("TLS failed") >= 3, said
 
 
 @pytest.mark.parametrize(
@@ -502,13 +504,14 @@ def test_what_was_flushed_survives_a_kill(tmp_path: Path, rounds: int, policy: s
         for turn in range(rounds):
             writer = threading.Thread(target=promised.run, args=(uri,))
             writer.start()
-            deadline = time.monotonic() + 30  # a busy machine takes long to its first flush
+            deadline = time.monotonic() + 120  # a busy machine takes long to its first flush
             while promised.flushed <= turn and writer.is_alive():
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
             time.sleep(random.Random(SEED + turn).uniform(0, 1))
             node.server.kill()
-            writer.join(30)
+            writer.join(120)
+            assert not writer.is_alive()
             node.server.start()
 
             assert promised.refused == []

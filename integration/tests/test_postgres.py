@@ -131,7 +131,7 @@ def test_nothing_acknowledged_is_lost_when_the_database_is_killed(
         await load.prepare(server.s3)
         for _ in range(kills):
             async with asyncio.TaskGroup() as group:
-                group.create_task(load.run(server.s3, seconds=3.0))
+                group.create_task(load.run(server.s3, seconds=3.0, acknowledged=6))
                 group.create_task(kill_and_start())
             postgres.wait()
             load.findings += await settle(load, server.s3)
@@ -159,7 +159,9 @@ def test_what_clients_saw_could_have_happened_one_by_one_while_the_database_is_k
         await histories.prepare(server.s3)
         async with asyncio.TaskGroup() as group:
             group.create_task(kill_and_start())
-            group.create_task(histories.run(lambda: [server.s3], clients=8, seconds=5.0))
+            group.create_task(
+                histories.run(lambda: [server.s3], clients=8, seconds=5.0, answers=21)
+            )
 
     with serving(postgres, tmp_path, "histories") as server:
         asyncio.run(run(server))

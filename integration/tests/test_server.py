@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from warp_integration.ports import busy_port, free_ports
+from warp_integration.ports import busy_port
 from warp_integration.server import ServerFailed, WarpServer
 
 STAND_IN = """
@@ -84,14 +84,6 @@ def test_a_killed_server_starts_again_with_its_own_log(tmp_path: Path) -> None:
 
         assert server.pid != first
         assert len(list(tmp_path.glob("server-*.err"))) == 2
-
-
-def test_free_ports_are_free_and_different() -> None:
-    ports = free_ports(20)
-
-    assert len(set(ports)) == 20
-    for port in ports:
-        socket.create_server(("127.0.0.1", port)).close()
 
 
 def test_a_busy_port_is_busy() -> None:

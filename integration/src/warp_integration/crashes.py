@@ -16,6 +16,9 @@ EARLIEST_S, LATEST_S = 0.02, 0.8  # after the load began; the spread matters mor
 EARLY_SHARE = (
     0.15  # of the starts that are killed before they are ready: recovery has to survive, too
 )
+PER_KILL = 6  # acknowledged on average before each kill at least, however slow the machine is
+_HANG_S = 120.0  # within which that is so on any machine
+_LOOK_S = 0.01
 
 
 @dataclass(slots=True)
@@ -62,7 +65,8 @@ def kill_under_load(
     _start(server, result)
     asyncio.run(load.prepare(server.s3))
     for number in range(kills):
-        asyncio.run(_load_and_kill(server, load, rng.uniform(EARLIEST_S, LATEST_S)))
+        least = PER_KILL * (number + 1)
+        asyncio.run(_load_and_kill(server, load, rng.uniform(EARLIEST_S, LATEST_S), least))
         result.kills += 1
         options = while_down(number)
         while rng.random() < EARLY_SHARE:
@@ -86,11 +90,15 @@ def _start(server: WarpServer, result: Killings, *options: str) -> None:
     result.start_s.append(time.monotonic() - started)
 
 
-async def _load_and_kill(server: WarpServer, load: S3Load, after_s: float) -> None:
+async def _load_and_kill(server: WarpServer, load: S3Load, after_s: float, least: int) -> None:
     async def kill() -> None:
         await asyncio.sleep(after_s)
+        deadline = asyncio.get_running_loop().time() + _HANG_S
+        while load.ledger.acknowledged() < least:
+            assert asyncio.get_running_loop().time() < deadline, "nothing is acknowledged"
+            await asyncio.sleep(_LOOK_S)
         server.kill()
 
     async with asyncio.TaskGroup() as group:
-        group.create_task(load.run(server.s3, seconds=after_s + 30))
+        group.create_task(load.run(server.s3, seconds=after_s + 2 * _HANG_S))
         group.create_task(kill())

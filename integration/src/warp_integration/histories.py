@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from warp_conformance.linearizability import NEVER, Model, Operation, Verdict, check
@@ -18,6 +18,7 @@ from warp_integration.s3client import ConnectionLost, Response, S3Connection
 
 BUCKET = "histories"
 _RETRY_S = 0.02  # until a killed server is tried again
+_HANG_S = 120.0  # within which there are as many answers as were wished, on any machine
 _REFUSED_S = (
     0.2  # after a 5xx: each leaves a request of which nobody knows, and those make judging hard
 )
@@ -82,15 +83,24 @@ class Histories:
         clients: int,
         seconds: float,
         pause_s: float = 0.0,
+        answers: int = 0,
     ) -> None:
-        """Let `clients` ask for some time, each with a pause in between; `endpoints` returns where servers listen now."""
+        """Let `clients` ask for some time, each with a pause in between; `endpoints` returns where servers listen now.
+
+        They go on until each key has so many `answers`, and, with any, conditional overwrites that won and that lost: a busy
+        machine takes longer.
+        """
         loop = asyncio.get_running_loop()
-        until = loop.time() + seconds
+        began = loop.time()
+
+        def over() -> bool:
+            passed = loop.time() - began
+            return passed >= seconds and (self._suffices(answers) or passed >= _HANG_S)
 
         async def client(name: str, rng: random.Random) -> None:
-            while loop.time() < until:
+            while not over():
                 async with S3Connection(rng.choice(endpoints())) as s3:
-                    while loop.time() < until:
+                    while not over():
                         if not await self._ask(s3, name, rng):
                             await asyncio.sleep(_RETRY_S)
                             break
@@ -99,6 +109,13 @@ class Histories:
         async with asyncio.TaskGroup() as group:
             for number in range(clients):
                 group.create_task(client(f"c{number}", random.Random(self._rng.random())))
+
+    def _suffices(self, answers: int) -> bool:
+        """Say whether each key has so many answers; a history with any needs what the judges of conditions look for, too."""
+        return not answers or all(
+            sum(each.answered for each in history) >= answers and swaps(history) >= {True, False}
+            for history in self.operations.values()
+        )
 
     async def _ask(self, s3: S3Connection, name: str, rng: random.Random) -> bool:
         key = rng.choice(list(self.operations))
@@ -174,6 +191,13 @@ class Histories:
     def verdicts(self) -> dict[str, Verdict]:
         """Judge the history of each key."""
         return {key: check(history, OBJECT) for key, history in self.operations.items()}
+
+
+def swaps(history: Iterable[Operation]) -> set[object]:
+    """Return how the conditional overwrites of a history ended that were answered: True, False, or both."""
+    return {
+        each.answer for each in history if each.answered and each.asked.expected not in ("", "*")
+    }
 
 
 def _condition(asked: Request) -> dict[str, str]:

@@ -26,7 +26,7 @@ def disk(data: Path, *words: str) -> object:
 def warp(data: Path, *words: str) -> object:
     """Run a command of `warp` with --json and return its answer."""
     command = [str(locate("warp")), *words, "--data", str(data), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     if done.returncode:
         raise AssertionError(f"{' '.join(words)}: {done.stdout}{done.stderr}")
     return json.loads(done.stdout)
@@ -53,7 +53,7 @@ class NbdDisk:
             assert parts.hostname
             assert parts.port
             self.socket = socket.create_connection((parts.hostname, parts.port))
-        self.socket.settimeout(30)
+        self.socket.settimeout(60)
         assert self.take(18)[:16] == b"NBDMAGICIHAVEOPT"
         name = parts.path.lstrip("/").encode()
         self.socket.sendall(struct.pack(">I8sII", 3, b"IHAVEOPT", 1, len(name)) + name)

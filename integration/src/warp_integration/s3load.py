@@ -25,6 +25,7 @@ PART_MIN = 5 << 20  # S3's least size of a part that is not the last
 SIZES = (0, 1, 300, 1000, 4096, 5000, 20_000, 131_072, 1_000_000)
 WEIGHTS = (1, 2, 6, 6, 10, 6, 6, 3, 1)
 _HEADER = "x-amz-meta-content"
+_HANG_S = 120.0  # within which as much is acknowledged as was wished, on any machine
 
 
 def body_of(content: str, size: int) -> bytes:
@@ -90,17 +91,29 @@ class S3Load:
             if answer.status != 200:
                 raise RuntimeError(f"enable versioning: {answer}")
 
-    async def run(self, endpoint: str, *, seconds: float, operations: int = 1 << 30) -> None:
-        """Load `endpoint` until time or operations (of each worker) are over, or the server is gone."""
+    async def run(
+        self, endpoint: str, *, seconds: float, operations: int = 1 << 30, acknowledged: int = 0
+    ) -> None:
+        """Load `endpoint` until time or operations (of each worker) are over, or the server is gone.
+
+        Time is not over before as many more operations are `acknowledged`: a busy machine takes longer.
+        """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
+        began, wanted = loop.time(), self.ledger.acknowledged() + acknowledged
+
+        def over() -> bool:
+            passed = loop.time() - began
+            return passed > seconds and (
+                not acknowledged or self.ledger.acknowledged() >= wanted or passed > _HANG_S
+            )
+
         rngs = [random.Random(self._rng.getrandbits(64)) for _ in range(self._workers)]
 
         async def work(number: int, rng: random.Random) -> None:
             async with S3Connection(endpoint) as s3:
                 worker = _Worker(self, s3, number, rng)
                 for _ in range(operations):
-                    if loop.time() > deadline:
+                    if over():
                         return
                     try:
                         await worker.step()

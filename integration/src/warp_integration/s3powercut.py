@@ -23,7 +23,8 @@ class S3Workload(Workload):
     With no disk but the first, the default store inside the data directory is used.
 
     Args:
-        seconds: How long the load runs.
+        seconds: How long the load runs at least.
+        acknowledged: How many operations are acknowledged at least.
         seed: Decides it.
         stores: How many stores on disks of their own.
         redundancy: The volumes' policy.
@@ -38,6 +39,7 @@ class S3Workload(Workload):
         *,
         seconds: float,
         seed: int,
+        acknowledged: int = 100,
         stores: int = 0,
         redundancy: str = "none",
         lose: bool = False,
@@ -45,6 +47,7 @@ class S3Workload(Workload):
     ) -> None:
         self.disks = 1 + stores
         self._seconds = seconds
+        self._acknowledged = acknowledged
         self._seed = seed
         self._redundancy = redundancy
         self._lose = lose
@@ -77,7 +80,7 @@ class S3Workload(Workload):
     async def _drive(self, endpoint: str) -> None:
         assert self.load
         await self.load.prepare(endpoint)
-        await self.load.run(endpoint, seconds=self._seconds)
+        await self.load.run(endpoint, seconds=self._seconds, acknowledged=self._acknowledged)
 
     def read_back(self, remains: Remains) -> Mapping[str, str]:
         """Serve what the cut left, and read everything."""

@@ -99,7 +99,7 @@ class WarpServer:
                 env=self._environment,
             )
 
-    def wait_ready(self, timeout_s: float = 60.0) -> None:
+    def wait_ready(self, timeout_s: float = 120.0) -> None:
         """Wait for the line that says every endpoint accepts connections.
 
         Raises:
@@ -120,7 +120,7 @@ class WarpServer:
                 raise ServerFailed(f"not ready after {timeout_s} s\n{self.log_tail()}")
             time.sleep(_POLL_S)
 
-    def start(self, *options: str, timeout_s: float = 60.0) -> None:
+    def start(self, *options: str, timeout_s: float = 120.0) -> None:
         """Start, with more options for this once, and wait until it is ready."""
         self.launch(*options)
         self.wait_ready(timeout_s)
@@ -146,7 +146,7 @@ class WarpServer:
         """Kill what still runs, for `contextlib.closing` around servers that are started later."""
         self.kill()
 
-    def terminate(self, timeout_s: float = 30.0) -> int:
+    def terminate(self, timeout_s: float = 90.0) -> int:
         """SIGTERM, and return the exit status.
 
         Raises:

@@ -184,7 +184,7 @@ async def test_without_the_other_copy_and_without_a_quorum_nothing_is_acknowledg
     for body in (b"small", LARGE):
         with pytest.raises(WarpError):
             await pair.put(stack, b"alone", body)
-    assert time.monotonic() - began_s < 10
+    assert time.monotonic() - began_s < 60
     assert pair.whole() == {"a", "b"}
 
 

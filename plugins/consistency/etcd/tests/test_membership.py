@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from warp_conformance.ports import free_ports
 from warp_core.certificates import issue, make_authority
 from warp_core.errors import Ambiguous, Conflict, NotFound, Unavailable, Unsupported
 from warp_core.interfaces.consistency import Commit, Write
@@ -21,16 +22,6 @@ pytestmark = [
     ),
     pytest.mark.timeout(90),
 ]
-
-
-def free_ports(count: int) -> list[int]:
-    import socket
-
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def certify(folder: Path) -> None:

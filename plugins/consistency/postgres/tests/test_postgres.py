@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 import asyncpg
 import msgspec
 import pytest
+from warp_conformance.ports import free_ports
 from warp_core.config.types import Duration
 from warp_core.errors import (
     Ambiguous,
@@ -626,9 +626,7 @@ def certificates(tmp_path: Path) -> Path:
 
 
 async def test_a_server_is_verified_by_name_and_authority(certificates: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     if programs() is None:
         pytest.skip(f"needs Debian's package {PACKAGE}")
     server = Throwaway(f"port={port}", "listen_addresses=127.0.0.1")
