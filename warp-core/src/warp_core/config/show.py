@@ -78,6 +78,9 @@ def _struct(prefix: str, made: msgspec.Struct, origins: Mapping[str, str]) -> It
         value = getattr(made, name)
         if isinstance(value, msgspec.Struct):
             yield from _struct(f"{prefix}.{encoded}", value, origins)
+        elif isinstance(value, tuple) and value and isinstance(value[0], msgspec.Struct):
+            for index, each in enumerate(value):
+                yield from _struct(f"{prefix}.{encoded}[{index}]", each, origins)
         else:
             yield _one(f"{prefix}.{encoded}", value, origins)
 

@@ -19,6 +19,7 @@ from warp_s3.locking import demand_lockable
 from warp_s3.metadata import attributes_of, storage_class
 from warp_s3.operations.encryption import wish
 from warp_s3.operations.lifecycle import expiry
+from warp_s3.operations.replication import pending
 from warp_s3.website import REDIRECT
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ async def copy_object(service: "Service", call: Call) -> Answer:
         retain_until_ns=given.retain_until_ns,
         legal_hold=given.legal_hold,
     )
+    attributes = await pending(service, call, attributes)
     await demand_lockable(service, call, attributes)
     sealing = await wish(service, call)
     place = (bucket, key, version)

@@ -37,6 +37,7 @@ from warp_s3.operations.copying import (
 )
 from warp_s3.operations.encryption import wish
 from warp_s3.operations.lifecycle import expiry
+from warp_s3.operations.replication import pending
 from warp_s3.owners import owner_writer
 from warp_s3.provenance import with_etag
 from warp_s3.receiving import read_document, store
@@ -53,7 +54,7 @@ async def create_upload(service: "Service", call: Call) -> Answer:
     """Begin an upload."""
     headers = call.headers
     owner, acl = await service.access.placed(call)
-    attributes = attributes_of(headers, owner=owner, acl=acl)
+    attributes = await pending(service, call, attributes_of(headers, owner=owner, acl=acl))
     await demand_lockable(service, call, attributes)
     algorithm, kind = _wanted_checksum(call)
     sealing = await wish(service, call)

@@ -33,6 +33,7 @@ from warp_s3.locking import demand_lockable
 from warp_s3.metadata import attributes_of, checksum_headers, described
 from warp_s3.operations.encryption import wish
 from warp_s3.operations.lifecycle import expiry, expiry_by
+from warp_s3.operations.replication import pending
 from warp_s3.provenance import with_etag
 from warp_s3.receiving import needs_md5, read_small, store
 
@@ -264,7 +265,7 @@ async def put_object(service: "Service", call: Call) -> Answer:
     if call.request.content_length is None and not call.request.chunked:
         raise S3Error("MissingContentLength")
     owner, acl = await service.access.placed(call)
-    attributes = attributes_of(call.headers, owner=owner, acl=acl)
+    attributes = await pending(service, call, attributes_of(call.headers, owner=owner, acl=acl))
     await demand_lockable(service, call, attributes)
     condition = write_condition(call.headers)
     sealing = await wish(service, call)

@@ -21,6 +21,7 @@ from warp_s3.form import Form, boundary_of
 from warp_s3.locking import demand_lockable
 from warp_s3.metadata import attributes_of, checksum_headers
 from warp_s3.operations.encryption import wish
+from warp_s3.operations.replication import pending
 from warp_s3.receiving import OBJECT_MAX, needs_md5
 from warp_s3.router import KEY_MAX
 from warp_s3.sigv4 import UNSIGNED_PAYLOAD, credential_of
@@ -176,7 +177,7 @@ async def _stored(
 ) -> ObjectInfo:
     """Receive the file and store it."""
     owner, acl = await service.access.placed(put)
-    attributes = attributes_of(put.headers, owner=owner, acl=acl)
+    attributes = await pending(service, put, attributes_of(put.headers, owner=owner, acl=acl))
     await demand_lockable(service, put, attributes)
     condition = write_condition(put.headers)
     sealing = await wish(service, put)

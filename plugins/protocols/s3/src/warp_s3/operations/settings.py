@@ -1,8 +1,7 @@
 """Settings of buckets and objects that have one fixed state here, and their standard answers.
 
-Clients ask for these as a matter of course. The answers are true: there is no replication, so
-ReplicationConfigurationNotFoundError. Deleting what is not set succeeds. Changing the rest is refused as
-not implemented, by the router's names.
+Clients ask for these as a matter of course, and the answers are true. What they cannot change is refused as not
+implemented, by the router's names.
 """
 
 from collections.abc import Callable, Coroutine, Mapping
@@ -26,11 +25,8 @@ Handler = Callable[["Service", Call], Coroutine[Any, Any, Answer]]
 
 # Operation to the error that says that nothing is set.
 _UNSET: Final = {
-    "GetBucketReplication": "ReplicationConfigurationNotFoundError",
     "GetObjectTorrent": "NoSuchKey",
 }
-
-_DELETES: Final = ("DeleteBucketReplication",)
 
 
 def _unset(code: str) -> Handler:
@@ -39,11 +35,6 @@ def _unset(code: str) -> Handler:
         raise S3Error(code, details={"BucketName": call.bucket})
 
     return answer
-
-
-async def _deleted(service: "Service", call: Call) -> Answer:
-    await service.objects.volume(call.bucket)
-    return empty(204)
 
 
 async def _get_payment(service: "Service", call: Call) -> Answer:
@@ -85,7 +76,6 @@ async def _put_acceleration(service: "Service", call: Call) -> Answer:
 HANDLERS: Final[Mapping[str, Handler]] = MappingProxyType(
     {
         **{name: _unset(code) for name, code in _UNSET.items()},
-        **dict.fromkeys(_DELETES, _deleted),
         "GetBucketRequestPayment": _get_payment,
         "PutBucketRequestPayment": _put_payment,
         "GetBucketAccelerateConfiguration": _get_acceleration,
