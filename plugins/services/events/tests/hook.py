@@ -97,6 +97,9 @@ class Hook(Receiver):
         if self._mode == "takes" and not self.answer:
             self._found.append(Taken(head["x-warp-event-id"], body))
         status = self.answer or ANSWERS[self._mode]
-        writer.write(b"HTTP/1.1 %b\r\nContent-Length: 2\r\n\r\nno" % status)
+        if status.startswith(b"204"):
+            writer.write(b"HTTP/1.1 %b\r\n\r\n" % status)
+        else:
+            writer.write(b"HTTP/1.1 %b\r\nContent-Length: 2\r\n\r\nno" % status)
         await writer.drain()
         return True

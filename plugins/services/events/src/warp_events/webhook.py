@@ -98,7 +98,8 @@ class Webhook(EventTarget):
         except TimeoutError as error:
             raise Unavailable(f"{self._shown}: no answer within {self._config.timeout}") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Unavailable(f"{self._shown}: {str(error) or type(error).__name__}") from error
+            told = (str(error) or type(error).__name__).replace(self._config.url, self._shown)
+            raise Unavailable(f"{self._shown}: {' '.join(told.split())[:TOLD_MAX]}") from error
 
     async def _post(self, body: bytes, headers: dict[str, str]) -> None:
         assert self._session is not None, "a target is used while it is open"
