@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import growth, loading, nbd, s3, snapshots, startup
+from benchmarks import events, growth, loading, nbd, s3, snapshots, startup
 
 BENCHMARKS = {
+    "events": events.main,
     "growth": growth.main,
     "loading": loading.main,
     "nbd": nbd.main,

@@ -195,7 +195,7 @@ def troubles_of(site: Site) -> dict[str, Callable[[], None]]:
 
 def test_every_acknowledged_change_arrives_in_order_whoever_is_killed(site: Site) -> None:
     troubles = troubles_of(site)
-    run(site, 60, [troubles["hook"], troubles["broker"], troubles["all"]])
+    run(site, 40, [troubles["hook"], troubles["broker"], troubles["all"]])
 
     record = site.hook.records()[-1]
     assert record["eventSource"] == "aws:s3"
