@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from warp_core.cluster.alone import fenced
 from warp_core.errors import Conflict, Expired, Fenced, Locked, Unsupported
 from warp_core.interfaces.consistency import (
     COMMIT_MAX,
@@ -327,6 +328,20 @@ async def test_a_holder_that_asks_through_another_node_fences_itself(another: Op
     with pytest.raises(Fenced):
         await one.renew(old)
     await two.renew(new)
+
+
+async def test_a_node_alone_is_fenced_against_what_its_earlier_run_sent(another: Open) -> None:
+    killed, again = await another(), await another()
+    before = await fenced(killed, "n")
+    await before.commit(Commit(writes=[Write(b"k", b"acknowledged")]))
+    now = await fenced(again, "n")
+
+    with pytest.raises(Fenced):
+        await before.commit(Commit(writes=[Write(b"k", b"late")]))
+
+    assert await value(again, b"k") == b"acknowledged"
+    await now.commit(Commit(writes=[Write(b"k", b"newer")]))
+    assert await value(again, b"k") == b"newer"
 
 
 async def test_leases_are_given_back_when_a_node_stops(

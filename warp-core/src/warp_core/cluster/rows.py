@@ -14,6 +14,7 @@ from warp_core.errors import Corrupt, NewerFormat
 
 FORMAT: Final = 1
 SHARED: Final = b"C/"
+ALONE: Final = SHARED + b"alone"
 CLEAN: Final = SHARED + b"clean/"
 DOMAINS: Final = SHARED + b"domain/"
 LEFT: Final = SHARED + b"left/"
@@ -50,6 +51,14 @@ class WholeRow(msgspec.Struct, array_like=True, frozen=True):
 
     format: int
     stores: tuple[str, ...]
+
+
+class AloneRow(msgspec.Struct, array_like=True, frozen=True):
+    """`alone`: which run of which node has the rows that no cluster shares; every commit of it checks that this did not change."""
+
+    format: int
+    identity: str  # of the node's data directory
+    run: str  # hex digits, others in each process
 
 
 class MemberRow(msgspec.Struct, array_like=True, frozen=True):

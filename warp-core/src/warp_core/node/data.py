@@ -146,6 +146,10 @@ async def open_data(
         )
         metastore = await stack.enter_async_context(below.engine)
         below.directory.keep_metadata_in(settings.engine.name, metastore.identity)
+        if metastore.capabilities.shared:
+            from warp_core.cluster.alone import fenced  # most nodes have an engine of their own
+
+            metastore = await fenced(metastore, below.directory.node)
         if not metastore.capabilities.journaled:
             below.journal.release(NO_COMMITS)
         yield Data(
