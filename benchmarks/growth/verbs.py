@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from warp_core.node.assembly import Node
 from warp_local.engine import Local
 
-from benchmarks.growth.data import VOLUME, get, key, put, together
+from benchmarks.growth.data import PAYLOAD, VOLUME, get, key, put, together
 from benchmarks.growth.floor import Floor, Place
-from benchmarks.growth.s3 import Client, signed
+from benchmarks.growth.s3 import Client, ask, signed
 
 FRESH = 10**7  # numbers of objects that a round stores and removes again: beyond any size
 ROWS = "floor: two rows of a dictionary"
@@ -37,7 +37,7 @@ class Subject:
     node: Node
     size: int
     chance: random.Random
-    client: Client | None = None  # over S3
+    clients: list[Client] = field(default_factory=list)  # over S3
     requests: list[bytes] = field(default_factory=list)
     fresh: int = FRESH
     floor: Floor | None = None
@@ -102,9 +102,7 @@ async def _get(subject: Subject, name: bytes) -> None:
 
 
 async def _ask(subject: Subject, count: int) -> None:
-    assert subject.client is not None
-    for request in subject.requests:
-        await subject.client.ask(request)
+    await ask(subject.clients[:1], subject.requests)
 
 
 def _heads(subject: Subject, count: int) -> None:
@@ -183,6 +181,24 @@ async def _remove(subject: Subject, count: int) -> None:
     await _settled(subject)
 
 
+def _puts(subject: Subject, count: int) -> None:
+    subject.requests = [signed("PUT", name, PAYLOAD) for name in _new(subject, count)]
+
+
+def _deletes(subject: Subject, count: int) -> None:
+    subject.requests = [signed("DELETE", name) for name in _new(subject, count)]
+    subject.fresh += 1
+
+
+def _overs(subject: Subject, count: int) -> None:
+    subject.requests = [signed("PUT", subject.uniform(), PAYLOAD) for _ in range(count)]
+
+
+async def _ask_all(subject: Subject, count: int) -> None:
+    await ask(subject.clients, subject.requests)
+    await _settled(subject)
+
+
 MEASURES = (
     Measure(ROWS, 2000, _floor_rows, False, prepare=_places),
     Measure(CONTENT, 2000, _floor_content, False, prepare=_places),
@@ -198,6 +214,9 @@ MEASURES = (
     Measure("PUT 4 KiB, new", 1000, _store),
     Measure("DELETE", 1000, _remove),  # removes what the one before stored
     Measure("PUT 4 KiB, over", 1000, _overwrite),
+    Measure("PUT 4 KiB over S3, new", 1000, _ask_all, prepare=_puts),
+    Measure("DELETE over S3", 1000, _ask_all, prepare=_deletes),
+    Measure("PUT 4 KiB over S3, over", 1000, _ask_all, prepare=_overs),
 )
 
 LIST_ALL = Measure("LIST 1,000", 20, _reads(_page, _nothing))
