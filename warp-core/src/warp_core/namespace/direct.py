@@ -52,10 +52,11 @@ from warp_core.namespace.rows import (
 )
 from warp_core.namespace.tree import Volume
 from warp_core.namespace.volumes import demand_writable
+from warp_core.namespace.witnesses import WITNESSES
 from warp_core.views.objects import ALWAYS, Condition
 from warp_core.views.origin import Origin
 
-WITNESSES_TRIED: Final = 4  # rows looked at to learn that a directory has more
+WITNESSES_TRIED: Final = 4  # looks, at one row each, to learn that a directory has more
 _FIRST: Final = (0).to_bytes(2, "big")  # number of the only event, or garbage row, of a commit
 _NULL: Final = "null"  # id of the version that an unversioned volume has
 _new = tuple.__new__
@@ -158,7 +159,7 @@ class Direct:
             self._demand_free(target, directory)
             await draft.drop(current, directory, component)
             if kind in (IMPLIED, CONTINUED):
-                self._demand_occupied(draft, directory, component)
+                await self._demand_occupied(draft, directory, component)
         finally:
             view.close()
         admission = self._admitted(target, -1, -current.size, judged=False)
@@ -183,20 +184,30 @@ class Direct:
         if opens is not None and opens.holders(target.number, inode):
             raise NotHere
 
-    def _demand_occupied(self, draft: _Draft, directory: int, component: bytes) -> None:
-        """Make sure by one other row that a directory has not become empty; where none is known, the transaction looks."""
-        start = draft.prefix + keys.names_of(directory)[0]
+    async def _demand_occupied(self, draft: _Draft, directory: int, component: bytes) -> None:
+        """Make sure by one other row that a directory has not become empty; an empty one is the transaction's, which removes it."""
+        first, last = keys.names_of(directory)
+        start, end = draft.prefix + first, draft.prefix + last
         going = draft.prefix + keys.name_key(directory, component)
         for _ in range(WITNESSES_TRIED):
             known = self._witnesses.one_of(start)
             if known is None:
-                break
+                if not await self._find_witnesses(draft, start, end, going):
+                    break
+                continue
             if known == going:
                 continue
             if draft.present(known):
                 return
             self._witnesses.gone(start, known)
         raise NotHere
+
+    async def _find_witnesses(self, draft: _Draft, start: bytes, end: bytes, going: bytes) -> bool:
+        """Remember rows of a directory, if it has several besides the one that goes."""
+        found = await draft.last_of(start, end, WITNESSES + 1)
+        others = [key for key in found if key != going]
+        self._witnesses.seen(start, others[:WITNESSES])
+        return len(others) >= WITNESSES
 
     def _admitted(
         self,
@@ -308,6 +319,10 @@ class _Draft:
             return False
         self._checks.append(_new(KeyCheck, (key, row[1])))
         return True
+
+    async def last_of(self, start: bytes, end: bytes, limit: int) -> list[bytes]:
+        """Return the keys of the last rows of a range, which nothing is concluded from: they are not checked."""
+        return [row.key for row in await self._view.scan(start, end, limit=limit, reverse=True)]
 
     async def drop(self, current: Name, directory: int, component: bytes) -> None:
         """Drop the revision of a name whose only holder that is, as `Change.release` does."""
