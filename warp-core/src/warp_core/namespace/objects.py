@@ -137,7 +137,7 @@ class NamespaceObjects(Objects):
 
     async def volume(self, name: str) -> VolumeInfo:
         """See `Objects.volume`."""
-        return await self._volume_info(await self._volumes.get(name))
+        return self.volume_now(name) or await self._volume_info(await self._volumes.get(name))
 
     def volume_now(self, name: str) -> VolumeInfo | None:
         """See `Objects.volume_now`."""

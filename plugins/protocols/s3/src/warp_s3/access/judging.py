@@ -55,7 +55,7 @@ class Access:
         Raises:
             VolumeNotFound
         """
-        volume = await self._objects.volume(bucket)
+        volume = self._objects.volume_now(bucket) or await self._objects.volume(bucket)
         if SNAPSHOT in bucket:
             of = await self._objects.volume(bucket.partition(SNAPSHOT)[0])
             return of_snapshot(self._memory.of(of))

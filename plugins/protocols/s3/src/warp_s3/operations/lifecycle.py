@@ -53,8 +53,8 @@ async def delete_configuration(service: "Service", call: Call) -> Answer:
 
 async def expiry(service: "Service", bucket: str, info: ObjectInfo) -> list[tuple[str, str]]:
     """Return the header that says when a new object expires, if it does."""
-    documents = (await service.objects.volume(bucket)).documents
-    return expiry_by(service, bucket, documents, info)
+    volume = service.objects.volume_now(bucket) or await service.objects.volume(bucket)
+    return expiry_by(service, bucket, volume.documents, info) if volume.documents else []
 
 
 def expiry_by(

@@ -266,7 +266,8 @@ async def put_object(service: "Service", call: Call) -> Answer:
         raise S3Error("MissingContentLength")
     owner, acl = await service.access.placed(call)
     attributes = await pending(service, call, attributes_of(call.headers, owner=owner, acl=acl))
-    await demand_lockable(service, call, attributes)
+    if attributes.retain_mode or attributes.legal_hold is not None:
+        await demand_lockable(service, call, attributes)
     condition = write_condition(call.headers)
     sealing = await wish(service, call)
     expected = Expected(call.headers, call.payload)
