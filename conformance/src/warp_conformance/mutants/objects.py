@@ -32,7 +32,8 @@ from warp_core.views.origin import Origin
 from warp_conformance.kits.objects import ObjectsKit, Reopen, Usage
 from warp_conformance.model import File, Version
 from warp_conformance.mutation import Faults
-from warp_conformance.reference.objects import PlainObjects, PlainReader, PlainWriter
+from warp_conformance.reference.object_content import PlainReader, PlainWriter
+from warp_conformance.reference.objects import PlainObjects
 
 faults = Faults("objects")
 

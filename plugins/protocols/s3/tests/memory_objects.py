@@ -4,7 +4,8 @@ import asyncio
 from typing import Any
 
 from warp_conformance.model import File, Version
-from warp_conformance.reference.objects import PlainObjects, PlainReader, PlainWriter
+from warp_conformance.reference.object_content import PlainReader, PlainWriter
+from warp_conformance.reference.objects import PlainObjects
 from warp_core.interfaces.stores import Buffer
 from warp_core.views.objects import ALWAYS, Condition, Digests, ObjectInfo, Reader, Writer
 
