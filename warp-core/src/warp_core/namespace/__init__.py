@@ -6,7 +6,8 @@ Where what lies:
 | --- | --- |
 | rows | `keys` `rows` `tree` (snapshots and clones of rows) `volumes` `ids` `inodes` `usage` `witnesses` |
 | a transaction | `namespace` (runs it) `changes` (names, revisions, garbage) `versions` `paths` `lookup` |
-| Objects | `objects` `object_reading` `object_changes` `object_sources` `described` `listing` `uploads` `upload_rows` |
+| Objects | `objects` `object_volumes` `object_reading` `object_changes` `object_copying` `object_sources` `object_locking` |
+| their parts | `object_admission` `direct` `described` `listing` `uploads` `upload_rows` |
 | content written whole | `content` |
 | Files | `files` `naming` `finding` `apart` (inodes set apart from names) `openfiles` `access` `principals` |
 | Blocks | `blocks` `disks` `reservations` |

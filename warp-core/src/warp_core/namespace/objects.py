@@ -11,13 +11,9 @@ from warp_core.containers.keyring import Hold
 from warp_core.errors import (
     Busy,
     InvalidArgument,
-    NotEmpty,
     TooLarge,
 )
-from warp_core.interfaces.auth import Principal
 from warp_core.interfaces.stores import Buffer
-from warp_core.metadata import Transaction
-from warp_core.namespace import keys
 from warp_core.namespace.changes import Change
 from warp_core.namespace.content import (
     REFUSALS,
@@ -27,38 +23,31 @@ from warp_core.namespace.content import (
     placed,
 )
 from warp_core.namespace.described import (
-    borrowed,
     check_acl,
     check_attributes,
     check_key,
     check_size,
     describe,
-    judge,
     make_revision,
-    with_attributes,
 )
 from warp_core.namespace.direct import Direct, NotHere
-from warp_core.namespace.listing import list_names, list_versions
 from warp_core.namespace.namespace import Namespace
-from warp_core.namespace.object_changes import Also, delete_object, event_of, put_object, summary_of
+from warp_core.namespace.object_admission import refuse_early, reserve
+from warp_core.namespace.object_changes import Also, delete_object, event_of, put_object
+from warp_core.namespace.object_copying import NoReference, copy_by_reference, copy_bytes
 from warp_core.namespace.object_locking import set_legal_hold, set_retention
 from warp_core.namespace.object_reading import ObjectFinder
 from warp_core.namespace.object_sources import Source, find_object
-from warp_core.namespace.paths import resolve
+from warp_core.namespace.object_volumes import ObjectVolumes
 from warp_core.namespace.pools import Claim
-from warp_core.namespace.retention import check_lock
 from warp_core.namespace.rows import (
-    DIRECTORY,
     INLINE_MAX,
     Extent,
     Name,
     Revision,
     Seal,
-    VolumeRow,
-    decode_name,
 )
 from warp_core.namespace.sealing import sealed_policy
-from warp_core.namespace.tree import ViewSource, Volume, VolumeTransaction
 from warp_core.namespace.uploads import Uploads
 from warp_core.namespace.versions import version_id
 from warp_core.views.objects import (
@@ -69,128 +58,29 @@ from warp_core.views.objects import (
     Condition,
     Deleted,
     Digests,
-    Listing,
     LockMode,
     ObjectInfo,
-    Objects,
     PartInfo,
     Provenance,
     Reader,
     Replication,
     Sealing,
     UploadInfo,
-    Versioning,
-    VersionListing,
-    VolumeInfo,
-    VolumeLock,
     Writer,
 )
 from warp_core.views.origin import Origin
 
-INFOS_MAX = 4096  # volumes whose description is remembered, which every request asks for: about 500 bytes each
 
-
-class NamespaceObjects(Objects):
+class NamespaceObjects(ObjectVolumes):
     """See `Objects`."""
 
     def __init__(self, namespace: Namespace) -> None:
-        self._namespace = namespace
+        super().__init__(namespace)
         self._containers = namespace.containers
-        self._volumes = namespace.volumes
         self._ids = namespace.ids
         self._uploads = Uploads(namespace, self._link)
         self._finder = ObjectFinder(namespace)
-        self._infos: dict[str, tuple[Volume, Mapping[str, bytes], VolumeInfo]] = {}
         self._direct = Direct(namespace)
-
-    # Volumes --------------------------------------------------------------------------------------
-
-    async def create_volume(
-        self, name: str, *, owner: Principal, locked: bool = False
-    ) -> VolumeInfo:
-        """See `Objects.create_volume`."""
-        if not locked:
-            return await self._volume_info(await self._volumes.create(name, owner=owner.name))
-        await self._namespace.lock_clock.start()
-        made = await self._volumes.create(
-            name, owner=owner.name, versioning="on", lock=VolumeLock()
-        )
-        return await self._volume_info(made)
-
-    async def delete_volume(self, name: str) -> None:
-        """See `Objects.delete_volume`."""
-
-        async def may_go(tx: VolumeTransaction) -> None:
-            for start, end in (keys.names_of(keys.ROOT), keys.versions_of(keys.ROOT)):
-                found = await tx.scan(start, end, limit=1)
-                if found and decode_name(found[0][1]).kind == DIRECTORY:
-                    raise NotEmpty(
-                        f"volume {name!r} has a directory that was made over a file protocol:"
-                        " remove it there"
-                    )
-                if found:
-                    raise NotEmpty(f"volume {name!r} is not empty")
-
-        number = (await self._volumes.get(name)).number
-        await self._volumes.delete(name, may_go)
-        self._namespace.quotas.forget(number)
-
-    async def volume(self, name: str) -> VolumeInfo:
-        """See `Objects.volume`."""
-        return self.volume_now(name) or await self._volume_info(await self._volumes.get(name))
-
-    def volume_now(self, name: str) -> VolumeInfo | None:
-        """See `Objects.volume_now`."""
-        volume = self._volumes.known(name)
-        documents = self._volumes.documents_now(volume) if volume is not None else None
-        if volume is None or documents is None:
-            return None
-        known = self._infos.get(name)
-        if known is not None and known[0] is volume and known[1] is documents:
-            return known[2]
-        if len(self._infos) >= INFOS_MAX:
-            self._infos.clear()
-        info = volume_info(volume, documents)
-        self._infos[name] = volume, documents, info
-        return info
-
-    async def volumes(self) -> list[VolumeInfo]:
-        """See `Objects.volumes`."""
-        return [await self._volume_info(volume) for volume in await self._volumes.all()]
-
-    async def set_versioning(self, volume: str, state: Versioning) -> None:
-        """See `Objects.set_versioning`."""
-
-        async def change(row: VolumeRow, _: Transaction) -> VolumeRow:
-            if state == "off" and row.versioning != "off":
-                raise InvalidArgument(f"volume {volume!r} had versioning: it can be suspended only")
-            if state != "on" and row.lock is not None:
-                raise InvalidArgument(f"volume {volume!r} has object lock: versioning stays on")
-            return msgspec.structs.replace(row, versioning=state)
-
-        await self._volumes.writable(volume)
-        await self._volumes.update(volume, change)
-
-    async def set_lock(self, volume: str, lock: VolumeLock) -> None:
-        """See `Objects.set_lock`."""
-        check_lock(lock)
-
-        async def change(row: VolumeRow, _: Transaction) -> VolumeRow:
-            if row.versioning != "on":
-                raise InvalidArgument(f"volume {volume!r} needs versioning for object lock")
-            return msgspec.structs.replace(row, lock=lock)
-
-        await self._volumes.writable(volume)
-        await self._namespace.lock_clock.start()
-        await self._volumes.update(volume, change)
-
-    async def set_document(self, volume: str, name: str, document: bytes | None) -> None:
-        """See `Objects.set_document`."""
-        await self._volumes.writable(volume)
-        await self._volumes.set_document(volume, name, document)
-
-    async def _volume_info(self, volume: Volume) -> VolumeInfo:
-        return volume_info(volume, await self._volumes.documents(volume))
 
     # Reading --------------------------------------------------------------------------------------
 
@@ -270,7 +160,7 @@ class NamespaceObjects(Objects):
         target = self._volumes.known(volume) or await self._volumes.writable(volume)
         namespace = self._namespace
         if condition is not ALWAYS:
-            await self._refuse_early(target, key, condition)
+            await refuse_early(namespace, target, key, condition)
         number = await self._ids.take()
         policy = namespace.policy_of(target)
         seal: Seal | None = None
@@ -310,16 +200,6 @@ class NamespaceObjects(Objects):
                     self._containers.sync()
                 )  # the caller may change its buffer: not before it is written
             raise
-
-    async def _refuse_early(self, volume: Volume, key: bytes, condition: Condition) -> None:
-        """Judge a condition before anything is written for it; the transaction judges again."""
-        view = self._namespace.store.view()
-        try:
-            stored = volume.rows(ViewSource(view))
-            current = (await resolve(stored, keys.steps(key), key)).current
-            judge(condition, key, await summary_of(self._namespace.apart, stored, current))
-        finally:
-            view.close()
 
     async def _link(
         self,
@@ -372,7 +252,7 @@ class NamespaceObjects(Objects):
         check_key(key)
         target = await self._volumes.writable(volume)
         if condition is not ALWAYS:
-            await self._refuse_early(target, key, condition)
+            await refuse_early(self._namespace, target, key, condition)
         number = await self._ids.take()
         owner = Owner(target.number, number, number)
         policy = self._namespace.policy_of(target)
@@ -406,7 +286,7 @@ class NamespaceObjects(Objects):
 
         claim: Claim | None = None
         try:
-            claim = await self._reserve(target, key, size)
+            claim = await reserve(self._namespace, target, key, size)
             of_content = policy if hold is None else sealed_policy(policy, hold)
             stream = self._containers.writer(of_content, owner, size_hint=size)
         except BaseException:
@@ -423,29 +303,6 @@ class NamespaceObjects(Objects):
             hold=hold,
             claim=claim,
         )
-
-    async def _reserve(self, target: Volume, key: bytes, size: int | None) -> Claim | None:
-        """Reserve for content that is about to come, as far as it adds to what is there; None where no limit applies.
-
-        Raises:
-            QuotaExceeded
-        """
-        quotas = self._namespace.quotas
-        tracked = quotas.known(target) or await quotas.watch(target)
-        if not tracked.pools or size is None or target.row.versioning == "suspended":
-            return None  # suspended: what the new null version drops is known at the commit
-        objects = 1
-        if target.row.versioning == "off" and not target.row.newest:
-            view = self._namespace.store.view()
-            try:
-                stored = target.rows(ViewSource(view))
-                current = (await resolve(stored, keys.steps(key), key)).current
-                there = await summary_of(self._namespace.apart, stored, current)
-            finally:
-                view.close()
-            if there is not None:
-                objects, size = 0, max(0, size - there.size)
-        return quotas.claim(tracked, objects=objects, bytes=size)
 
     async def copy(
         self,
@@ -466,83 +323,29 @@ class NamespaceObjects(Objects):
         check_key(key)
         there = await self._volumes.get(source_volume)
         source = Source(self._namespace, there, source_key, source_version)
-        number = await self._ids.take()
-        made: list[Revision] = []
-        sealer = self._namespace.sealer
-
-        async def body(change: Change) -> Name:
-            home, found, original = await source.find(change)
-            if original.windowed or original.base or not _same_key(original.seal, sealing):
-                raise _AsBytes
-            revision = borrowed(original, home, found.revision, change.rows.volume.number)
-            if original.seal is not None and sealing is not None:
-                seal = await sealer.wrap_again(original.seal, sealing)
-                revision = msgspec.structs.replace(revision, seal=seal)
-            revision = with_attributes(revision, attributes, digests)
-            made[:] = [revision]
-            # Before the target is replaced: it may be the source, which must find its borrower when it goes.
-            await change.lend(number, revision)
-            provenance = None if attributes is None else attributes.provenance
-            return await put_object(
-                change, key, number, revision, condition, "copy", None, origin, provenance
-            )
-
         try:
-            name = await self._namespace.change(volume, body)
-        except _AsBytes:
+            name, revision = await copy_by_reference(
+                self._namespace,
+                source,
+                volume,
+                key,
+                attributes,
+                digests,
+                condition,
+                sealing,
+                origin,
+            )
+        except NoReference:
             reader = await self.open(
                 source_volume, source_key, version=source_version, secret=source_secret
             )
             try:
-                return await self._copy_bytes(
-                    reader, volume, key, attributes, digests, condition, sealing, origin
+                return await copy_bytes(
+                    self, reader, volume, key, attributes, digests, condition, sealing, origin
                 )
             finally:
                 reader.close()
-        return await self._finder.info(key, name, made[0], latest=True)
-
-    async def _copy_bytes(
-        self,
-        reader: Reader,
-        volume: str,
-        key: bytes,
-        attributes: Attributes | None,
-        digests: Digests | None,
-        condition: Condition,
-        sealing: Sealing | None,
-        origin: Origin | None,
-    ) -> ObjectInfo:
-        """Copy what no reference is possible to: what was written in place, which may change at any time, or is sealed otherwise."""
-        info = reader.info
-        said = info.attributes
-        if attributes is not None:
-            said = msgspec.structs.replace(attributes, owner=attributes.owner or said.owner)
-        writer = await self.writer(
-            volume,
-            key,
-            said,
-            condition=condition,
-            size=info.size,
-            sealing=sealing,
-            origin=origin,
-        )
-        try:
-            offset = 0
-            while offset < info.size:
-                data = await reader.read(offset, info.size - offset)
-                await writer.write(data)
-                offset += len(data)
-            return await writer.commit(
-                digests
-                or Digests(
-                    etag=info.etag,
-                    checksums=info.checksums,
-                    checksum_type=info.checksum_type,  # type: ignore[arg-type]
-                )
-            )
-        except BaseException:
-            await writer.abort()
-            raise
+        return await self._finder.info(key, name, revision, latest=True)
 
     # Deleting -------------------------------------------------------------------------------------
 
@@ -682,54 +485,6 @@ class NamespaceObjects(Objects):
 
         return await self._namespace.change(volume, body)
 
-    # Listing --------------------------------------------------------------------------------------
-
-    async def list(
-        self,
-        volume: str,
-        *,
-        prefix: bytes = b"",
-        delimiter: bytes = b"",
-        after: bytes = b"",
-        limit: int = 1000,
-    ) -> Listing:
-        """See `Objects.list`."""
-        found = self._volumes.known(volume) or await self._volumes.get(volume)
-        view = self._namespace.store.view()
-        try:
-            return await list_names(
-                found, view, prefix, delimiter, after, limit, self._namespace.apart
-            )
-        finally:
-            view.close()
-
-    async def list_versions(
-        self,
-        volume: str,
-        *,
-        prefix: bytes = b"",
-        delimiter: bytes = b"",
-        key_marker: bytes = b"",
-        version_marker: str = "",
-        limit: int = 1000,
-    ) -> VersionListing:
-        """See `Objects.list_versions`."""
-        found = self._volumes.known(volume) or await self._volumes.get(volume)
-        view = self._namespace.store.view()
-        try:
-            return await list_versions(
-                found,
-                view,
-                prefix,
-                delimiter,
-                key_marker,
-                version_marker,
-                limit,
-                self._namespace.apart,
-            )
-        finally:
-            view.close()
-
     # Multipart uploads ----------------------------------------------------------------------------
 
     async def create_upload(
@@ -831,28 +586,3 @@ class NamespaceObjects(Objects):
     ) -> tuple[Sequence[UploadInfo], Sequence[bytes], bool]:
         """See `Objects.list_uploads`."""
         return await self._uploads.list(volume, prefix, delimiter, key_marker, upload_marker, limit)
-
-
-class _AsBytes(Exception):
-    """What is to be copied cannot be referred to."""
-
-
-def _same_key(seal: Seal | None, sealing: Sealing | None) -> bool:
-    """Say whether a copy may keep the data key of what it is copied from: not where a writer's secret is on either side."""
-    if seal is None or sealing is None:
-        return seal is None and sealing is None
-    return not seal.own and not sealing.secret
-
-
-def volume_info(volume: Volume, documents: Mapping[str, bytes]) -> VolumeInfo:
-    """Return what is told of a volume with these documents."""
-    row = volume.row
-    return VolumeInfo(
-        name=row.name,
-        created_ns=row.created_ns,
-        owner=row.owner,
-        versioning=row.versioning,  # type: ignore[arg-type]
-        tags=row.tags,
-        documents=documents,
-        lock=row.lock,
-    )
