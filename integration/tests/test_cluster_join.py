@@ -13,6 +13,7 @@ import socket
 import ssl
 import subprocess
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -392,4 +393,9 @@ def test_a_node_that_is_gone_for_good_is_removed(cluster: Cluster) -> None:
         ("a", "voting"),
         ("w", "voting"),
     ]
+    file = cluster.folder / "a.toml"
+    while 'node = "b"' in file.read_text():  # it is cleaned of what is nowhere any more
+        assert time.monotonic() < deadline, cluster.a.log_tail()
+        time.sleep(0.2)
+    assert [each["name"] for each in tomllib.loads(file.read_text())["export"]] == ["for-b"]
     cluster.s3("a").create_bucket(Bucket="after")

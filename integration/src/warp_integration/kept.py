@@ -49,6 +49,10 @@ class KeptObjects:
                         self.acknowledged.append(number)
                     await asyncio.sleep(pause_s if answer.status == 200 else AGAIN_S)
 
+    def start_at(self, number: int) -> None:
+        """Number objects from here on, where others wrote into the bucket before."""
+        self._count = number
+
     async def missing(
         self, endpoints: Sequence[str], *, since: int = 0, sample: int | None = None
     ) -> list[str]:

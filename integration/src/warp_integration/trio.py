@@ -13,7 +13,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +33,22 @@ HOUR_S = 3600
 class Trio:
     """The cluster. Use it as a context manager; `form` makes it."""
 
-    def __init__(self, folder: Path, *, lease_s: float = 2.0, storing: Sequence[str] = STORING):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        lease_s: float = 2.0,
+        storing: Sequence[str] = STORING,
+        later: Collection[str] = (),
+        more: str = "",
+    ):
+        """Take where everything lies, which hosts keep data, which of them `join` when they are told to, and more for their files."""
         require("etcd")
         self.folder = folder
         self.lease_s = lease_s
         self.storing = tuple(storing)
+        self.later = frozenset(later)
+        self._more = more
         self.names = (*self.storing, WITNESS)
         self.lan = Lan(self.names)
         self.nodes: dict[str, WarpServer] = {}
@@ -94,16 +105,21 @@ class Trio:
         self._plaintext(first)
         self.nodes[first].start()
         for name in others:
-            token = str(self.warp(first, "node", "token", *self._files(first))["token"])
-            options = ("--witness",) if name == WITNESS else ()
-            self.warp(name, "node", "join", token, *self._place(name), *options)
-            file = self.folder / f"{name}.toml"
-            if name != WITNESS:
-                text = file.read_text().replace("[cluster]", "[cluster]\nfailback = true")
-                file.write_text(text)
-                self._plaintext(name)
-            self.nodes[name].start()
+            if name not in self.later:
+                self.join(name, first)
         self.until_healthy(60)
+
+    def join(self, name: str, at: str) -> None:
+        """Let a host join with a token of another, which becomes its partner, and start it."""
+        token = str(self.at(at, "node", "token")["token"])
+        options = ("--witness",) if name == WITNESS else ()
+        self.warp(name, "node", "join", token, *self._place(name), *options)
+        if name != WITNESS:
+            file = self.folder / f"{name}.toml"
+            file.write_text(file.read_text().replace("[cluster]", "[cluster]\nfailback = true"))
+            self._plaintext(name)
+        self.nodes[name].start()
+        self.later -= {name}
 
     def _plaintext(self, name: str) -> None:
         file = self.folder / f"{name}.toml"
@@ -111,7 +127,7 @@ class Trio:
         for protocol in ("s3", "nbd"):
             table = f"[protocols.{protocol}]"
             text = text.replace(table, f"{table}\nallow_plaintext = true")
-        file.write_text(text)
+        file.write_text(text + self._more)
 
     def _place(self, name: str) -> list[str]:
         address = self.lan.hosts[name]
@@ -140,6 +156,11 @@ class Trio:
         """Run a command about a node on its host."""
         return self.warp(name, *words, *self._files(name))
 
+    @property
+    def here(self) -> list[str]:
+        """The hosts that keep data and have joined."""
+        return [name for name in self.storing if name not in self.later]
+
     # What can happen ------------------------------------------------------------------------------
 
     def signal(self, name: str, number: signal.Signals) -> None:
@@ -157,7 +178,7 @@ class Trio:
 
     def others(self, name: str) -> list[str]:
         """Return the other hosts."""
-        return [each for each in self.names if each != name]
+        return [each for each in self.names if each not in (name, *self.later)]
 
     # What is seen ---------------------------------------------------------------------------------
 
@@ -177,7 +198,7 @@ class Trio:
             else:
                 domains: list[dict[str, object]] = said["domains"]  # type: ignore[assignment]
                 home = all(each["home"] == each["origin"] for each in domains)
-                if not said["problems"] and home and len(domains) == len(self.storing):
+                if not said["problems"] and home and len(domains) == len(self.here):
                     return time.monotonic() - began
             time.sleep(0.3)
         logs = "\n".join(f"--- {name}\n{node.log_tail()}" for name, node in self.nodes.items())

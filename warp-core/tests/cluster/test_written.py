@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from warp_core.cluster.joining import Partner, Welcome
-from warp_core.cluster.written import _value, add_partner, founder, joined, room
+from warp_core.cluster.written import _value, add_partner, drop_left, founder, joined, room
 from warp_core.config.load import load
 from warp_core.errors import ConfigError
 from warp_core.plugins import Plugins
@@ -101,6 +101,35 @@ def test_a_partner_is_added_once(tmp_path: Path) -> None:
     settings = load(file, catalog=Plugins(), environ={})
     assert [part.name for part in settings.stores] == ["disk", "peer"]
     assert [export.name for export in settings.exports] == ["for-b", "for-c"]
+
+
+def test_what_is_about_a_node_that_left_is_deleted_and_nothing_else(tmp_path: Path) -> None:
+    file = founded(tmp_path)
+    before = file.read_text()
+    add_partner(file, joining=Partner("b", "10.0.0.2:7400", "tcp", room("a"), room("b")))
+    add_partner(file, joining=Partner("c", "10.0.0.3:7400", "tcp", room("a"), room("c")))
+    file.write_text(file.read_text() + '\n# mine\n[log]\nlevel = "debug" # [[store]]\n')
+
+    assert drop_left(file, {"x"}, used=()) == []
+    assert drop_left(file, {"b"}, used={"for-b"}) == ["store with node b"]
+    assert drop_left(file, {"b", "c"}, used={"for-b"}) == ["room for-c"]
+    assert drop_left(file, {"b", "c"}, used=()) == ["room for-b"]
+
+    assert tomllib.loads(file.read_text()) == {**tomllib.loads(before), "log": {"level": "debug"}}
+    assert "# mine\n[log]" in file.read_text()
+    assert "joined" not in file.read_text()
+    load(file, catalog=Plugins(), environ={})
+
+
+def test_a_table_stays_that_numbers_of_own_stores_depend_on(tmp_path: Path) -> None:
+    file = founded(tmp_path)
+    add_partner(file, joining=Partner("b", "10.0.0.2:7400", "tcp", room("a"), room("b")))
+    file.write_text(file.read_text() + '\n[[store]]\npath = "another"\n')
+
+    assert drop_left(file, {"b"}, used={"for-b"}) == []
+    file.write_text("[broken")
+    with pytest.raises(ConfigError, match="cannot be changed"):
+        drop_left(file, {"b"}, used=())
 
 
 def test_the_default_store_stays_when_a_partner_is_added(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from warp_core.cluster.joining import Partner, Welcome
@@ -163,6 +165,85 @@ def add_partner(
         each.get("kind") == "peer" and each.get("node") == joining.node for each in stores
     )
     return joining.wants not in exports, uses or already
+
+
+def drop_left(file: Path, left: Collection[str], *, used: Collection[str]) -> list[str]:
+    """Delete a node's tables about nodes that left for good: stores with them, and room for them that nothing lies in any more.
+
+    A table stays if it cannot be told apart in the text, or if deleting it would change the number of a store of the node's own.
+
+    Args:
+        file: The node's configuration.
+        left: Nodes that left.
+        used: Names of exports in which a copy of some domain lies.
+
+    Returns:
+        What was deleted, for people.
+
+    Raises:
+        ConfigError: The file cannot be read or written.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        document = tomllib.loads(text)
+        stores, exports = document.get("store", []), document.get("export", [])
+        last = max((at for at, each in enumerate(stores) if each.get("kind") != "peer"), default=-1)
+        gone = {
+            "store": [
+                at
+                for at, each in enumerate(stores)
+                if at > last and each.get("kind") == "peer" and each.get("node") in left
+            ],
+            "export": [
+                at
+                for at, each in enumerate(exports)
+                if set(each.get("to", [])) <= set(left) and each.get("name") not in used
+            ],
+        }
+        if not any(gone.values()):
+            return []
+        wanted = dict(document)
+        for kind, numbers in gone.items():
+            kept = [each for at, each in enumerate(document.get(kind, [])) if at not in numbers]
+            wanted.pop(kind, None)
+            if kept:
+                wanted[kind] = kept
+        shorter = _without(text, gone)
+        if tomllib.loads(shorter) != wanted:
+            return []
+        _replace(file, shorter)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{file} cannot be changed for a node that left: {error}") from error
+    return [
+        *(f"store with node {stores[at]['node']}" for at in gone["store"]),
+        *(f"room {exports[at]['name']}" for at in gone["export"]),
+    ]
+
+
+_HEADER = re.compile(r"\s*\[\[?\s*([A-Za-z0-9_.-]+)\s*\]\]?\s*(#.*)?\Z")
+
+
+def _without(text: str, gone: Mapping[str, Collection[int]]) -> str:
+    """Return a configuration without some tables of lists, and without the comment above each."""
+    kept: list[str] = []
+    seen: Counter[str] = Counter()
+    dropping = False
+    for line in text.splitlines():
+        header = _HEADER.match(line)
+        if header is not None:
+            name = header[1]
+            dropping = seen[name] in gone.get(name, ()) if "[[" in line else False
+            if "[[" in line:
+                seen[name] += 1
+            if dropping:
+                while kept and (not kept[-1].strip() or kept[-1].startswith("#")):
+                    kept.pop()
+        elif dropping and line.startswith("#"):
+            dropping = False  # the comment above what follows
+            kept.append("")
+        if not dropping:
+            kept.append(line)
+    return "\n".join(kept) + "\n"
 
 
 def _replace(file: Path, text: str) -> None:

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from warp_core.cluster import directory as names
+from warp_core.cluster.domains import Map
 from warp_core.cluster.home import Homes
 from warp_core.cluster.joining import Partner
 from warp_core.cluster.keeper import Keeper
@@ -21,6 +22,7 @@ from warp_core.cluster.router import Router
 from warp_core.cluster.rows import FORMAT, MemberRow
 from warp_core.cluster.stores import LocalStore, Peers, Place
 from warp_core.cluster.tenure import OpenStack, Parts
+from warp_core.cluster.written import drop_left
 from warp_core.config import Part, Settings
 from warp_core.config.codecs import build_codec
 from warp_core.containers import Containers, StoreSlot
@@ -69,6 +71,7 @@ class Clustered:
     open_store: Open
     exporter: Exporter = field(default_factory=lambda: Exporter({}))
     slots: list[tuple[Part, StoreSlot]] = field(default_factory=list)  # those of `ground.stores`
+    _left: frozenset[str] = frozenset()  # nodes whose tables were looked for
     _commands: list[Callable[[Stack], Commands]] = field(default_factory=list)
 
     async def pair(self, partner: Partner, *, room: bool, uses: bool) -> None:
@@ -110,6 +113,21 @@ class Clustered:
                     )
                 ]
             )
+
+    def forget_left(self, known: Map) -> None:
+        """Delete the tables about nodes that left from the node's file; they are not used any more."""
+        left, settings = known.left - self._left, self.ground.settings
+        if not left or settings.file is None:
+            return
+        self._left |= left
+        used = {kept.export for domain in known.domains.values() for kept in domain.row.stores}
+        try:
+            deleted = drop_left(settings.file, known.left, used=used)
+        except ConfigError as error:
+            log.warning("tables of a node that left stay", reason=str(error))
+        else:
+            if deleted:
+                log.info("tables of a node that left are deleted", tables=deleted)
 
     def own(self) -> Stack:
         """Return the stack of this node's own volumes.
@@ -214,6 +232,7 @@ async def open_clustered(
             RoutedBlocks(router),
             open_store,
         )
+        keeper.on_change.append(clustered.forget_left)
         await keeper.fence()
         receiver = await exits.enter_async_context(Receiver(keeper, clustered.commands))
         clustered.slots = slots
