@@ -364,6 +364,21 @@ WRONG: list[tuple[str, str, list[str]]] = [
         ["warp.toml:3", "fixed is a chunker"],
     ),
     (
+        "a class that S3 does not know",
+        S + "[storage_class.COLD]\npolicy='default'\n",
+        ["warp.toml:2: storage_class.COLD", "is no class", "GLACIER"],
+    ),
+    (
+        "a class of a policy that is not there",
+        S + "[storage_class.GLACIER]\npolicy='cold'\n",
+        ["warp.toml:3: storage_class.GLACIER.policy", "is no policy", "default"],
+    ),
+    (
+        "a soft quota above the hard one",
+        S + "[[account]]\nname='ada'\nquota={bytes='1GiB', soft_bytes='2GiB'}\n",
+        ["warp.toml:4: account[0].quota", "soft_bytes = 2147483648 > bytes = 1073741824"],
+    ),
+    (
         "arguments",
         S + "[policy.x]\nchunker='fixed'\n",
         ["warp.toml:3: policy.x.chunker", "size missing"],

@@ -18,10 +18,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from warp_conformance.kits.objects import agree, digests, get, noise, put
 from warp_conformance.model import File, Model, ModelVolume, Version
+from warp_core.containers import DataPolicy
 from warp_core.errors import Busy, CrossesVolumes, InvalidArgument, NotFound, TooLarge
 from warp_core.interfaces.auth import Principal
 from warp_core.namespace.audit import audit
 from warp_core.namespace.blocks import SNAPSHOT_DIRECTORY
+from warp_core.namespace.classes import set_storage_class
 from warp_core.namespace.extents import WINDOW
 from warp_core.namespace.garbage import Garbage
 from warp_core.namespace.objects import NamespaceObjects
@@ -137,6 +139,8 @@ class NamespaceAgrees(RuleBasedStateMachine):
         self.snapshots = Snapshots(self.namespace, self.stage.inodes)
         self.garbage = Garbage(self.namespace)
         self.upkeep = Upkeep(self.namespace)
+        # A class whose contents lie otherwise: it moves them, and nobody can tell.
+        self.namespace.classes = {"GLACIER": DataPolicy(verify="scrub")}
 
     def at(self, place: int) -> tuple[str, ModelVolume]:
         names = sorted(self.model.volumes)
@@ -226,6 +230,19 @@ class NamespaceAgrees(RuleBasedStateMachine):
             self.run(self.objects.set_tags(volume, PATHS[which], {"n": str(self.number)}))
         except NotFound:
             assert model.current(PATHS[which]) is None
+
+    @rule(
+        place=places,
+        which=paths,
+        old=st.integers(0, 3),
+        kind=st.sampled_from(["GLACIER", "STANDARD"]),
+    )
+    def change_class(self, place, which, old, kind):
+        volume, model = self.at(place)
+        versions = [each for each in model.names.get(PATHS[which], ()) if not each.marker]
+        if versions:
+            version = versions[old % len(versions)].version
+            assert self.run(set_storage_class(self.namespace, volume, PATHS[which], version, kind))
 
     @rule(
         place=places,

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from warp_conformance.reference.node import Stage
 from warp_core import lifecycle
 from warp_core.config import Duration
+from warp_core.containers import ChunkWriter, DataPolicy
+from warp_core.errors import NoSpace
 from warp_core.interfaces.auth import Principal
 from warp_core.interfaces.services import ServiceContext
 from warp_core.lifecycle import DAY_NS, Lifecycle, Move, Rule
 from warp_core.metrics import Metrics
+from warp_core.namespace.audit import audit
 from warp_core.namespace.objects import NamespaceObjects
 from warp_core.views.objects import Attributes, Digests
 from warp_lifecycle import Config, LifecycleRules
@@ -190,6 +194,38 @@ async def test_classes_change_as_days_go_by(rig: Rig) -> None:
     info = await rig.objects.head(V, b"large")
     assert (info.storage_class, info.attributes.storage_class) == ("GLACIER", "GLACIER")
     assert await rig.sweep(days=1) == {}
+
+
+async def test_a_class_with_a_policy_moves_the_bytes_or_leaves_them_and_tells(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    namespace = rig.stage.namespace
+    namespace.classes = {"STANDARD_IA": DataPolicy(verify="scrub")}
+    await rig.rules(Rule(id="r", moves=(Move("STANDARD_IA", 1),)))
+    for key in (b"one", b"two"):
+        writer = await rig.objects.writer(V, key, Attributes(), size=200_000)
+        await writer.write(key * 60_000 + bytes(20_000))
+        await writer.commit(Digests(etag="e"))
+    finish = ChunkWriter.finish
+    failed: list[bool] = []
+
+    async def full(self: ChunkWriter, **how: bool) -> Any:
+        if not failed:
+            failed.append(True)
+            raise NoSpace("full")
+        return await finish(self, **how)
+
+    monkeypatch.setattr(ChunkWriter, "finish", full)
+    assert await rig.sweep(days=1) == {"moved": 1, "not_moved": 1}
+    rig.now_ns += 1
+    assert await rig.sweep(days=1) == {"moved": 1}
+
+    for key in (b"one", b"two"):
+        reader = await rig.objects.open(V, key)
+        assert reader.info.storage_class == "STANDARD_IA"
+        assert bytes(await reader.read(0, 1 << 20)) == key * 60_000 + bytes(20_000)
+        reader.close()
+    assert await audit(namespace, V) == []
 
 
 async def test_noncurrent_versions_change_class_too(rig: Rig) -> None:

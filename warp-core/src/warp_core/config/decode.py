@@ -121,7 +121,7 @@ def _diagnose(source: Source, path: Keys, table: Mapping[str, Any], kind: type[A
             continue
         try:
             value = msgspec.convert(table[name], field.type, dec_hook=convert)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, WarpError) as error:
             text = str(error).partition(" - at ")[0]
             found = None if _secret(field.type) else table[name]
             source.problem(here, _plain(text), found=found, allowed=describe(field.type))

@@ -29,12 +29,14 @@ from warp_core.config.model import (
     Policy,
     Sealed,
     Settings,
+    StorageClass,
 )
 from warp_core.config.positions import Path as Keys
 from warp_core.config.source import Problem, Source, dotted, read
 from warp_core.config.types import Secret
 from warp_core.errors import ConfigError, NotFound, PluginError
 from warp_core.registry import Registries
+from warp_core.views.classes import STANDARD, STORAGE_CLASSES
 
 TABLES = (
     "node",
@@ -42,6 +44,7 @@ TABLES = (
     "metadata",
     "store",
     "policy",
+    "storage_class",
     "codecs",
     "transports",
     "peers",
@@ -147,6 +150,7 @@ class _Loading:
             engine=engine,
             stores=tuple(stores),
             policies=policies,
+            storage_classes=self._classes(document.get("storage_class", {}), policies),
             protocols=tuple(protocols),
             services=tuple(services),
             codecs=codecs,
@@ -219,6 +223,27 @@ class _Loading:
             if policy is not None:
                 policies[name] = policy
         return policies
+
+    def _classes(self, tables: object, policies: Mapping[str, Policy]) -> dict[str, StorageClass]:
+        found: dict[str, StorageClass] = {}
+        for name, table in self._tables("storage_class", tables).items():
+            if name not in STORAGE_CLASSES - {STANDARD}:
+                allowed = ", ".join(sorted(STORAGE_CLASSES - {STANDARD}))
+                self.source.problem(("storage_class", name), "is no class", allowed=allowed)
+                continue
+            made = decode(self.source, ("storage_class", name), table, StorageClass)
+            if made is None:
+                continue
+            if made.policy not in policies:
+                self.source.problem(
+                    ("storage_class", name, "policy"),
+                    "is no policy",
+                    found=made.policy,
+                    allowed=", ".join(policies),
+                )
+                continue
+            found[name] = made
+        return found
 
     def _protocols(self, tables: object) -> list[Part]:
         named = self._tables("protocols", {} if tables is None else tables)

@@ -59,6 +59,12 @@ class Policy(msgspec.Struct, frozen=True):
     verify: Literal["always", "scrub"] = "always"
 
 
+class StorageClass(msgspec.Struct, frozen=True):
+    """`[storage_class.NAME]`: how the contents of a class are kept, whatever their volume says."""
+
+    policy: str  # one of the `[policy.NAME]`
+
+
 class Kms(msgspec.Struct, frozen=True):
     """`[kms]`: who wraps the keys of encrypted contents; its other keys belong to the key service."""
 
@@ -245,6 +251,7 @@ class Settings:
     exports: tuple[Export, ...] = ()
     cluster: Cluster | None = None  # without it, a node alone
     accounts: tuple[DescribedAccount, ...] = ()
+    storage_classes: Mapping[str, StorageClass] = field(default_factory=dict)
     kms: Sealed = field(default_factory=Sealed)
     targets: tuple[NamedTarget, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)  # key → where its value comes from

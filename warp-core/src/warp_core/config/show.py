@@ -36,6 +36,8 @@ def effective(settings: Settings) -> list[Setting]:
         found += _struct(part.key, part.config, settings.origins)
     for name, policy in settings.policies.items():
         found += _struct(f"policy.{name}", policy, settings.origins)
+    for name, each in settings.storage_classes.items():
+        found += _struct(f"storage_class.{name}", each, settings.origins)
     for name, codec in settings.codecs.items():
         found += _struct(f"codecs.{name}", codec, settings.origins)
     for part in settings.protocols:

@@ -118,6 +118,7 @@ class Change:
         "disturbed",
         "judged",
         "lock_clock",
+        "moved",
         "now_ns",
         "rows",
         "take_id",
@@ -149,6 +150,7 @@ class Change:
         self.apart = apart
         self.lock_clock = lock_clock
         self.unlocked = 0  # a revision that may be dropped although it is retained
+        self.moved = 0  # one whose content and retention another has by now
         self.versioning = transaction.volume.row.versioning
         self.versioned = self.versioning != "off"
         self._usage = [0] * COUNTED
@@ -381,6 +383,8 @@ class Change:
         Raises:
             Retained: Object lock or a legal hold is on it.
         """
+        if number == self.moved:
+            return
         if revision.legal_hold:
             raise Retained(f"revision {number} is under legal hold")
         if not revision.retain_mode or number == self.unlocked:

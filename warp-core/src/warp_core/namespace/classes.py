@@ -1,17 +1,45 @@
-"""The storage class of a version that is there: a label that its name and its revision carry. No byte moves."""
+"""The storage class of a version that is there. Where the class has a policy of its own, the content is written anew under it.
+
+```
+ read the old content, write it anew ──▶ read it back, compare ──▶ one transaction: the version leads to the new revision,
+                                                                   if it still led to the old one; that lives on for who
+                                                                   borrows it, and for snapshots
+```
+
+Cut short anywhere before the transaction, what was written is garbage of a writer that is gone, and the next sweep begins anew.
+What is written in place (files, disks), lies in its row, or is sealed with a key that nobody here has, keeps its bytes where they
+are and changes its label.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+
 import msgspec
 
+from warp_core.containers import DataPolicy, Owner
+from warp_core.containers.keyring import Hold
+from warp_core.errors import Corrupt
+from warp_core.interfaces.stores import Buffer
 from warp_core.namespace import keys
 from warp_core.namespace.changes import Change
+from warp_core.namespace.content import (
+    READ_MAX,
+    REFUSALS,
+    extents_of,
+    load_manifest,
+    placed,
+)
 from warp_core.namespace.described import STANDARD
 from warp_core.namespace.lookup import sequence_of
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.object_changes import event_of, summary_of
-from warp_core.namespace.paths import extend
-from warp_core.namespace.rows import FILE, decode_name, encode
+from warp_core.namespace.paths import Path, extend
+from warp_core.namespace.rows import FILE, Extent, Name, Revision, decode_name, encode
+from warp_core.namespace.sealing import sealed_policy
+from warp_core.namespace.tree import Volume
 from warp_core.namespace.versions import version_id
 from warp_core.views.origin import Origin
 
@@ -24,37 +52,205 @@ async def set_storage_class(
     storage_class: str,
     origin: Origin | None = None,
 ) -> bool:
-    """Say that a version is of another class; False if there is no such version any more.
+    """Let a version be of another class, and its content lie as that says; False if there is no such version any more.
 
     Raises:
-        VolumeNotFound, ReadOnly
+        VolumeNotFound, ReadOnly, Busy
+        NoSpace, StoreFailed, Corrupt: It stays of the class that it has.
     """
     kept = "" if storage_class == STANDARD else storage_class
+    target = await namespace.volumes.writable(volume)
+    wanted = namespace.policy_of(target, kept)
+
+    async def look(change: Change) -> _Found | None:
+        found = await _find(change, key, version)
+        if found is None:
+            return None
+        revision = await change.revision(found.whole.revision)
+        return replace(found, revision=revision)
+
+    found = await namespace.change(volume, look)
+    if found is None:
+        return False
+    assert found.revision is not None
+    now = namespace.policy_of(target, found.name.storage_class)
+    if wanted == now or not _movable(found):
+        return await _label(namespace, volume, key, version, kept, origin)
+    async with namespace.moving:
+        return await _move(namespace, target, key, version, found, wanted, kept, origin)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A version, where it lies, and what it leads to."""
+
+    path: Path
+    place: bytes  # of its row
+    name: Name
+    whole: Name  # with what its inode knows
+    revision: Revision | None = None
+
+
+async def _find(change: Change, key: bytes, version: str) -> _Found | None:
+    path = await change.find(key)
+    name = path.current
+    if name is not None and version_id(name) == version:
+        place = keys.name_key(*path.place)
+    else:
+        await extend(change.rows, path)
+        sequence = await sequence_of(change.rows, path, version)
+        if sequence is None:
+            return None
+        place = keys.version_key(*path.place, sequence)
+        value = await change.rows.get(place)
+        assert value is not None
+        name = decode_name(value)
+    if name.kind != FILE:
+        return None
+    whole = await summary_of(change.apart, change.rows, name)
+    assert whole is not None
+    return _Found(path, place, name, whole)
+
+
+async def _label(
+    namespace: Namespace, volume: str, key: bytes, version: str, kept: str, origin: Origin | None
+) -> bool:
+    """Change what the version and its revision say, and nothing else."""
 
     async def body(change: Change) -> bool:
-        path = await change.find(key)
-        place, name = b"", path.current
-        if name is not None and version_id(name) == version:
-            place = keys.name_key(*path.place)
-        else:
-            await extend(change.rows, path)
-            sequence = await sequence_of(change.rows, path, version)
-            if sequence is None:
-                return False
-            place = keys.version_key(*path.place, sequence)
-            value = await change.rows.get(place)
-            assert value is not None
-            name = decode_name(value)
-        if name.kind != FILE:
+        found = await _find(change, key, version)
+        if found is None:
             return False
-        whole = await summary_of(change.apart, change.rows, name)
-        assert whole is not None
-        named = msgspec.structs.replace(name, born=change.epoch, storage_class=kept)
-        await change.rows.put(place, encode(named))
-        revision = await change.revision(whole.revision)
+        change.judged = False
+        named = msgspec.structs.replace(found.name, born=change.epoch, storage_class=kept)
+        await change.rows.put(found.place, encode(named))
+        number = found.whole.revision
+        revision = await change.revision(number)
         made = msgspec.structs.replace(revision, born=change.epoch, storage_class=kept)
-        await change.put_revision(whole.revision, made)
-        change.tell(event_of("class", change, key, whole, origin))
+        await change.rows.put(keys.revision_key(number), encode(made))
+        change.tell(event_of("class", change, key, found.whole, origin))
         return True
 
     return await namespace.change(volume, body)
+
+
+def _movable(found: _Found) -> bool:
+    revision = found.revision
+    assert revision is not None
+    if not found.name.revision or revision.windowed or revision.base:
+        return False
+    if revision.inline is not None or not revision.size:
+        return False
+    return revision.seal is None or not revision.seal.own
+
+
+async def _move(
+    namespace: Namespace,
+    target: Volume,
+    key: bytes,
+    version: str,
+    found: _Found,
+    policy: DataPolicy,
+    kept: str,
+    origin: Origin | None,
+) -> bool:
+    assert found.revision is not None
+    old, old_number = found.revision, found.name.revision
+    containers = namespace.containers
+    number = await namespace.ids.take()
+    owner = Owner(target.number, number, number)
+    hold: Hold | None = None
+    pin = containers.pin()
+    try:
+        if old.seal is not None:
+            hold = await namespace.sealer.open(old.seal)
+        source = list(await extents_of(containers, old))
+        parts = old.parts
+        if old.manifest is not None:
+            parts = (await load_manifest(containers, old.manifest)).parts
+        stream = containers.writer(
+            policy if hold is None else sealed_policy(policy, hold), owner, size_hint=old.size
+        )
+        digest = hashlib.blake2b(digest_size=32)
+        try:
+            async for data in _bytes(namespace, source, old.size):
+                digest.update(data)
+                await stream.write(data)
+            written = await stream.finish(journaled=namespace.journaled)
+        except BaseException:
+            await stream.abort()
+            raise
+        extents = [Extent(offset, chunk.length, chunk) for offset, chunk in written]
+        fresh = [chunk for _, chunk in written]
+        try:
+            await containers.sync()
+            again = hashlib.blake2b(digest_size=32)
+            async for data in _bytes(namespace, extents, old.size):
+                again.update(data)
+            if again.digest() != digest.digest():
+                raise Corrupt(f"revision {old_number} reads differently where it was moved to")
+            shown, manifest, summaries = await placed(containers, policy, owner, extents, parts)
+        except BaseException:
+            containers.discard(fresh)
+            raise
+    finally:
+        pin.release()
+        if hold is not None:
+            hold.release()
+    if manifest is not None:
+        fresh.append(manifest)
+
+    async def link(change: Change) -> bool:
+        now = await _find(change, key, version)
+        if now is None or now.name.revision != old_number:
+            return False
+        change.judged = False  # it is no more than it was; what a snapshot keeps is the operator's
+        change.moved = old_number
+        revision = msgspec.structs.replace(
+            await change.revision(old_number),  # its tags and retention may have changed meanwhile
+            born=change.epoch,
+            extents=shown,
+            manifest=manifest,
+            parts=summaries,
+            lenders=(),
+            lent_manifest=False,
+            storage_class=kept,
+        )
+        await change.put_revision(number, revision)
+        named = msgspec.structs.replace(
+            now.name, born=change.epoch, revision=number, storage_class=kept
+        )
+        await change.rows.put(now.place, encode(named))
+        await change.release(old_number, now.path.holder(now.name.sequence))
+        change.disturbed.add(now.name.inode)
+        change.tell(event_of("class", change, key, named, origin))
+        return True
+
+    try:
+        done = await namespace.change(target.row.name, link)
+    except REFUSALS:
+        containers.discard(fresh)
+        raise
+    if not done:
+        containers.discard(fresh)
+    return done
+
+
+async def _bytes(namespace: Namespace, extents: list[Extent], size: int) -> AsyncIterator[Buffer]:
+    """Yield a content, holes as zeros, in pieces of at most READ_MAX."""
+    at = 0
+    for extent in extents:
+        while at < extent.offset:
+            step = min(READ_MAX, extent.offset - at)
+            yield bytes(step)
+            at += step
+        end = extent.offset + extent.length
+        while at < end:
+            step = min(READ_MAX, end - at)
+            skip = extent.skip + at - extent.offset
+            yield await namespace.containers.read(extent.chunk, offset=skip, length=step)
+            at += step
+    while at < size:
+        step = min(READ_MAX, size - at)
+        yield bytes(step)
+        at += step

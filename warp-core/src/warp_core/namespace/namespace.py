@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from asyncio import CancelledError
+from asyncio import CancelledError, Semaphore
 from collections.abc import Awaitable, Callable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, suppress
@@ -32,6 +32,7 @@ from warp_core.namespace.witnesses import Witnesses
 
 T = TypeVar("T")
 
+MOVES_MAX: Final = 2  # contents moved to another class side by side: background work
 NOBODY: Final[frozenset[int]] = frozenset()
 
 
@@ -48,6 +49,7 @@ class Namespace:
         clock_ns: Callable[[], int] = time.time_ns,
         sealer: Sealer | None = None,
         quotas: Mapping[str, Quota] | None = None,
+        classes: Mapping[str, DataPolicy] | None = None,
     ) -> None:
         """Take what it is built on; nothing is read before the first call.
 
@@ -59,10 +61,13 @@ class Namespace:
             clock_ns: Nanoseconds since 1970.
             sealer: Who seals contents; by default one without a key service.
             quotas: Those of accounts that the configuration declares.
+            classes: Policies of storage classes, which go before those of volumes.
         """
         self.store = store
         self.containers = containers
         self.opens = opens
+        self.classes = classes or {}
+        self.moving = Semaphore(MOVES_MAX)  # contents that change their class
         self.policy = policy or DataPolicy()
         self.clock_ns = clock_ns
         self.sealer = sealer or Sealer(containers.keyring)
@@ -75,8 +80,10 @@ class Namespace:
         self.journaled = store.capabilities.journaled
         self._policies: dict[int, tuple[dict[str, str], DataPolicy]] = {}
 
-    def policy_of(self, volume: Volume) -> DataPolicy:
-        """Return how a volume's content is kept."""
+    def policy_of(self, volume: Volume, storage_class: str = "") -> DataPolicy:
+        """Return how a volume's content is kept; of a class that has a policy, as that says."""
+        if storage_class and (found := self.classes.get(storage_class)) is not None:
+            return found
         own = volume.row.policy
         if not own:
             return self.policy

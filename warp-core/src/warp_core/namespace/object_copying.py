@@ -10,6 +10,7 @@ from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.object_changes import put_object
 from warp_core.namespace.object_sources import Source
 from warp_core.namespace.rows import Name, Revision, Seal
+from warp_core.namespace.tree import Volume
 from warp_core.views.objects import (
     Attributes,
     Condition,
@@ -51,6 +52,8 @@ async def copy_by_reference(
         home, found, original = await source.find(change)
         if original.windowed or original.base or not _same_key(original.seal, sealing):
             raise NoReference
+        if _kept_otherwise(namespace, source.volume, original, change.rows.volume, attributes):
+            raise NoReference
         revision = borrowed(original, home, found.revision, change.rows.volume.number)
         if original.seal is not None and sealing is not None:
             seal = await sealer.wrap_again(original.seal, sealing)
@@ -66,6 +69,24 @@ async def copy_by_reference(
 
     name = await namespace.change(volume, body)
     return name, made[0]
+
+
+def _kept_otherwise(
+    namespace: Namespace,
+    there: Volume,
+    original: Revision,
+    target: Volume,
+    attributes: Attributes | None,
+) -> bool:
+    """Say whether a copy is of a class that keeps its content otherwise than the original's does."""
+    classes = namespace.classes
+    if not classes or original.inline is not None:
+        return False
+    named = original.storage_class if attributes is None else attributes.storage_class
+    if named not in classes and original.storage_class not in classes:
+        return False
+    policy_of = namespace.policy_of
+    return policy_of(there, original.storage_class) != policy_of(target, named)
 
 
 async def copy_bytes(

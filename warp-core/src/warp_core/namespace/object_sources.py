@@ -29,7 +29,7 @@ class Source:
 
     def __init__(self, namespace: Namespace, volume: Volume, key: bytes, version: str) -> None:
         self._namespace = namespace
-        self._volume = volume
+        self.volume = volume
         self._key = key
         self._version = version
         self._asked: set[int] = set()
@@ -50,20 +50,20 @@ class Source:
         if value is None:
             raise Corrupt(f"revision {name.revision} is missing")
         revision: Revision = rows.checked(decode_revision, key, value)
-        return Found(await self._namespace.home_of(stored, self._volume, key), name, revision)
+        return Found(await self._namespace.home_of(stored, self.volume, key), name, revision)
 
     def _rows(self, change: Change) -> Rows:
-        if self._volume.number == change.rows.volume.number and not self._volume.snapshot:
+        if self.volume.number == change.rows.volume.number and not self.volume.snapshot:
             return change.rows
-        return self._volume.rows(change.rows.engine)
+        return self.volume.rows(change.rows.engine)
 
     def _ask(self, name: Name) -> None:
         opens = self._namespace.opens
-        if opens is None or self._volume.snapshot or name.inode in self._asked:
+        if opens is None or self.volume.snapshot or name.inode in self._asked:
             return
-        if opens.holders(self._volume.number, name.inode):
+        if opens.holders(self.volume.number, name.inode):
             self._asked.add(name.inode)
-            raise Held(self._volume.number, name.inode)
+            raise Held(self.volume.number, name.inode)
 
 
 async def find_object(apart: Apart | None, stored: Rows, key: bytes, version: str) -> Name:

@@ -162,7 +162,7 @@ class NamespaceObjects(ObjectVolumes):
         if condition is not ALWAYS:
             await refuse_early(namespace, target, key, condition)
         number = await self._ids.take()
-        policy = namespace.policy_of(target)
+        policy = namespace.policy_of(target, attributes.storage_class)
         seal: Seal | None = None
         hold: Hold | None = None
         if sealing is not None:
@@ -255,7 +255,7 @@ class NamespaceObjects(ObjectVolumes):
             await refuse_early(self._namespace, target, key, condition)
         number = await self._ids.take()
         owner = Owner(target.number, number, number)
-        policy = self._namespace.policy_of(target)
+        policy = self._namespace.policy_of(target, attributes.storage_class)
         seal: Seal | None = None
         hold: Hold | None = None
         if sealing is not None:

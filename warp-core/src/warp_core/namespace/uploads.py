@@ -159,11 +159,12 @@ class Uploads:
     ) -> Writer:
         """See `Objects.part_writer`."""
         check_number(number)
-        seal = (await self._row(volume, key, upload)).seal
+        row = await self._row(volume, key, upload)
+        seal = row.seal
         target = await self._namespace.volumes.writable(volume)
         revision = parse(upload)
         owner = Owner(target.number, revision, revision)
-        policy = self._namespace.policy_of(target)
+        policy = self._namespace.policy_of(target, row.storage_class)
 
         async def link(extents: Sequence[Extent], length: int, digests: Digests) -> ObjectInfo:
             kept, manifest, _ = await placed(self._containers, policy, owner, extents)
@@ -295,7 +296,11 @@ class Uploads:
         }
         in_place = original.windowed or original.base or original.inline is not None
         sealed = original.seal is not None or row.seal is not None
-        if in_place or sealed or len(lenders | set(row.lenders)) > LENDERS_MAX:
+        classes = self._namespace.classes
+        otherwise = original.storage_class != row.storage_class and (
+            original.storage_class in classes or row.storage_class in classes
+        )
+        if in_place or sealed or otherwise or len(lenders | set(row.lenders)) > LENDERS_MAX:
             return await self._copy_bytes(
                 volume, key, upload, number, offset, size, digests, open_source, secret
             )

@@ -96,6 +96,10 @@ async def open_stack(
                 for each in settings.accounts
                 if each.quota is not None
             },
+            classes={
+                name: data_policy(settings.policies[each.policy])
+                for name, each in settings.storage_classes.items()
+            },
         )
         namespace.quotas.metered(metrics)
         exits.push_async_callback(namespace.quotas.told)

@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Final
 from urllib.parse import parse_qsl
 
+from warp_core.views.classes import STORAGE_CLASSES
 from warp_core.views.objects import Attributes, ObjectInfo
 
 from warp_s3.encryption import told
@@ -26,13 +27,6 @@ HEADER_MAX: Final = 1024
 NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 DEFAULT_TYPE: Final = "binary/octet-stream"
-
-STORAGE_CLASSES: Final = frozenset(
-    {
-        *("STANDARD", "REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING"),
-        *("GLACIER", "GLACIER_IR", "DEEP_ARCHIVE", "OUTPOSTS", "SNOW", "EXPRESS_ONEZONE"),
-    }
-)
 
 # Kept with the object and said again, by the name they are stored under.
 _KEPT: Final = {

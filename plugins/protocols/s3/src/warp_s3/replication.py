@@ -8,9 +8,9 @@ from typing import Final
 from xml.etree.ElementTree import Element, tostring
 
 from warp_core.replication import Replication, Rule
+from warp_core.views.classes import STORAGE_CLASSES
 
 from warp_s3.errors import S3Error
-from warp_s3.metadata import STORAGE_CLASSES
 from warp_s3.xml_input import TAG_KEY_MAX, TAG_VALUE_MAX, parse
 
 RULES_MAX: Final = 1000

@@ -12,9 +12,20 @@ from dataclasses import dataclass
 
 import msgspec
 from warp_core import lifecycle
-from warp_core.errors import Locked, NotFound, PreconditionFailed, Retained
+from warp_core.errors import (
+    Corrupt,
+    KeyNotFound,
+    Locked,
+    NoSpace,
+    NotFound,
+    PreconditionFailed,
+    Retained,
+    Sealed,
+    StoreFailed,
+)
 from warp_core.interfaces.auth import SYSTEM
 from warp_core.lifecycle import Lifecycle, Rule
+from warp_core.logs import get
 from warp_core.namespace.classes import set_storage_class
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.objects import NamespaceObjects
@@ -23,6 +34,10 @@ from warp_core.views.origin import Origin
 
 PAGE = 500  # entries judged in one pass: about 20 ms where nothing is due
 AT_ONCE = 64  # that are removed side by side, to share commits
+
+_NOT_MOVED = (NoSpace, StoreFailed, Corrupt, Sealed, KeyNotFound)
+
+log = get("warp_lifecycle")
 
 BY_RULE = Origin(
     actor=SYSTEM.name, via="lifecycle"
@@ -214,6 +229,12 @@ class Sweep:
                 await self._objects.delete(
                     self._volume, entry.key, version=entry.version, origin=BY_RULE
                 )
+        except _NOT_MOVED as error:
+            # It stays of the class that it has; the next sweep tries again.
+            log.warning(
+                "content is not moved", volume=self._volume, key=entry.key, error=str(error)
+            )
+            self._count("not_moved")
         except Retained:
             self._count("retained")
         except (NotFound, PreconditionFailed):
