@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 
@@ -15,6 +16,7 @@ from warp_core.namespace.contents import Content
 from warp_core.namespace.extents import unpack_change
 from warp_core.namespace.inodes import Inode, read_inode
 from warp_core.namespace.layers import load_layers
+from warp_core.namespace.pending import Gathered, Pending
 from warp_core.namespace.tree import ViewSource, Volume, VolumeTransaction
 from warp_meta_memory.engine import Memory
 
@@ -46,6 +48,7 @@ class MemoryLog:
         return True
 
     async def flush(self):
+        await asyncio.sleep(0)
         self.flushed = len(self.records)
 
     def read_now(self, chunk, *, offset, length):
@@ -104,6 +107,7 @@ class Ledger:
 
     async def transact(self, body: Callable[[Change], Awaitable[object]]):
         assert not self.snapshot
+        await asyncio.sleep(0)
         if self.fail_after is not None:
             self.fail_after -= 1
             if self.fail_after < 0:
@@ -116,6 +120,7 @@ class Ledger:
             volume = VolumeTransaction(tx, self._volume(row, version))
             change = Change(volume, 5, self.new_id, None, None)
             result = await body(change)
+            await asyncio.sleep(0)  # others may be faster: then the body runs again
             pending = [chunk for each in change._freed for chunk in each.chunks]
             change.finish()
             return result, pending
@@ -129,6 +134,9 @@ class Ledger:
 
     def filters(self):
         return ""
+
+    def journaled(self):
+        return False
 
     def now_ns(self):
         return next(self._clock)
@@ -145,6 +153,7 @@ class Rig:
         self.log = MemoryLog()
         self.ledger = Ledger(self.store)
         self.content: Content
+        self.pending = Pending()
 
     async def begin(self, *, size=0, extents=(), inline=None):
         await self.store.__aenter__()
@@ -166,35 +175,60 @@ class Rig:
         await self.load()
 
     async def load(self):
+        self.pending = Pending()
+        inode = read_inode(FILE, await self.ledger.get(keys.inode_key(FILE)))
+        stretches = []
+        for key, value in await self.ledger.scan(*keys.PENDING):
+            row = rows.decode_pending(value)
+            revision, epoch = keys.pending_parts(key)
+            assert row.inode == FILE
+            if row.until > inode.folded:
+                stretches.append(
+                    Gathered(
+                        revision, None, None, last=row.until, partial=True, epoch=epoch, row=key
+                    )
+                )
+        stretches.sort(key=lambda each: each.last)
+        for each in stretches:
+            self.pending.add(1, each)
         self.content = await self.open_as(self.ledger)
+        self.content.adopt(stretches)
         for chunk, payload in self.log.records.items():
             if self.log.owners[chunk][1] == FILE:
                 self.content.replay(chunk, unpack_change(payload), 0)
 
     async def open_as(self, ledger, revision=None):
+        """Return the file's content as it is, as of a ledger's snapshot, or of another revision."""
+        above = self.pending.of(ledger._volume(rows.VolumeRow(1, 1, "v", 0), 0))
         inode = read_inode(FILE, await ledger.get(keys.inode_key(FILE)))
-        layers = await load_layers(ledger, self.log, revision or inode.revision)
-        return Content(ledger, self.log, FILE, inode, layers)
+        layers = await load_layers(ledger, self.log, revision or inode.revision, above)
+        return Content(ledger, self.log, FILE, inode, layers, self.pending)
 
     async def crash(self, more=0):
         self.log.crash(more)
         self.ledger.fail_after = None
         await self.load()
 
-    async def snapshot(self) -> int:
-        async with self.content.settled():
+    async def snapshot(self, moment=lambda: None) -> int:
+        """Make a snapshot of the volume; `moment` is called at the time that it is of."""
+        async with self.content.standing():
+            moment()
 
             async def body(tx):
                 row = rows.decode_volume(await tx.get(keys.volume_name_key("v")))
-                row = msgspec.structs.replace(row, epoch=row.epoch + 1, newest=row.epoch + 1)
+                number = row.epoch + 1
+                snapshot = rows.SnapshotRow(f"S{number}", 0, row.newest)
+                tx.put(keys.prefix(1) + keys.snapshot_key(number), rows.encode(snapshot))
+                row = msgspec.structs.replace(row, epoch=number, newest=number)
                 tx.put(keys.volume_name_key("v"), rows.encode(row))
                 return row.epoch
 
             return await transact(self.store, body)
 
-    async def share(self) -> int:
+    async def share(self, moment=lambda: None) -> int:
         """Let something else refer to the current revision; return it."""
-        async with self.content.settled():
+        async with self.content.standing():
+            moment()
 
             async def body(change):
                 tx = change.rows

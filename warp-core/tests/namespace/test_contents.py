@@ -46,6 +46,11 @@ def small_windows():
     patch.setattr(contents, "FRESH_MAX", 40)
     patch.setattr(contents, "FRESH_LIMIT", 60)
     patch.setattr(contents, "FEW", 3)
+    patch.setattr(contents, "MARKED_FEW", 6)
+    patch.setattr(contents, "AT_ONCE", 1)
+    patch.setattr(
+        contents.Content, "fold_later", lambda self: None
+    )  # folds come when they are told
     yield
     patch.undo()
 
@@ -54,6 +59,12 @@ SIZE_MAX = 6 * W
 places = st.integers(0, SIZE_MAX)
 lengths = st.integers(1, 2 * W)
 starts = st.sampled_from(["empty", "inline", "extents"])
+
+
+async def turns(count: int) -> None:
+    """Let others run so many times."""
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 def apply(state: bytearray, payload: bytes) -> bytearray:
@@ -81,6 +92,7 @@ class Machine(RuleBasedStateMachine):
         self.first = bytearray()
         self.snapshots: dict[int, bytearray] = {}
         self.shared: dict[int, bytearray] = {}
+        self.readers: list[tuple[contents.Content, bytearray]] = []
         self.count = 0
         self.begun = False
         self.broke_off = False
@@ -167,6 +179,7 @@ class Machine(RuleBasedStateMachine):
     @rule(more=st.integers(0, 5))
     def crash(self, more):
         self.forgot = True
+        self.readers.clear()
         self.run(self.rig.crash(more))
 
     @precondition(lambda self: self.begun)
@@ -186,6 +199,69 @@ class Machine(RuleBasedStateMachine):
         self.forgot = True
         revision = self.run(self.rig.share())
         self.shared[revision] = self.model
+
+    @precondition(lambda self: self.begun)
+    @rule(
+        steps=st.lists(st.integers(0, 12), min_size=3, max_size=3),
+        kind=st.sampled_from(["snapshot", "share"]),
+        writes=st.lists(st.tuples(places, lengths), max_size=4),
+    )
+    def snapshot_beside_a_fold_and_writes(self, steps, kind, writes):
+        """What it shows is the content of one moment, however far the fold and the writers are."""
+        model = bytearray()
+
+        def moment():
+            model[:] = self.model
+
+        async def write(offset, length):
+            await self.rig.content.ready()
+            self.count += 1
+            self.rig.content.write(offset, bytes([self.count % 255 + 1]) * length)
+
+        async def all_of_it():
+            tasks = [asyncio.create_task(self.rig.content.fold())]
+            await turns(steps[0])
+            made = asyncio.create_task(getattr(self.rig, kind)(moment))
+            for offset, length in writes:
+                await turns(steps[1])
+                tasks.append(asyncio.create_task(write(offset, length)))
+            await turns(steps[2])
+            tasks.append(asyncio.create_task(self.rig.content.catch_up()))
+            number = await made
+            await asyncio.gather(*tasks)
+            return number
+
+        number = self.run(all_of_it())
+        if kind == "share":
+            self.forgot = True
+        (self.snapshots if kind == "snapshot" else self.shared)[number] = model
+
+    @precondition(lambda self: self.begun and self.snapshots and len(self.readers) < 4)
+    @rule(data=st.data())
+    def open_a_snapshot(self, data):
+        """Who opened it goes on reading the same while its windows are folded."""
+        number = data.draw(st.sampled_from(sorted(self.snapshots)))
+        ledger = Ledger(self.rig.store, snapshot=number)
+        self.readers.append((self.run(self.rig.open_as(ledger)), self.snapshots[number]))
+
+    @precondition(lambda self: self.begun and self.shared and len(self.readers) < 4)
+    @rule(data=st.data())
+    def open_a_shared_revision(self, data):
+        revision = data.draw(st.sampled_from(sorted(self.shared)))
+        other = self.run(self.rig.open_as(self.rig.ledger, revision))
+        other.size = len(self.shared[revision])
+        self.readers.append((other, self.shared[revision]))
+
+    @invariant()
+    def who_reads_them_goes_on_reading_the_same(self):
+        for reader, model in self.readers:
+            assert bytes(self.run(reader.read(0, SIZE_MAX * 2))) == bytes(model)
+
+    @precondition(lambda self: self.begun)
+    @rule()
+    def catch_up(self):
+        self.run(self.rig.content.catch_up())
+        assert not self.rig.content.marks
 
     @precondition(lambda self: self.begun)
     @rule(offset=places, length=lengths)
@@ -225,6 +301,7 @@ class Machine(RuleBasedStateMachine):
     def snapshots_and_shared_revisions_stay_what_they_were(self):
         for number, model in self.snapshots.items():
             then = self.run(self.rig.open_as(Ledger(self.rig.store, snapshot=number)))
+            assert then.size == len(model)
             assert bytes(self.run(then.read(0, SIZE_MAX * 2))) == bytes(model)
         for revision, model in self.shared.items():
             other = self.run(self.rig.open_as(self.rig.ledger, revision))

@@ -408,6 +408,7 @@ class LinksClones(Stage):
             caller: Caller = ROOT,
             *,
             replace: bool = False,
+            mode: int | None = None,
         ) -> FileInfo:
             return await self.link(file, directory, name, caller)
 

@@ -80,14 +80,6 @@ class Allowance:
         self._counted = size
         return taken
 
-    def came_back(self, claim: Claim, size: int) -> None:
-        """The fold failed: the rows say `size` as before."""
-        if not self._claim.pools:
-            self._claim = claim
-        else:
-            self._claim.absorb(claim)
-        self._counted = size
-
     def release(self) -> None:
         """The file is gone, or nobody has it open."""
         self._claim.release()

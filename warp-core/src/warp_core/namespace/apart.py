@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Protocol, TypeVar
 
 import msgspec
@@ -20,13 +20,11 @@ from warp_core.errors import (
     Busy,
     Corrupt,
     NotFound,
-    ReadOnly,
     StaleHandle,
     TooLarge,
     VolumeNotFound,
     WarpError,
 )
-from warp_core.interfaces.consistency import SCAN_MAX
 from warp_core.interfaces.stores import Buffer
 from warp_core.metadata import Transaction, transact
 from warp_core.namespace import keys, rows
@@ -38,12 +36,14 @@ from warp_core.namespace.filelog import ChangeRecord
 from warp_core.namespace.inodes import Inode, Position, implied_file, read_inode
 from warp_core.namespace.layers import Log as ContentLog
 from warp_core.namespace.layers import load_layers
+from warp_core.namespace.ledgers import Fresh, Moment, VolumeLedger
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.opens import Node
 from warp_core.namespace.paths import Path
-from warp_core.namespace.rows import Extent, Name, Seal, decode_name, encode
+from warp_core.namespace.pending import NOTHING, Above, Gathered, Pending
+from warp_core.namespace.rows import Extent, Name, PendingRow, Seal, decode_name, encode
 from warp_core.namespace.tables import unpack_window
-from warp_core.namespace.tree import Pair, Rows, ViewSource, Volume
+from warp_core.namespace.tree import Rows, Volume
 
 T = TypeVar("T")
 
@@ -52,6 +52,7 @@ DRAIN_BATCH: Final = (
     24  # windows removed in one transaction: with archived rows and dead lists within WRITES_MAX
 )
 
+TOGETHER: Final = 8  # files that a snapshot has say what they are side by side
 RESTLESS: Final = (
     6  # passes, a minute by default, after which a file that is always written is folded as well
 )
@@ -74,75 +75,6 @@ class Log(ContentLog, Protocol):
 
     async def space(self) -> tuple[int, int]:
         """Return total and free bytes of the stores."""
-
-
-class Fresh:
-    """Rows of a volume, each call as they are at its moment."""
-
-    __slots__ = ("_namespace", "_volume")
-
-    def __init__(self, namespace: Namespace, volume: Volume) -> None:
-        self._namespace = namespace
-        self._volume = volume
-
-    async def get(self, key: bytes) -> bytes | None:
-        """Return the row's value."""
-        view = self._namespace.store.view()
-        try:
-            return await self._volume.rows(ViewSource(view)).get(key)
-        finally:
-            view.close()
-
-    async def scan(
-        self, start: bytes, end: bytes, *, limit: int = SCAN_MAX, reverse: bool = False
-    ) -> list[Pair]:
-        """Return up to `limit` rows of [start, end)."""
-        view = self._namespace.store.view()
-        try:
-            stored = self._volume.rows(ViewSource(view))
-            return await stored.scan(start, end, limit=limit, reverse=reverse)
-        finally:
-            view.close()
-
-
-@dataclass(frozen=True, slots=True)
-class VolumeLedger:
-    """One volume as its files' contents see it."""
-
-    namespace: Namespace
-    name: str
-    number: int
-    volume: Volume | None = None  # a snapshot: read only
-
-    def rows(self) -> Rows:
-        """Return the rows as they are now."""
-        volume = self.volume or self.namespace.volumes.known(self.name)
-        if volume is None:
-            raise VolumeNotFound(f"no volume {self.name!r}")
-        return Fresh(self.namespace, volume)
-
-    async def transact(self, body: Callable[[Change], Awaitable[T]]) -> T:
-        """Run a body in a transaction of the volume."""
-        return await self.namespace.change(self.name, body)
-
-    async def new_id(self) -> int:
-        """Return a number that no inode and no revision had."""
-        return await self.namespace.ids.take()
-
-    def filters(self) -> str:
-        """Return the filters that the volume's policy names now."""
-        volume = self.volume or self.namespace.volumes.known(self.name)
-        return ",".join(self.namespace.policy_of(volume).filters) if volume is not None else ""
-
-    def now_ns(self) -> int:
-        """Return the time."""
-        return self.namespace.clock_ns()
-
-    def unfilter(self, inline: bytes, filters: str) -> bytes:
-        """Return inline content; this release writes it without filters."""
-        if filters:
-            raise Corrupt(f"inline content went through filters {filters!r}")
-        return inline
 
 
 async def inode_row(stored: Rows, number: int) -> Inode | None:
@@ -173,39 +105,6 @@ async def drop_disk(change: Change, number: int) -> None:
     change.rows.delete_present(keys.reserved_key(number))
 
 
-class Moment:
-    """Rows of one moment as a ledger: they can be read, and that is all."""
-
-    number = 0
-
-    def __init__(self, stored: Rows) -> None:
-        self._stored = stored
-
-    def rows(self) -> Rows:
-        """Return the rows."""
-        return self._stored
-
-    async def transact(self, body: Callable[[Change], Awaitable[T]]) -> T:
-        """Refuse."""
-        raise ReadOnly("rows of a moment")
-
-    async def new_id(self) -> int:
-        """Refuse."""
-        raise ReadOnly("rows of a moment")
-
-    def filters(self) -> str:
-        """Return none: nothing is written."""
-        return ""
-
-    def now_ns(self) -> int:
-        """Return no time."""
-        return 0
-
-    def unfilter(self, inline: bytes, filters: str) -> bytes:
-        """Return inline content."""
-        return inline
-
-
 class Inodes:
     """Inodes and live contents of all volumes of a node."""
 
@@ -217,6 +116,7 @@ class Inodes:
         self.opens = namespace.opens
         self._contents: dict[tuple[int, int], _Live] = {}
         self._loading: dict[tuple[int, int], asyncio.Lock] = {}
+        self.pending = Pending()
         self.on_forget: list[Callable[[int], None]] = []  # told which volume
         self._done: Position = (0, 0)  # as the last checkpoint noted it
         namespace.apart = self
@@ -246,9 +146,9 @@ class Inodes:
             change.versioning == "suspended" and name.nonce != rows.NULL_VERSION
         )
         live = self._contents.get((volume, number))
+        if live is not None and (live.content.marks or (kept and live.content.dirty)):
+            raise Held(volume, number)
         if kept and live is not None:
-            if live.content.dirty:
-                raise Held(volume, number)
             # At once: what is written while this change waits must not come into the version.
             live.content.inode = msgspec.structs.replace(live.content.inode, shared=True)
         links = inode.links - 1
@@ -289,14 +189,20 @@ class Inodes:
         else:
             await change.rows.delete(keys.inode_key(number))
 
-    async def flatten(self, stored: Rows, revision: int, size: int) -> list[Extent]:
-        """Return the extents of a revision as rows of one moment tell it.
+    def above(self, volume: Volume) -> Above:
+        """Return what the rows of a volume do not tell yet although somebody is shown it: ask before reading them."""
+        return self.pending.of(volume)
+
+    async def flatten(
+        self, stored: Rows, revision: int, size: int, above: Above = NOTHING
+    ) -> list[Extent]:
+        """Return the extents of a revision as rows of one moment tell it, and what lay above them before that moment.
 
         Raises:
             TooLarge: More than FLAT_MAX.
         """
         ledger = Moment(stored)
-        layers = await load_layers(ledger, self.log, revision)
+        layers = await load_layers(ledger, self.log, revision, above)
         content = Content(ledger, self.log, 0, Inode(0, rows.FILE, 0, size=size), layers)
         extents: list[Extent] = []
         async for piece in content.pieces():
@@ -372,8 +278,9 @@ class Inodes:
             found = self._contents.get(node)
             if found is None:
                 ledger = VolumeLedger(self.namespace, name, volume)
-                layers = await load_layers(ledger, self.log, inode.revision)
-                content = Content(ledger, self.log, number, inode, layers)
+                above = self.above(await self.namespace.volumes.get(name))
+                layers = await load_layers(ledger, self.log, inode.revision, above)
+                content = Content(ledger, self.log, number, inode, layers, self.pending)
                 holds = await self._opened(layers.seals)
                 content.seal = holds[0].word if holds else ""
                 content.allowance = Allowance(
@@ -423,12 +330,39 @@ class Inodes:
 
     @asynccontextmanager
     async def quiet(self, volume: int) -> AsyncIterator[None]:
-        """Bring the rows of all files of a volume up to date and keep them so inside the block: for a snapshot."""
-        async with AsyncExitStack() as stack:
-            for node, live in sorted(self._contents.items(), key=lambda item: item[0]):
-                if node[0] == volume and not live.dropped:
-                    await stack.enter_async_context(live.content.settled())
-            yield
+        """Have the rows of all files of a volume say what they are, and changes wait inside the block: for a snapshot."""
+        contents = self._of_volume(volume)
+        for content in contents:
+            await content.prepare()
+        try:
+            async with AsyncExitStack() as stack:
+                for content in contents:
+                    await stack.enter_async_context(content.still())
+                waiting = [content for content in contents if content.dirty]
+                for first in range(0, len(waiting), TOGETHER):
+                    some = waiting[first : first + TOGETHER]
+                    done = await asyncio.gather(
+                        *(content.conclude() for content in some), return_exceptions=True
+                    )
+                    for error in filter(None, done):
+                        raise error
+                yield
+        finally:
+            for content in contents:
+                content.fold_later()
+
+    def _of_volume(self, volume: int) -> list[Content]:
+        return [
+            live.content
+            for node, live in sorted(self._contents.items(), key=lambda item: item[0])
+            if node[0] == volume and not live.dropped
+        ]
+
+    async def catch_up(self, volume: int) -> None:
+        """Bring into the rows what snapshots and clones of a volume's files are shown already."""
+        for content in self._of_volume(volume):
+            if content.marks:
+                await content.catch_up()
 
     async def checkpoint(self) -> None:
         """Bring all rows up to date, and note how far: a restart replays the journal from there."""
@@ -473,6 +407,7 @@ class Inodes:
             self._loading.pop(node, None)
             live.dropped = live.content.gone = True
             live.let_go()
+        self.pending.forget(volume)
         for listener in self.on_forget:
             listener(volume)
 
@@ -485,8 +420,11 @@ class Inodes:
     async def collect(self, name: str, node: Node) -> bool:
         """Remove a file that has no name any more, if nobody has it open; say whether it is gone."""
         found = self._contents.get(node)
+        waits = found is not None and not found.dropped
 
-        async def body(change: Change) -> bool:
+        async def body(change: Change) -> bool | None:
+            if waits and found is not None and found.content.marks:
+                return None
             inode = await inode_row(change.rows, node.inode)
             if inode is None or not inode.orphan or self.opens.open_count(*node):
                 return False
@@ -502,7 +440,9 @@ class Inodes:
             return True
 
         try:
-            gone = await self.namespace.change(name, body)
+            while (gone := await self.namespace.change(name, body)) is None:
+                assert found is not None
+                await found.content.catch_up()  # others are shown what this file wrote
         except VolumeNotFound:
             gone = True
         except Busy:  # it is being rolled back, and collected then
@@ -551,7 +491,7 @@ class Inodes:
                 await self.namespace.volumes.thaw(volume.row.name)
             names[volume.number] = volume.row.name
         count = 0
-        taken: set[tuple[int, int]] = set()
+        taken = await self._take_marked(names)
         lost: set[tuple[int, int]] = set()
         view = self.namespace.store.view()
         try:
@@ -589,6 +529,43 @@ class Inodes:
         await self.checkpoint()
         return count
 
+    async def _take_marked(self, names: Mapping[int, str]) -> set[tuple[int, int]]:
+        """Take the files with changes that wait for their windows, which are to be replayed; returns which they are."""
+        found: dict[tuple[int, int], list[Gathered]] = {}
+        for number, name in names.items():
+            stored = Fresh(self.namespace, await self.namespace.volumes.get(name))
+            start, end = keys.PENDING
+            while page := await stored.scan(start, end):
+                for key, value in page:
+                    row: PendingRow = rows.checked(rows.decode_pending, key, value)
+                    inode = await inode_row(stored, row.inode)
+                    if inode is None or inode.folded >= row.until:
+                        await self._unmark(name, key)  # what a mark that failed may leave
+                        continue
+                    revision, epoch = keys.pending_parts(key)
+                    gathered = Gathered(
+                        revision, None, _nobody, last=row.until, partial=True, epoch=epoch, row=key
+                    )
+                    found.setdefault((number, row.inode), []).append(gathered)
+                start = page[-1][0] + b"\0"
+        for node, stretches in found.items():  # all of them, before any layers are loaded
+            stretches.sort(key=lambda each: each.last)
+            for gathered in stretches:
+                self.pending.add(node[0], gathered)
+        for (number, node_inode), stretches in found.items():
+            stored = Fresh(self.namespace, await self.namespace.volumes.get(names[number]))
+            inode = await inode_row(stored, node_inode)
+            assert inode is not None
+            content = await self.take(names[number], number, node_inode, inode)
+            content.adopt(stretches)
+        return set(found)
+
+    async def _unmark(self, name: str, key: bytes) -> None:
+        async def body(change: Change) -> None:
+            change.rows.delete_present(key)
+
+        await self.namespace.change(name, body)
+
     async def collect_orphans(self, name: str) -> int:
         """Remove the files of a volume, which may be a deleted one, that have no name and that nobody has open; return how many."""
         volume = await self.namespace.volumes.any(name)
@@ -604,6 +581,10 @@ class Inodes:
                     count += await self.collect(name, node)
             start = found[-1][0] + b"\0"
         return count
+
+
+async def _nobody() -> None:
+    """Finish what its file has not taken yet: it does before anybody else reads."""
 
 
 class _Live:

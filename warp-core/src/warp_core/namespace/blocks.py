@@ -21,16 +21,17 @@ from warp_core.errors import (
     StaleHandle,
 )
 from warp_core.namespace import keys, rows
-from warp_core.namespace.apart import Fresh, inode_row, put_disk, put_inode
+from warp_core.namespace.apart import inode_row, put_disk, put_inode
 from warp_core.namespace.changes import Change
 from warp_core.namespace.disks import NamespaceDisk, Shared
 from warp_core.namespace.files import NamespaceFiles
 from warp_core.namespace.leases import FOR_WRITE
+from warp_core.namespace.ledgers import Fresh
 from warp_core.namespace.openfiles import NamespaceFile
 from warp_core.namespace.opens import HERE, Access, Owner
 from warp_core.namespace.reservations import Reserved, decode_reserved
 from warp_core.views.blocks import BLOCK, Blocks, Disk, DiskInfo
-from warp_core.views.files import FILE_SIZE_MAX, Ref, SetInfo
+from warp_core.views.files import FILE_SIZE_MAX, Ref
 
 SNAPSHOT_DIRECTORY: Final = (
     b".disk-snapshots"  # in the root: snapshots of disks are clones that live here
@@ -305,8 +306,7 @@ class NamespaceBlocks(Blocks):
         info = await self.show(volume, path)
         directory = await self._snapshot_directory(volume, info.ref, make=True)
         assert directory is not None
-        clone = await self._files.clone(info.ref, directory, _snapshot_name(snapshot))
-        await self._files.setattr(clone.ref, SetInfo(mode=0o400))
+        await self._files.clone(info.ref, directory, _snapshot_name(snapshot), mode=0o400)
 
     async def snapshots(self, volume: str, path: bytes) -> list[str]:
         """See `Blocks.snapshots`."""
@@ -351,8 +351,7 @@ class NamespaceBlocks(Blocks):
             with suppress(AlreadyExists):
                 await self._files.mkdir(above, part, 0o755)
             above = (await self._files.lookup(above, part)).ref
-        made = await self._files.clone(source, above, parts[-1])
-        await self._files.setattr(made.ref, SetInfo(mode=0o600))
+        made = await self._files.clone(source, above, parts[-1], mode=0o600)
         await self._mark(volume, made.ref, above, parts[-1])
         return await self.show(volume, target)
 

@@ -21,6 +21,7 @@ from warp_core.metadata import Transaction
 from warp_core.namespace import keys, rows
 from warp_core.namespace.keys import Step
 from warp_core.namespace.paths import Path, extend, resolve
+from warp_core.namespace.pending import NOTHING, Above
 from warp_core.namespace.pools import Amount, Claim, amount_of
 from warp_core.namespace.retention import LockClock
 from warp_core.namespace.rows import (
@@ -84,8 +85,13 @@ class Apart(Protocol):
     async def collect_orphans(self, name: str) -> int:
         """Remove the files of a volume, which may be a deleted one, that have no name and that nobody has open; return how many."""
 
-    async def flatten(self, stored: Rows, revision: int, size: int) -> list[Extent]:
-        """Return the extents of a revision that was written in place, as its rows tell it.
+    def above(self, volume: Volume) -> Above:
+        """Return what the rows of a volume do not tell yet although somebody is shown it: ask before reading them."""
+
+    async def flatten(
+        self, stored: Rows, revision: int, size: int, above: Above = NOTHING
+    ) -> list[Extent]:
+        """Return the extents of a revision that was written in place, as its rows and what lay above them tell it.
 
         Raises:
             TooLarge: They are more than a reader holds.

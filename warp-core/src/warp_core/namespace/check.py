@@ -19,7 +19,7 @@ from warp_core.namespace.audit import audit
 from warp_core.namespace.content import load_manifest
 from warp_core.namespace.inodes import decode_inode
 from warp_core.namespace.namespace import Namespace
-from warp_core.namespace.rows import FILE, Extent, Name, Part, Revision
+from warp_core.namespace.rows import FILE, Extent, Name, Part, PendingRow, Revision
 from warp_core.namespace.tables import chunks_of_window
 
 READ_MAX = 1024 * 1024
@@ -33,6 +33,7 @@ _DECODE: Mapping[bytes, Callable[[bytes], object]] = {
     b"S": rows.decode_snapshot,
     b"P": rows.decode_part,
     b"U": rows.decode_upload,
+    b"N": rows.decode_pending,
 }
 
 
@@ -167,7 +168,7 @@ class Check:
         if key[:1] == b"A":
             key = keys.archive_parts(key)[0]
         family = key[:1]
-        if not row.value or family not in b"DRIESPU" or rows.is_whiteout(row.value):
+        if not row.value or family not in b"DRIESPUN" or rows.is_whiteout(row.value):
             return ""
         try:
             if family == b"E":
@@ -181,6 +182,13 @@ class Check:
             return await self._name(prefix, value) if own and row.key[len(prefix)] != 0x41 else ""
         if isinstance(value, Revision | Part):
             return await self._content(value)
+        if isinstance(value, PendingRow):
+            revision = key[1:9]
+            if await self._get(prefix + b"R" + revision) is None:
+                number = int.from_bytes(revision, "big")
+                return (
+                    f"changes of inode {value.inode} wait for revision {number}, which is missing"
+                )
         return ""
 
     async def _name(self, prefix: bytes, name: Name) -> str:

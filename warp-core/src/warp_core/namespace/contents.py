@@ -1,13 +1,14 @@
 """Content of files that are written in place: what the rows say, and what was written since they last said it.
 
 A write appends one self-describing record and notes where it went; there is no transaction. Reads see it at once. `fold` moves what
-gathered into the rows: after a while, before a snapshot, and when somebody reads the file by its rows (an S3 GET). After a crash the
-records behind the inode's `folded` position are applied again, in their order.
+gathered into the rows: after a while, and when somebody reads the file by its rows (an S3 GET). Who shares the file, a snapshot or a
+clone, need not wait for that: the rows then say what is still to come (`pending.py`). After a crash the records behind the inode's
+`folded` position are applied again, in their order.
 
 ```
  write ──▶ record in the journal, piece in `_fresh` ──┐
- sync  ──▶ one sync of the journal                    │ fold: _fresh becomes _folding; window rows, then the inode row
- read  ◀── _fresh over _folding over window rows over extents over the base's
+ sync  ──▶ one sync of the journal                    │ gather: a stretch (`stretches.py`); fold: into the rows
+ read  ◀── _fresh over stretches over window rows over extents over the base's
 ```
 """
 
@@ -17,6 +18,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
+
+import msgspec
 
 from warp_core.containers import Chunk
 from warp_core.errors import OutOfRange, WarpError
@@ -32,22 +35,31 @@ from warp_core.namespace.extents import (
     WINDOW,
     WRITE,
     Piece,
+    gaps,
     pack_change,
     split,
 )
-from warp_core.namespace.folding import Fold, Gathered, Untidy, put_revision_above
+from warp_core.namespace.folding import BATCH, put_revision_above
 from warp_core.namespace.inodes import Inode, Position
-from warp_core.namespace.layers import END, Layers, Ledger, Log
+from warp_core.namespace.layers import Layers, Ledger, Log
+from warp_core.namespace.pending import END, Gathered, Pending, cover
 from warp_core.namespace.pools import Claim
+from warp_core.namespace.stretches import Stretches
 from warp_core.namespace.tables import Overlay
 
 FRESH_MAX: Final = 32_768  # pieces of one file before they are folded, beside further writes: about 10 MiB of memory
-FRESH_LIMIT: Final = 2 * FRESH_MAX  # before a write waits for the fold
+FRESH_LIMIT: Final = 2 * FRESH_MAX  # pieces that no fold has done before writes are slowed down;
+# at twice that they wait for the fold
 FEW: Final = (
     PIECES_MAX // 4
 )  # fresh pieces of a window that are folded without a look at how many it has; each cuts one in two at most
-
-HURRY_S: Final = 0.001  # between two writes while a snapshot waits for a fold: it would never catch up with some writers
+MARKED_FEW: Final = (
+    PIECES_MAX // 2
+)  # the same before a snapshot: 512 and two for each of these fit in a row with those of FEW
+AT_ONCE: Final = (
+    2 * BATCH
+)  # windows that are folded rather than marked: no more commits, and nothing left to do
+HURRY_S: Final = 0.001  # between two writes that are slowed down: folds are much faster
 FILTERED_ROOM: Final = (
     8 * 1024
 )  # bytes of a filtered record besides twice its payload, at most: its names and frame table
@@ -59,7 +71,15 @@ TIDIED_MAX: Final = (
 class Content:
     """One file's content while somebody uses it. One instance an inode; its calls may be made concurrently."""
 
-    def __init__(self, ledger: Ledger, log: Log, number: int, inode: Inode, layers: Layers) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        log: Log,
+        number: int,
+        inode: Inode,
+        layers: Layers,
+        pending: Pending | None = None,
+    ) -> None:
         self.number = number
         self.inode = inode
         self.size = inode.size
@@ -75,14 +95,15 @@ class Content:
         self._log = log
         self._layers = layers
         self._fresh = Overlay()
-        self._folding = Overlay()
+        self._stretches = Stretches(
+            ledger, log, number, layers, Pending() if pending is None else pending, self._now_is
+        )
         self._background: asyncio.Task[None] | None = None  # a fold that nobody waits for
         self._cut_at = END  # lowest size that the file had since the last fold
-        self._windows = Untidy()
         self._filters = ""  # those of the volume, as of the last look
         self._thawed: asyncio.Event | None = None  # set when changes, which wait now, may go on
-        self._awaited = 0  # how many wait until the rows tell all: writes are slowed meanwhile
-        self._pace = asyncio.Lock()  # held by the write whose turn it is then
+        self._standing = asyncio.Lock()  # held by who has them wait
+        self._pace = asyncio.Lock()  # held by the write whose turn it is while they are slowed down
         self._alive: dict[Chunk, int] = {}  # bytes of each fresh chunk that nothing newer covers
         self._dead: list[
             tuple[Chunk, int]
@@ -90,9 +111,7 @@ class Content:
         self._partial = False  # a fold broke off: rows may refer to some of what is fresh or dead
         self.last: Position = inode.folded
         self._dirty = False
-        self._in_fold = False
         self._inline_checked = False
-        self._fold_lock = asyncio.Lock()
         self._share_lock = asyncio.Lock()
         self.appending = asyncio.Lock()  # held by who writes at the end
 
@@ -180,9 +199,26 @@ class Content:
             found = table.covering(start, end)
             if found is not None or table.touches(start, end):
                 return found
-        if fresh.large or not self._folding.empty:
+        if fresh.large:
             return None
-        table = self._layers.top.windows.get(window)
+        top = self._layers.top
+        if top.above:
+            return self._covering_above(window, start, end)
+        table = top.windows.get(window)
+        return table.covering(start, end) if table is not None else None
+
+    def _covering_above(self, window: int, start: int, end: int) -> tuple[Chunk | None, int] | None:
+        """Return what `_covering` does, of stretches that are not in the rows."""
+        top = self._layers.top
+        for gathered in reversed(top.above):
+            table = gathered.pieces.windows.get(window)
+            if table is not None:
+                found = table.covering(start, end)
+                if found is not None or table.touches(start, end):
+                    return found
+            if gathered.pieces.large:
+                return None
+        table = top.windows.get(window)
         return table.covering(start, end) if table is not None else None
 
     async def resolve(self, start: int, end: int) -> list[Piece]:
@@ -194,24 +230,18 @@ class Content:
 
     async def _resolve(self, start: int, end: int) -> list[Piece]:
         result = self._fresh.within(start, end)
-        for low, high in _gaps(result, start, end):
-            held = self._folding.within(low, high)
-            result = result + held
-            for begin, finish in _gaps(held, low, high):
-                result += await self._layers.within(begin, finish)
+        for low, high in gaps(result, start, end):
+            result = result + await self._layers.within(low, high)
         return sorted(result)
 
     def _resolved(self, start: int, end: int) -> list[Piece] | None:
         """Return the pieces of a range, in order; None if a row is not in memory."""
         result = self._fresh.within(start, end)
-        for low, high in _gaps(result, start, end):
-            held = self._folding.within(low, high)
-            result = result + held
-            for begin, finish in _gaps(held, low, high):
-                stored = self._layers.now(begin, finish)
-                if stored is None:
-                    return None
-                result = result + stored
+        for low, high in gaps(result, start, end):
+            stored = self._layers.now(low, high)
+            if stored is None:
+                return None
+            result = result + stored
         return sorted(result)
 
     async def pieces(self) -> AsyncIterator[Piece]:
@@ -253,19 +283,21 @@ class Content:
 
     async def _skip_holes(self, offset: int) -> int:
         """Return a place at or after `offset` before which there is no data: the next window that anything is known of."""
-        candidates = [self.size]
-        for pieces in (self._fresh, self._folding):  # before the rows, which a fold moves them to
-            data = pieces.next_data(offset)
-            if data is not None:
-                candidates.append(max(offset, data))
-        return min(*candidates, await self._layers.next_data(offset))
+        data = self._fresh.next_data(offset)
+        stored = await self._layers.next_data(offset)
+        return min(self.size, stored, max(offset, data) if data is not None else stored)
 
     # Writing --------------------------------------------------------------------------------------
 
     @property
     def dirty(self) -> bool:
         """Say whether the rows do not tell all yet: a fold that is under way has told a part."""
-        return self._dirty or self._in_fold or bool(self._windows.wasteful)
+        return self._dirty or bool(self._stretches.queue) or bool(self._stretches.windows.wasteful)
+
+    @property
+    def marks(self) -> set[bytes]:
+        """The keys of the N rows that say of this file what is still to come into windows."""
+        return self._stretches.marks
 
     async def ready(self, length: int = 0) -> None:
         """Make sure that the current revision may be changed and the log has room: called before each change, waits if it must.
@@ -273,30 +305,45 @@ class Content:
         Raises:
             NoSpace, ReadOnly: Nothing more can be written.
         """
-        if self._awaited:
-            async with self._pace:
-                if self._awaited:
-                    await asyncio.sleep(HURRY_S)
+        slowed = False
         while True:
             await self._log.room(self._room(length))
             if len(self._fresh) >= FRESH_MAX:
                 self._fold_beside()
             if self._thawed is not None:
                 await self._thawed.wait()
-            elif self.inode.shared or len(self._fresh) >= FRESH_LIMIT or not self._inline_checked:
+            elif self.inode.shared or not self._inline_checked:
                 await self._make_ready()
+            elif len(self._fresh) + self._stretches.pieces >= FRESH_LIMIT and not slowed:
+                await self._slow_down()
+                slowed = True
             else:
                 return  # nothing was waited for since these were looked at
 
+    async def _slow_down(self) -> None:
+        """Let folds catch up: a short wait for each write, and a long one only where that does not help.
+
+        Raises:
+            NoSpace, ReadOnly: What was written cannot be folded.
+        """
+        self._fold_beside()
+        async with self._pace:
+            if len(self._fresh) + self._stretches.pieces < 2 * FRESH_LIMIT:
+                await asyncio.sleep(HURRY_S)
+                return
+            if self._background is not None:
+                await asyncio.wait((self._background,))
+            if len(self._fresh) + self._stretches.pieces >= 2 * FRESH_LIMIT:
+                await self.fold()
+
     def ready_now(self, length: int) -> bool:
         """Say whether `ready` would not wait."""
-        if self._fresh.count >= FRESH_MAX:
+        if self._fresh.count + self._stretches.pieces >= FRESH_MAX:
             self._fold_beside()
-            if self._fresh.count >= FRESH_LIMIT:
+            if self._fresh.count + self._stretches.pieces >= FRESH_LIMIT:
                 return False
         return (
             self._inline_checked
-            and not self._awaited
             and not self.inode.shared
             and self._thawed is None
             and self._log.has_room(
@@ -327,16 +374,17 @@ class Content:
             self._background = asyncio.get_running_loop().create_task(fold())
 
     async def _make_ready(self) -> None:
-        if len(self._fresh) >= FRESH_LIMIT:
-            if self._background is not None:
-                await asyncio.wait((self._background,))
-            if len(self._fresh) >= FRESH_LIMIT:
-                await self.fold()
         async with self._share_lock:
             if self.inode.shared:
-                async with self.settled():
-                    self.inode = await put_revision_above(self._ledger, self.number, self._layers)
-                    self._windows.wasteful.clear()  # they are the other revision's
+                async with self.still():
+                    self._gather()
+                    await (
+                        self._stretches.mark()
+                    )  # else what was written before would come into the new one
+                    inode = await put_revision_above(self._ledger, self.number, self._layers)
+                    self.inode = inode
+                    self._stretches.windows.wasteful.clear()  # they are the other revision's
+                self.fold_later()
             if not self._inline_checked:
                 self._filters = self._all_filters()
                 for piece in await self.resolve(0, min(WINDOW, self.size)):
@@ -399,14 +447,7 @@ class Content:
         return chunk
 
     def _cover(self, covered: list[Piece]) -> None:
-        for piece in covered:
-            if isinstance(piece.chunk, Chunk):
-                left = self._alive[piece.chunk] - piece.length
-                if left:
-                    self._alive[piece.chunk] = left
-                else:
-                    del self._alive[piece.chunk]
-                    self._dead.append((piece.chunk, piece.offset // WINDOW))
+        cover(self._alive, self._dead, covered)
 
     def replay(self, chunk: Chunk, change: extents.Change, time_ns: int) -> None:
         """Apply a record found in the journal after a crash; those that the rows know are ignored."""
@@ -414,6 +455,10 @@ class Content:
         if position <= self.last:
             return
         self.last = position
+        stretch = self._stretches.at(position)
+        if stretch is not None:
+            stretch.apply(chunk, change)
+            return
         self._dirty = self._partial = True
         self.modified_ns = max(self.modified_ns, time_ns)
         if change.what == WRITE:
@@ -429,151 +474,167 @@ class Content:
 
     def unlinked_chunks(self) -> list[Chunk]:
         """Return the chunks that no row refers to: garbage when the file goes as it is."""
-        return [*self._alive, *(chunk for chunk, _ in self._dead)]
+        found = [*self._alive, *(chunk for chunk, _ in self._dead)]
+        for gathered in self._stretches.queue:
+            found += [*gathered.alive, *(chunk for chunk, _ in gathered.dead)]
+        return found
+
+    def adopt(self, stretches: list[Gathered]) -> None:
+        """Take what was marked before a crash, oldest first; their pieces come with `replay`."""
+        for gathered in stretches:
+            gathered.owner, gathered.finish = self, self.catch_up
+            self._stretches.adopt(gathered)
 
     # Folding --------------------------------------------------------------------------------------
 
     async def fold(self) -> None:
         """Bring the rows up to date; returns when what was written before the call is in them, durably."""
-        async with self._fold_lock:
+        async with self._stretches.folding:
             self._filters = self._all_filters()
             await self._give_back()
-            await self._unfragment()
-            await self._fold()
+            await self._unfragment(FEW)
+            self._gather()
+            await self._stretches.fold(self._let_pass)
+            self.changes = 0
 
-    async def _fold(self) -> None:
-        """Fold; the lock is held."""
+    async def catch_up(self) -> None:
+        """Return when what was marked before the call is in the rows."""
+        async with self._stretches.folding:
+            await self._stretches.fold(self._let_pass)
+
+    async def _let_pass(self) -> None:
+        """Wait for a snapshot that is being made, and has writes wait."""
+        while self._thawed is not None:
+            await self._thawed.wait()
+
+    def _gather(self) -> None:
+        """Close the stretch that is being written."""
         if not self._dirty:
             return
-        pieces, self._folding, self._fresh = self._fresh, self._fresh, Overlay()
         gathered = Gathered(
-            pieces,
+            self._layers.top.revision,
+            self,
+            self.catch_up,
+            self._fresh,
             self.size,
             self._cut_at,
             self.modified_ns,
             self.last,
             self._dead,
             self._alive,
-            self.allowance.gathered(self.size) if self.allowance is not None else Claim(),
+            self._partial,
+            claim=(self.allowance.gathered(self.size) if self.allowance is not None else Claim()),
+            widest=self._fresh.widest(),
         )
+        self._fresh = Overlay()
         self._dead, self._alive, self._dirty, self._cut_at = [], {}, False, END
-        self._in_fold = True
-        try:
-            await self._log.flush()
-            fold = Fold(self._ledger, self.number, self._layers, gathered, self._windows)
-            self.inode = await fold.run(again=self._partial)
-        except BaseException:
-            self._unfold(gathered)
-            raise
-        else:
-            gathered.claim.release()
-        finally:
-            self._in_fold = False
         self._partial = False
-        self.changes = 0
-        self._folding = Overlay()
+        self._stretches.add(gathered)
 
-    def _unfold(self, gathered: Gathered) -> None:
-        """After a failure: put what could not be folded back below what was written meanwhile."""
-        newer, self._fresh, self._folding = self._fresh, gathered.pieces, Overlay()
-        self._dead = gathered.dead + self._dead
-        self._alive = gathered.alive | self._alive
-        if self.allowance is not None:
-            self.allowance.came_back(gathered.claim, self.inode.size)
-        self._cut_at = min(self._cut_at, gathered.cut)
-        self._dirty = self._partial = True
-        for piece in newer:
-            self._cover(self._fresh.lay(piece))
+    def _now_is(self, inode: Inode) -> None:
+        """Take what the inode's row says, except for what only this knows for sure."""
+        self.inode = msgspec.structs.replace(
+            inode, revision=self.inode.revision, shared=self.inode.shared
+        )
 
-    async def _unfragment(self) -> None:
+    async def _unfragment(self, few: int) -> None:
         """Write windows anew that are in too many pieces for a row."""
-        windows = self._windows
-        for window, fresh in list(self._fresh.windows.items()):
-            if len(fresh) > FEW or window in windows.crowded:
-                found = await self.resolve(window * WINDOW, (window + 1) * WINDOW)
-                if len(found) > PIECES_MAX:
+        for window in self._stretches.in_many_pieces(self._fresh, few):
+            if await self._is_crowded(window):
+                async with self.still():
                     await self._write_anew(window)
+
+    async def _is_crowded(self, window: int) -> bool:
+        return len(await self.resolve(window * WINDOW, (window + 1) * WINDOW)) > PIECES_MAX
 
     async def _give_back(self) -> None:
         """Write windows anew that keep more than they show, some of them."""
-        windows = self._windows
+        windows = self._stretches.windows
         wasteful = sorted(windows.wasteful)[:TIDIED_MAX]
         windows.wasteful.difference_update(wasteful)
         for window in wasteful:
-            if self._log.has_room(self._room(WINDOW)) and not self.inode.shared:
-                await self._write_anew(window)
+            if self._log.has_room(self._room(WINDOW)):
+                async with self.still():
+                    await self._write_anew(window)
 
     async def _write_anew(self, window: int) -> None:
+        """Write a window in as few pieces as it takes; nobody else writes meanwhile."""
+        if self.inode.shared:
+            return  # what would be written belongs to a revision that has not been made yet
         start, end = window * WINDOW, (window + 1) * WINDOW
-        async with self._still():  # what is read must not be overwritten before it is written
-            found = await self.resolve(start, end)
-            runs: list[tuple[int, int]] = []
-            for piece in found:
-                if runs and runs[-1][1] == piece.offset:
-                    runs[-1] = (runs[-1][0], piece.end)
-                else:
-                    runs.append((piece.offset, piece.end))
-            if len(runs) >= PIECES_MAX // 4:  # its holes become zeros
-                runs = [(start, min(end, self.size))]
-            for low, high, data in [
-                (*run, await self.read(run[0], run[1] - run[0])) for run in runs
-            ]:
-                assert len(data) == high - low
-                self.write(low, data)
+        found = await self.resolve(start, end)
+        runs: list[tuple[int, int]] = []
+        for piece in found:
+            if runs and runs[-1][1] == piece.offset:
+                runs[-1] = (runs[-1][0], piece.end)
+            else:
+                runs.append((piece.offset, piece.end))
+        if len(runs) >= PIECES_MAX // 4:  # its holes become zeros
+            runs = [(start, min(end, self.size))]
+        for low, high, data in [(*run, await self.read(run[0], run[1] - run[0])) for run in runs]:
+            assert len(data) == high - low
+            self.write(low, data)
 
     @asynccontextmanager
-    async def _still(self) -> AsyncIterator[None]:
-        """Have changes wait inside the block; the fold lock is held, so that nobody else does so."""
-        if self._thawed is not None:
-            yield
-            return
-        self._thawed = thawed = asyncio.Event()
-        try:
-            yield
-        finally:
-            self._thawed = None
-            thawed.set()
+    async def still(self) -> AsyncIterator[None]:
+        """Have changes wait inside the block, which waits for no fold."""
+        async with self._standing:
+            self._thawed = thawed = asyncio.Event()
+            try:
+                yield
+            finally:
+                self._thawed = None
+                thawed.set()
 
-    @asynccontextmanager
-    async def settled(self) -> AsyncIterator[None]:
-        """Fold, and let nobody fold again inside the block: the rows are the content as of its begin."""
-        await self._caught_up()
-        async with self._fold_lock:
-            yield
+    async def prepare(self) -> None:
+        """Do beside further writes what `conclude` would do while they wait."""
+        self._filters = self._all_filters()
+        await self._unfragment(MARKED_FEW)
+
+    async def conclude(self) -> None:
+        """Have the rows say what the content is, or how to find out; changes wait. What is shared now never changes.
+
+        A little is folded. More is marked, and folded later.
+        """
+        for window in self._stretches.in_many_pieces(self._fresh, MARKED_FEW):  # since `prepare`
+            if await self._is_crowded(window):
+                await self._write_anew(window)
+        little = not (
+            self._stretches.queue or self._fresh.large or self._stretches.folding.locked()
+        )
+        if little and len(self._fresh.windows) <= AT_ONCE and not self._layers.lent(self):
+            async with self._stretches.folding:  # which nobody holds
+                self._gather()
+                await self._stretches.fold(_at_once)
+                self.changes = 0
+        else:
+            self._gather()
+            await self._stretches.mark()
+
+    def fold_later(self) -> None:
+        """Fold in the background what was only marked."""
+        if self._stretches.queue:
+            self._fold_beside()
 
     @asynccontextmanager
     async def standing(self) -> AsyncIterator[None]:
-        """Fold, and have changes wait inside the block: the rows are the content. What is shared there never changes."""
-        await self._caught_up()  # most of it, beside further writes
-        async with self._fold_lock, self._still():
-            await self._unfragment()
-            await self._fold()
-            yield
-
-    async def _caught_up(self) -> None:
-        """Fold what there is, beside writes that come one by one."""
-        self._awaited += 1
+        """Have changes wait inside the block, and the rows say what the content is, or how to find out."""
+        await self.prepare()
         try:
-            await self.fold()
+            async with self.still():
+                await self.conclude()
+                yield
         finally:
-            self._awaited -= 1
+            self.fold_later()
 
     def leave(self) -> None:
         """Let the windows that are still to be written anew be: nobody uses the file any more."""
-        self._windows.wasteful.clear()
+        self._stretches.windows.wasteful.clear()
 
     async def sync(self) -> None:
         """Make what was written durable: one sync of the journal."""
         await self._log.flush()
 
 
-def _gaps(pieces: list[Piece], start: int, end: int) -> list[tuple[int, int]]:
-    """Return the ranges of [start, end) that none of these disjoint, ordered pieces covers."""
-    found = []
-    for piece in pieces:
-        if piece.offset > start:
-            found.append((start, piece.offset))
-        start = piece.end
-    if start < end:
-        found.append((start, end))
-    return found
+async def _at_once() -> None:
+    """Pause for nobody."""

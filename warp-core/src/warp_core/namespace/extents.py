@@ -219,3 +219,15 @@ def unpack_change(payload: bytes | bytearray | memoryview) -> Change:
     if data != (length if what == WRITE else 0):
         raise Corrupt(f"a change record of {length} bytes holds {data}")
     return Change(what, offset, length)
+
+
+def gaps(pieces: Iterable[Piece], start: int, end: int) -> list[tuple[int, int]]:
+    """Return the ranges of [start, end) that none of these disjoint, ordered pieces covers."""
+    found = []
+    for piece in pieces:
+        if piece.offset > start:
+            found.append((start, piece.offset))
+        start = piece.end
+    if start < end:
+        found.append((start, end))
+    return found

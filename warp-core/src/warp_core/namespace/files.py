@@ -26,13 +26,15 @@ from warp_core.errors import (
 from warp_core.logs import get
 from warp_core.namespace import access as permission
 from warp_core.namespace import keys, rows
-from warp_core.namespace.apart import Inodes, VolumeLedger, inode_row, put_disk, put_inode
+from warp_core.namespace.apart import Inodes, inode_row, put_disk, put_inode
 from warp_core.namespace.changes import Change
 from warp_core.namespace.contents import Content
 from warp_core.namespace.finding import KINDS, SNAPSHOTS_NAME, Found, check_name
+from warp_core.namespace.folding import note_copy
 from warp_core.namespace.inodes import Inode
 from warp_core.namespace.layers import load_layers
 from warp_core.namespace.leases import FOR_READ, FOR_WRITE
+from warp_core.namespace.ledgers import VolumeLedger
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.naming import Namer, event_of, new_inode
 from warp_core.namespace.openfiles import NamespaceFile
@@ -200,7 +202,8 @@ class NamespaceFiles(Namer):
         self, file: Ref, volume: Volume, found: Found, owner: Owner, access: Access
     ) -> NamespaceFile:
         ledger = VolumeLedger(self.namespace, file.volume, volume.number, volume)
-        layers = await load_layers(ledger, self.inodes.log, found.inode.revision)
+        above = self.inodes.above(volume)
+        layers = await load_layers(ledger, self.inodes.log, found.inode.revision, above)
         content = Content(ledger, self.inodes.log, file.inode, found.inode, layers)
 
         async def nothing() -> None:
@@ -432,8 +435,9 @@ class NamespaceFiles(Namer):
         caller: Caller = ROOT,
         *,
         replace: bool = False,
+        mode: int | None = None,
     ) -> FileInfo:
-        """See `Files.clone`."""
+        """See `Files.clone`; `mode` is the clone's, if it is another."""
         check_name(name)
         if file.volume != directory.volume or file.snapshot:
             raise CrossesVolumes("a clone of a file stays in its volume")
@@ -452,14 +456,23 @@ class NamespaceFiles(Namer):
         ):
 
             async def body(change: Change) -> Found:
-                return await self._clone(change, file, directory, name, caller)
+                made = await self._clone(change, file, directory, name, caller, mode)
+                for row in content.marks:
+                    await note_copy(change, row, made.number)
+                return made
 
             found = await self.namespace.change(directory.volume, body)
             content.inode = msgspec.structs.replace(content.inode, shared=True)
         return await self._info(volume, directory, found)
 
     async def _clone(
-        self, change: Change, file: Ref, directory: Ref, name: bytes, caller: Caller
+        self,
+        change: Change,
+        file: Ref,
+        directory: Ref,
+        name: bytes,
+        caller: Caller,
+        mode: int | None,
     ) -> Found:
         above = await self._open_directory(change, directory)
         permission.demand(above, Want.WRITE | Want.EXECUTE, caller, "clone")
@@ -492,7 +505,8 @@ class NamespaceFiles(Namer):
             old.revision, keys.holder_of_revision(change.rows.volume.number, revision)
         )
         await put_inode(change, file.inode, msgspec.structs.replace(old, shared=True))
-        inode = new_inode(change, rows.FILE, old.mode, above, caller)
+        kept = old.mode if mode is None else old.mode & ~0o7777 | mode
+        inode = new_inode(change, rows.FILE, kept, above, caller)
         inode = msgspec.structs.replace(
             inode,
             revision=revision,

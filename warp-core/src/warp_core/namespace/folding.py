@@ -1,9 +1,14 @@
-"""How the rows of content written in place change: a fold moves into them what was written since the last one."""
+"""How the rows of content written in place change: a fold moves into them what was written in one stretch.
+
+For who shares the file from now on there is no need to fold first: `mark` has the rows say how the file is, and what is still to come
+into its windows (`pending.py`). The fold then changes the windows as of that time.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,37 +19,24 @@ from warp_core.errors import Corrupt
 from warp_core.namespace import keys, rows
 from warp_core.namespace.changes import Change
 from warp_core.namespace.extents import CHANGE_HEAD, PIECES_MAX, WINDOW, Pieces
-from warp_core.namespace.inodes import Inode, Position, read_inode
-from warp_core.namespace.layers import END, Layer, Layers, Ledger
-from warp_core.namespace.pools import Claim
-from warp_core.namespace.rows import Revision
+from warp_core.namespace.inodes import Inode, read_inode
+from warp_core.namespace.layers import Layer, Layers, Ledger
+from warp_core.namespace.pending import END, Gathered
+from warp_core.namespace.rows import PendingRow, Revision
 from warp_core.namespace.tables import (
     Entry,
-    Overlay,
     Table,
     chunks_of_window,
     pack_window,
     table_of,
     unpack_window,
 )
+from warp_core.namespace.tree import VolumeTransaction
 
 BATCH: Final = 12  # windows of one transaction: with archived rows and dead lists within WRITES_MAX and COMMIT_MAX
 CHUNK_WASTE: Final = 64 * 1024  # bytes of a chunk that nothing shows and that nobody minds
 TOGETHER: Final = 8  # transactions of a fold side by side
-
-
-@dataclass(slots=True)
-class Gathered:
-    """What was written to a file since the last fold, taken at one moment."""
-
-    pieces: Overlay
-    size: int
-    cut: int  # lowest size that the file had since the last fold
-    modified_ns: int
-    last: Position  # of the newest record
-    dead: list[tuple[Chunk, int]]  # overwritten before a row referred to it; its window
-    alive: dict[Chunk, int]  # bytes of each chunk that nothing newer covers
-    claim: Claim = field(default_factory=Claim)  # what was reserved for it
+COPIES_MAX: Final = 32  # clones that an N row names; `allocated` of others lacks what was pending
 
 
 @dataclass(slots=True)
@@ -56,7 +48,7 @@ class Untidy:
 
 
 class Fold:
-    """One fold of one file. What it gathered is durable, and the file's folds follow one another.
+    """The fold of one stretch of a file. What it gathered is durable, and those before it are in the rows.
 
     `windows` is kept true, and so is what the layers remember of rows, as far as a fold came that breaks off.
     """
@@ -68,33 +60,49 @@ class Fold:
         layers: Layers,
         gathered: Gathered,
         windows: Untidy,
+        pause: Callable[[], Awaitable[None]],
     ) -> None:
+        """Take what to fold; `pause` is awaited between transactions, for who must not wait for them."""
+        layer = layers.layer_of(gathered.revision)
+        if layer is None:
+            raise Corrupt(f"inode {number} has nothing of revision {gathered.revision}")
         self._ledger = ledger
         self._number = number
         self._layers = layers
-        self._layer = layers.top
+        self._layer = layer
         self._gathered = gathered
         self._windows = windows
+        self._pause = pause
         self._cut = min(gathered.cut, self._layer.cut)
+        self._allocated = 0
 
-    async def run(self, *, again: bool) -> Inode:
-        """Change the rows and return the inode's; `again` after a fold that broke off, whose rows may tell some of it already."""
+    async def run(self) -> None:
+        """Change the windows; after a fold that broke off their rows may tell some of it already."""
         state = self._gathered
-        allocated = 0
-        if again:
+        for each in self._layers.lent(
+            state.owner
+        ):  # a window's row is complete, so it is made last
+            await each.finish()
+        if state.partial:
             state.dead = await self._in_no_row(state.dead)
         touched = await self._touched()
         batches = [touched[first : first + BATCH] for first in range(0, len(touched), BATCH)]
         if batches and not self._layer.windowed:
             # The first one alone declares that there are windows.
-            allocated += await self._fold_together([batches.pop(0)])
+            self._allocated += await self._fold_together([batches.pop(0)])
         for first in range(0, len(batches), TOGETHER):
-            allocated += await self._fold_together(batches[first : first + TOGETHER])
+            await self._pause()
+            self._allocated += await self._fold_together(batches[first : first + TOGETHER])
 
-        async def finish(change: Change) -> Inode:
-            return await self._fold_inode(change, allocated)
+    async def finish(self, *, row_stays: bool) -> Inode:
+        """Have the inode say that the windows tell it; with `row_stays` another stretch needs the N row. Returns the inode's row."""
 
-        inode = await self._ledger.transact(finish)
+        async def body(change: Change) -> Inode:
+            if self._gathered.row:
+                return await self._finish_marked(change, row_stays)
+            return await self._fold_inode(change)
+
+        inode = await self._ledger.transact(body)
         self._layer.cut = self._cut
         self._layer.windowed = True
         return inode
@@ -114,9 +122,15 @@ class Fold:
     async def _fold_batch(self, batch: list[int]) -> int:
         async def body(change: Change) -> list[tuple[int, Table | None, bool]]:
             self._was_admitted(change)
-            if not self._layer.windowed:
+            tx = change.rows
+            if self._gathered.row:
+                tx = await tx.as_of(self._gathered.epoch)
+            elif not self._layer.windowed:
                 await self._declare_windows(change)
-            return [await self._fold_window(change, window) for window in batch]
+            done = [await self._fold_window(change, tx, window) for window in batch]
+            if tx is not change.rows:
+                change.rows.kept_bytes += tx.kept_bytes
+            return done
 
         done = await self._ledger.transact(body)
         self._layer.windowed = True
@@ -127,14 +141,12 @@ class Fold:
                 self._windows.crowded.add(window)
             else:
                 self._windows.crowded.discard(window)
-            if wasteful:
+            if wasteful and self._layer is self._layers.top:
                 self._windows.wasteful.add(window)
         return sum(taken for taken, _, _ in done)
 
     def _was_admitted(self, change: Change) -> None:
-        """Say that quotas were asked when it was written: it may not be refused now."""
-        change.judged = False
-        change.credit = self._gathered.claim
+        _was_admitted(change, self._gathered)
 
     async def _in_no_row(self, dead: list[tuple[Chunk, int]]) -> list[tuple[Chunk, int]]:
         """Leave out what a fold that broke off has linked: its windows' rows throw it away."""
@@ -150,28 +162,22 @@ class Fold:
         pieces, cut, layers = self._gathered.pieces, self._cut, self._layers
         touched = set(pieces.windows)
         for piece in pieces.holes:
-            touched.update(await layers.known(piece.offset, min(piece.end, cut)))
+            touched.update(await layers.known(self._layer, piece.offset, min(piece.end, cut)))
             if piece.end > cut:  # the rest of what lies below is hidden by the cut
-                touched.update(await layers.windows_between(max(piece.offset, cut), piece.end))
+                start = max(piece.offset, cut)
+                touched.update(await layers.windows_between(self._layer, start, piece.end))
         return sorted(touched)
 
     async def _declare_windows(self, change: Change) -> None:
         """Say in the revision's row that there are windows, before the first one is there."""
-        revision = await self._revision(change)
+        revision = await _revision(change, self._number, self._layer.revision)
         revision = msgspec.structs.replace(revision, born=change.epoch, windowed=True)
         await change.rows.put(keys.revision_key(self._layer.revision), rows.encode(revision))
 
-    async def _revision(self, change: Change) -> Revision:
-        key = keys.revision_key(self._layer.revision)
-        stored = await change.rows.get(key)
-        if stored is None:
-            raise Corrupt(f"revision {self._layer.revision} of inode {self._number} vanished")
-        revision: Revision = rows.checked(rows.decode_revision, key, stored)
-        return revision
-
-    async def _fold_window(self, change: Change, window: int) -> tuple[int, Table | None, bool]:
+    async def _fold_window(
+        self, change: Change, tx: VolumeTransaction, window: int
+    ) -> tuple[int, Table | None, bool]:
         """Change one window's row; returns by how much more it takes, what the row lists now, and whether that is wasteful."""
-        tx = change.rows
         fresh, limit = self._gathered.pieces, self._cut
         start, end = window * WINDOW, (window + 1) * WINDOW
         key = keys.window_key(self._layer.revision, window)
@@ -182,7 +188,7 @@ class Fold:
             if await tx.get_present(key) is None:  # a clone's base wrote it, and frees it
                 old = old.owned_by(tx.volume.bases[0][0])
         else:
-            below = await self._layers.below(start, min(end, limit))
+            below = await self._layers.below(self._layer, start, min(end, limit))
             # What lay inline was written anew, as chunks, before the first change.
             old = table_of((each for each in below if isinstance(each.chunk, Chunk)), start)
             inline = sum(each.length for each in below if isinstance(each.chunk, bytes))
@@ -196,7 +202,7 @@ class Fold:
                 covered += data.lay_row(*row)
         data = data.without_holes()
         table: Table | None = data
-        if len(data) or await self._layers.below(start, min(end, limit)):
+        if len(data) or await self._layers.below(self._layer, start, min(end, limit)):
             kept = await tx.put(key, pack_window(tx.epoch, data))
         elif value is not None:
             kept = await tx.delete(key)
@@ -217,50 +223,143 @@ class Fold:
         cut = cut or (newer is not None and newer.shows_parts(CHANGE_HEAD))
         return taken, table, cut and _is_wasteful(data)
 
-    async def _fold_inode(self, change: Change, allocated: int) -> Inode:
+    async def _fold_inode(self, change: Change) -> Inode:
         self._was_admitted(change)
-        tx = change.rows
-        state, cut = self._gathered, self._cut
-        value = await tx.get(keys.inode_key(self._number))
-        if value is None:
-            raise Corrupt(f"inode {self._number} vanished while it was written")
-        old = read_inode(self._number, value)
-        etag = f"{secrets.token_hex(16)}-0"
+        state = self._gathered
+        inode = await _describe(change, self._number, state, self._cut)
         inode = msgspec.structs.replace(
-            old,
-            born=tx.epoch,
-            size=state.size,
-            etag=etag,
-            modified_ns=state.modified_ns,
-            changed_ns=max(old.changed_ns, state.modified_ns),
-            change=old.change + 1,
-            allocated=max(0, old.allocated + allocated),
-            folded=max(state.last, old.folded),
+            inode,
+            allocated=max(0, inode.allocated + self._allocated),
+            folded=max(state.last, inode.folded),
         )
-        await tx.put(keys.inode_key(self._number), rows.encode(inode))
-        revision = await self._revision(change)
-        await tx.put(
-            keys.revision_key(self._layer.revision),
-            rows.encode(
-                msgspec.structs.replace(
-                    revision,
-                    born=tx.epoch,
-                    size=state.size,
-                    etag=etag,
-                    modified_ns=state.modified_ns,
-                    windowed=True,  # readers of extents alone would miss the cut and holes behind it
-                    cut=cut if cut < END else -1,
-                    checksums={},  # of the content that was
-                    checksum_type="",
-                    parts=(),
-                )
-            ),
-        )
-        change.count(bytes=state.size - old.size)
-        if state.dead:
-            dead = [chunk for chunk, _ in state.dead]
-            change.free(self._layer.revision, dead)
+        await change.rows.put(keys.inode_key(self._number), rows.encode(inode))
+        self._free_dead(change)
         return inode
+
+    async def _finish_marked(self, change: Change, row_stays: bool) -> Inode:
+        """Say of a marked stretch that it is in the rows; how the file is they said already, and may say more since."""
+        self._was_admitted(change)
+        tx, state = change.rows, self._gathered
+        copies: tuple[int, ...] = ()
+        value = await tx.get_present(state.row)
+        if value is not None:
+            copies = rows.checked(rows.decode_pending, state.row, value).copies
+            if not row_stays:
+                tx.delete_present(state.row)
+        mine: Inode | None = None
+        for number in (*copies, self._number):
+            key = keys.inode_key(number)
+            found = await tx.get(key)
+            if found is None:
+                continue
+            inode = read_inode(number, found)
+            inode = msgspec.structs.replace(
+                inode, born=tx.epoch, allocated=max(0, inode.allocated + self._allocated)
+            )
+            if number == self._number:
+                inode = msgspec.structs.replace(inode, folded=max(state.last, inode.folded))
+                mine = inode
+            await tx.put(key, rows.encode(inode))
+        if mine is None:
+            raise Corrupt(f"inode {self._number} vanished while it was written")
+        self._free_dead(change)
+        return mine
+
+    def _free_dead(self, change: Change) -> None:
+        if self._gathered.dead:
+            dead = [chunk for chunk, _ in self._gathered.dead]
+            change.free(self._layer.revision, dead)
+
+
+async def mark(
+    ledger: Ledger, number: int, stretches: list[Gathered], cut: int
+) -> tuple[Inode, int, bytes]:
+    """Have the rows of a file say how it is, and that these stretches, which are durable, are still to come into its windows.
+
+    Returns:
+        The inode's row, the epoch that the windows belong to, and the key of the N row.
+    """
+    state = stretches[-1]
+    for each in stretches[:-1]:
+        state.claim.absorb(each.claim)
+
+    async def body(change: Change) -> tuple[Inode, int, bytes]:
+        _was_admitted(change, state)
+        tx = change.rows
+        inode = await _describe(change, number, state, min(cut, *(each.cut for each in stretches)))
+        await tx.put(keys.inode_key(number), rows.encode(inode))
+        key = keys.pending_key(state.revision, tx.epoch)
+        value = await tx.get_present(key)
+        copies = rows.checked(rows.decode_pending, key, value).copies if value is not None else ()
+        tx.put_present(key, rows.encode(PendingRow(number, state.last, copies)))
+        return inode, tx.epoch, key
+
+    return await ledger.transact(body)
+
+
+def _was_admitted(change: Change, gathered: Gathered) -> None:
+    """Say that quotas were asked when it was written: it may not be refused now."""
+    change.judged = False
+    change.credit = gathered.claim
+
+
+async def note_copy(change: Change, row: bytes, inode: int) -> None:
+    """Have a clone count as allocated what is still to come into the windows that it shows as well."""
+    value = await change.rows.get_present(row)
+    if value is not None:
+        pending: PendingRow = rows.checked(rows.decode_pending, row, value)
+        if len(pending.copies) < COPIES_MAX:
+            copies = (*pending.copies, inode)
+            change.rows.put_present(
+                row, rows.encode(msgspec.structs.replace(pending, copies=copies))
+            )
+
+
+async def _revision(change: Change, number: int, revision: int) -> Revision:
+    key = keys.revision_key(revision)
+    stored = await change.rows.get(key)
+    if stored is None:
+        raise Corrupt(f"revision {revision} of inode {number} vanished")
+    found: Revision = rows.checked(rows.decode_revision, key, stored)
+    return found
+
+
+async def _describe(change: Change, number: int, state: Gathered, cut: int) -> Inode:
+    """Write in a revision's row how a file is after a stretch, and return its inode's row, which says the same."""
+    tx = change.rows
+    value = await tx.get(keys.inode_key(number))
+    if value is None:
+        raise Corrupt(f"inode {number} vanished while it was written")
+    old = read_inode(number, value)
+    etag = f"{secrets.token_hex(16)}-0"
+    revision = await _revision(change, number, state.revision)
+    await tx.put(
+        keys.revision_key(state.revision),
+        rows.encode(
+            msgspec.structs.replace(
+                revision,
+                born=tx.epoch,
+                size=state.size,
+                etag=etag,
+                modified_ns=state.modified_ns,
+                windowed=True,  # readers of extents alone would miss the cut and holes behind it
+                cut=cut if cut < END else -1,
+                checksums={},  # of the content that was
+                checksum_type="",
+                parts=(),
+            )
+        ),
+    )
+    change.count(bytes=state.size - old.size)
+    return msgspec.structs.replace(
+        old,
+        born=tx.epoch,
+        size=state.size,
+        etag=etag,
+        modified_ns=state.modified_ns,
+        changed_ns=max(old.changed_ns, state.modified_ns),
+        change=old.change + 1,
+    )
 
 
 async def put_revision_above(ledger: Ledger, number: int, layers: Layers) -> Inode:

@@ -236,6 +236,19 @@ def windows_of(revision: int) -> tuple[bytes, bytes]:
     return b"E" + _U64.pack(revision), b"E" + _U64.pack(revision + 1)
 
 
+def pending_key(revision: int, epoch: int) -> bytes:
+    """N: windows of a revision are still to get changes that were made until the end of an epoch."""
+    return b"N" + _U64.pack(revision) + _U64.pack(epoch)
+
+
+def pending_parts(key: bytes) -> tuple[int, int]:
+    """Undo `pending_key`."""
+    return int.from_bytes(key[1:9], "big"), int.from_bytes(key[9:17], "big")
+
+
+PENDING: Final = (b"N", b"O")
+
+
 def drain_key(revision: int) -> bytes:
     """W: a dropped revision whose windows are still to be removed: they are too many for the transaction that dropped it."""
     return b"W" + _U64.pack(revision)

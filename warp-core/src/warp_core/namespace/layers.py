@@ -1,9 +1,10 @@
 """What rows say of content that is written in place: revisions over one another, each with windows over its extents.
 
 ```
- window rows of the top revision
-      over its extents
-           over the same of the revision that it was made of, as far as its `cut` …
+ what is still to come into the window rows of the top revision (`pending.py`)
+      over those
+           over its extents
+                over the same of the revision that it was made of, as far as its `cut` …
 ```
 """
 
@@ -18,7 +19,8 @@ from warp_core.errors import Corrupt
 from warp_core.interfaces.stores import Buffer
 from warp_core.namespace import keys, rows
 from warp_core.namespace.changes import Change
-from warp_core.namespace.extents import WINDOW, Piece, Pieces, pieces_of
+from warp_core.namespace.extents import WINDOW, Piece, Pieces, gaps, pieces_of
+from warp_core.namespace.pending import END, NOTHING, Above, Gathered
 from warp_core.namespace.rows import Revision, Seal
 from warp_core.namespace.tables import Table, unpack_window
 from warp_core.namespace.tree import Rows
@@ -30,7 +32,6 @@ PIECES_CACHED: Final = (
     524_288  # … pieces in them: 22 MiB, all of a disk of 2 GiB that was written in blocks of 4 KiB
 )
 DEPTH_MAX: Final = 100_000  # revisions below one another: a damaged chain must end
-END: Final = 1 << 62  # beyond every file
 
 
 class Log(Protocol):
@@ -76,6 +77,9 @@ class Ledger(Protocol):
     def filters(self) -> str:
         """Return the comma separated filters that new content goes through."""
 
+    def journaled(self) -> bool:
+        """Say whether what was appended to the log before a transaction is durable with it."""
+
     def now_ns(self) -> int:
         """Return the time, growing with every call."""
 
@@ -85,7 +89,7 @@ class Ledger(Protocol):
 
 @dataclass(slots=True)
 class Layer:
-    """One revision's stored content: its windows over its extents, or over its base below `cut`."""
+    """One revision's content: its windows, with what is still to come into them, over its extents, or over its base below `cut`."""
 
     revision: int
     extents: Pieces
@@ -95,6 +99,9 @@ class Layer:
     windows: dict[int, Table | None] = field(default_factory=dict)  # those read last
     cached: int = 0  # pieces in them
     folded: int = 0  # counts folds: a window that was read before one is not remembered after it
+    above: list[Gathered] = field(
+        default_factory=list
+    )  # what the rows do not tell yet, oldest first
 
     def remember(self, window: int, table: Table | None) -> None:
         """Keep a window's row in memory; the one that came first leaves when there are too many."""
@@ -105,6 +112,13 @@ class Layer:
         while len(windows) > WINDOWS_CACHED or (self.cached > PIECES_CACHED and len(windows) > 1):
             gone = windows.pop(next(iter(windows)))
             self.cached -= len(gone) if gone else 0
+
+    def drop_done(self) -> None:
+        """Let go of what others folded: what was remembered of the rows is from before that."""
+        self.above = [each for each in self.above if not each.done]
+        self.windows.clear()
+        self.cached = 0
+        self.folded += 1
 
 
 class Layers:
@@ -130,11 +144,16 @@ class Layers:
             start = border
         return result
 
-    def _window_now(self, layer: Layer | None, start: int, end: int) -> list[Piece] | None:
+    def _window_now(
+        self, layer: Layer | None, start: int, end: int, *, bare: bool = False
+    ) -> list[Piece] | None:
         limit = end
         window = start // WINDOW
         base = window * WINDOW
         while layer is not None and start < limit:
+            if layer.above and not bare:
+                return self._above_now(layer, start, limit)
+            bare = False
             if layer.windowed:
                 if window not in layer.windows:
                     self._missing = (layer, window)
@@ -149,6 +168,26 @@ class Layers:
                     return found
             layer = layer.base
         return []
+
+    def _above_now(self, layer: Layer, start: int, end: int) -> list[Piece] | None:
+        """Return what a layer shows where not all is in its rows yet."""
+        if any(each.done for each in layer.above):
+            layer.drop_done()
+        found: list[Piece] = []
+        left = [(start, end)]
+        for gathered in reversed(layer.above):
+            uncovered: list[tuple[int, int]] = []
+            for low, high in left:
+                held = gathered.pieces.within(low, high)
+                found += held
+                uncovered += gaps(held, low, high)
+            left = uncovered
+        for low, high in left:
+            stored = self._window_now(layer, low, high, bare=True)
+            if stored is None:
+                return None
+            found += stored
+        return sorted(found)
 
     async def within(self, start: int, end: int) -> list[Piece]:
         """Return what `now` does, with rows that have to be read."""
@@ -179,6 +218,10 @@ class Layers:
         candidates = [END]
         layer: Layer | None = self.top
         while layer is not None:
+            for gathered in layer.above:  # before the rows, which a fold moves them to
+                data = gathered.pieces.next_data(offset)
+                if data is not None:
+                    candidates.append(max(offset, data))
             candidates += [
                 max(offset, each.offset) for each in layer.extents.within(offset, END)[:1]
             ]
@@ -193,24 +236,22 @@ class Layers:
             layer = layer.base
         return min(candidates)
 
-    async def known(self, start: int, end: int) -> set[int]:
-        """Return the windows of a range that any layer knows something of."""
+    async def known(self, top: Layer, start: int, end: int) -> set[int]:
+        """Return the windows of a range that a layer, or one below it, knows something of."""
         found: set[int] = set()
-        layer: Layer | None = self.top
+        layer: Layer | None = top
         while layer is not None:
             for piece in layer.extents.within(start, end):
                 found.update(range(piece.offset // WINDOW, (piece.end - 1) // WINDOW + 1))
             if layer.windowed and start < end:
-                first = keys.window_key(layer.revision, start // WINDOW)
-                last = keys.window_key(layer.revision, (end - 1) // WINDOW) + b"\0"
-                found.update(await self._scan_windows(first, last))
+                found.update(await self.windows_between(layer, start, end))
             layer = layer.base
         return found
 
-    async def windows_between(self, start: int, end: int) -> set[int]:
-        """Return the windows of a range that the top revision has rows of."""
-        first = keys.window_key(self.top.revision, start // WINDOW)
-        last = keys.window_key(self.top.revision, (end - 1) // WINDOW) + b"\0"
+    async def windows_between(self, layer: Layer, start: int, end: int) -> set[int]:
+        """Return the windows of a range that a layer has rows of."""
+        first = keys.window_key(layer.revision, start // WINDOW)
+        last = keys.window_key(layer.revision, (end - 1) // WINDOW) + b"\0"
         return await self._scan_windows(first, last)
 
     async def _scan_windows(self, first: bytes, last: bytes) -> set[int]:
@@ -220,9 +261,8 @@ class Layers:
             first = page[-1][0] + b"\0"
         return found
 
-    async def below(self, start: int, end: int) -> list[Piece]:
-        """Return what a window of the top revision without a row of its own shows, with its owners named."""
-        layer = self.top
+    async def below(self, layer: Layer, start: int, end: int) -> list[Piece]:
+        """Return what a window of a layer without a row of its own shows, with its owners named; all below it is in rows."""
         if start >= end:
             return []
         found = layer.extents.within(start, end)
@@ -236,17 +276,36 @@ class Layers:
             if each.chunk is not None
         ]
 
+    def lent(self, owner: object) -> list[Gathered]:
+        """Return what somebody else than `owner` is still to fold into rows that these read."""
+        found: list[Gathered] = []
+        layer: Layer | None = self.top
+        while layer is not None:
+            found += [each for each in layer.above if not each.done and each.owner is not owner]
+            layer = layer.base
+        return found
+
+    def layer_of(self, revision: int) -> Layer | None:
+        """Return the layer of a revision, None if it is not among these."""
+        layer: Layer | None = self.top
+        while layer is not None and layer.revision != revision:
+            layer = layer.base
+        return layer
+
     async def _owner(self, layer: Layer | None, start: int) -> int:
         """Return which revision below has a row for this window."""
         while layer is not None:
             if layer.windowed and await self._table(layer, start // WINDOW) is not None:
                 return layer.revision
             layer = layer.base
-        raise Corrupt(f"nothing below revision {self.top.revision} has the window at {start}")
+        raise Corrupt(f"no revision below has the window at {start}")
 
 
-async def load_layers(ledger: Ledger, log: Log, revision: int) -> Layers:
+async def load_layers(ledger: Ledger, log: Log, revision: int, above: Above = NOTHING) -> Layers:
     """Read a revision and those that it was made of.
+
+    Args:
+        above: What their rows do not tell yet, as it was before the first row is read here.
 
     Raises:
         Corrupt: A row or manifest is missing or damaged.
@@ -274,6 +333,7 @@ async def load_layers(ledger: Ledger, log: Log, revision: int) -> Layers:
         layer = Layer(
             revision, Pieces(pieces), row.windowed, row.cut if row.cut >= 0 else END, None
         )
+        layer.above += above.get(revision, ())
         if last is None:
             top = layer
         else:

@@ -18,6 +18,7 @@ from warp_core.namespace.leases import FOR_READ
 from warp_core.namespace.lookup import Ways, find_plain, find_version
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.paths import extend, resolve
+from warp_core.namespace.pending import NOTHING
 from warp_core.namespace.rows import (
     FILE,
     MARKER,
@@ -136,14 +137,15 @@ class ObjectFinder:
     async def _look_now(
         self, volume: Volume, key: bytes, version: str, *, flat: bool, asked: bool
     ) -> tuple[Name, Revision, Sequence[Extent] | None]:
+        apart = self._namespace.apart
+        above = apart.above(volume) if apart is not None else NOTHING
         view = self._namespace.store.view()
         try:
             name, revision = await self._find(volume, view, key, version, asked=asked)
-            apart = self._namespace.apart
             if not flat or not (revision.windowed or revision.base) or apart is None:
                 return name, revision, None
             stored = volume.rows(ViewSource(view))
-            return name, revision, await apart.flatten(stored, name.revision, revision.size)
+            return name, revision, await apart.flatten(stored, name.revision, revision.size, above)
         finally:
             view.close()
 

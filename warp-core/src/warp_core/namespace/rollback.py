@@ -29,10 +29,11 @@ from warp_core.containers.keyring import Hold
 from warp_core.errors import Busy, Corrupt, Retained
 from warp_core.metadata import Transaction, transact
 from warp_core.namespace import keys, rows
-from warp_core.namespace.apart import Fresh, Inodes
+from warp_core.namespace.apart import Inodes
 from warp_core.namespace.changes import Change
 from warp_core.namespace.content import placed
 from warp_core.namespace.inodes import Inode, read_inode
+from warp_core.namespace.ledgers import Fresh
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.rows import (
     CONTINUED,
@@ -92,9 +93,12 @@ async def begin(
             raise Busy(f"{count} files of volume {name!r} are open: close them, or force it")
 
     demand_closed()
+    await inodes.catch_up(number)  # it may be what the snapshot shows
     target = await volumes.freeze(name, snapshot)
     try:
         demand_closed()
+        if inodes.pending.within(number):
+            raise Busy(f"another snapshot of volume {name!r} was made meanwhile: try again")
         await _demand_free(namespace, await volumes.get(name))
     except BaseException:
         await volumes.thaw(name)

@@ -248,6 +248,14 @@ class SnapshotRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     clones: tuple[int, ...] = ()
 
 
+class PendingRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """N: windows of a revision are still to get the changes of a file up to a position, as of an epoch; both are in the key."""
+
+    inode: int  # the file
+    until: tuple[int, int]  # of the last record: container, offset
+    copies: tuple[int, ...] = ()  # inodes of clones, whose `allocated` counts them as well
+
+
 class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """F: one change, in the order of commits. `version` is the version id made or removed."""
 
@@ -277,6 +285,7 @@ decode_part = msgspec.msgpack.Decoder(Part).decode
 decode_null = msgspec.msgpack.Decoder(NullVersion).decode
 decode_manifest = msgspec.msgpack.Decoder(Manifest).decode
 decode_garbage = msgspec.msgpack.Decoder(Garbage).decode
+decode_pending = msgspec.msgpack.Decoder(PendingRow).decode
 decode_event = msgspec.msgpack.Decoder(Event).decode
 decode_pool = msgspec.msgpack.Decoder(PoolRow).decode
 

@@ -28,8 +28,9 @@ from warp_core.errors import (
 )
 from warp_core.metadata import Transaction, transact
 from warp_core.namespace import keys, rollback, rows
-from warp_core.namespace.apart import Fresh, Inodes
+from warp_core.namespace.apart import Inodes
 from warp_core.namespace.changes import Change, own_chunks
+from warp_core.namespace.ledgers import Fresh
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.rows import SnapshotRow, VolumeRow, decode_snapshot, encode
 from warp_core.namespace.tables import unpack_window

@@ -350,6 +350,10 @@ class Overlay:
             for entry in table:
                 yield entry.piece(number * WINDOW)
 
+    def widest(self) -> int:
+        """Return how many pieces a window has at most."""
+        return max((len(table.starts) for table in self.windows.values()), default=0)
+
     def put(self, offset: int, length: int, chunk: Chunk, skip: int) -> list[Piece]:
         """Lay data inside one window over what is there, and return the parts with data that they cover."""
         self.empty = False

@@ -14,14 +14,17 @@ A clone's rows hide its base's; a row of the base that is deleted in the clone l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+from msgspec import structs
+
+from warp_core.errors import Corrupt
 from warp_core.interfaces.consistency import SCAN_MAX, Row, View
 from warp_core.metadata import Transaction
 from warp_core.namespace import keys
 from warp_core.namespace.kept import is_content, kept_bytes
-from warp_core.namespace.rows import VolumeRow, born, is_whiteout, whiteout
+from warp_core.namespace.rows import VolumeRow, born, decode_snapshot, is_whiteout, whiteout
 
 Pair = tuple[bytes, bytes]  # relative key, value
 
@@ -326,6 +329,20 @@ class VolumeTransaction:
         self.volume = volume
         self.newest = volume.row.newest
         self.kept_bytes = 0  # how much more snapshots alone keep when this is committed
+
+    async def as_of(self, epoch: int) -> VolumeTransaction:
+        """Return the same transaction as of an epoch that may be over: what it writes, snapshots since then show as well.
+
+        Right for rows alone that nobody has changed since.
+        """
+        newest = self.newest
+        while newest > epoch:
+            value = await self._own.get(keys.snapshot_key(newest))
+            if value is None:
+                raise Corrupt(f"snapshot {newest} of volume {self.volume.number} is missing")
+            newest = decode_snapshot(value).previous
+        row = structs.replace(self.volume.row, epoch=epoch, newest=newest)
+        return VolumeTransaction(self._txn, replace(self.volume, row=row))
 
     @property
     def epoch(self) -> int:
