@@ -522,8 +522,8 @@ class Content:
             self.last,
             self._dead,
             self._alive,
+            self.allowance.gathered(self.size) if self.allowance is not None else Claim(),
             self._partial,
-            claim=(self.allowance.gathered(self.size) if self.allowance is not None else Claim()),
             widest=self._fresh.widest(),
         )
         self._fresh = Overlay()
