@@ -342,7 +342,7 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestMachine.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
 
 
 # One by one --------------------------------------------------------------------------------------
