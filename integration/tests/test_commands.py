@@ -157,11 +157,12 @@ def test_json_has_the_keys_that_the_guide_names(tmp_path: Path) -> None:
         found = answer(tmp_path, *line.split())
         first = found[0] if isinstance(found, list) else found
         words = line.split()
-        of_two = ("config", "plugin", "volume", "disk", "account", "key", "kms")
+        of_two = ("config", "plugin", "volume", "disk", "account", "key", "kms", "events")
         name = " ".join(words[:2]) if words[0] in of_two else words[0]
         seen[name] = set(first)
 
-    with node_in(tmp_path):
+    target = '[[event_target]]\nname = "hook"\nurl = "http://127.0.0.1:9/"'
+    with node_in(tmp_path, extra=target):
         for line in (
             "init --data other --config other.toml",
             "config check",
@@ -199,6 +200,7 @@ def test_json_has_the_keys_that_the_guide_names(tmp_path: Path) -> None:
             "kms rotate payroll",
             "kms disable payroll",
             "kms enable payroll",
+            "events status",
             "status",
             "top -n 1 --interval 0.1",
             "doctor",

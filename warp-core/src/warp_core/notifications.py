@@ -42,10 +42,11 @@ class Rule(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Notifications(msgspec.Struct, frozen=True, omit_defaults=True):
-    """All rules of a volume, and when they were written."""
+    """All rules of a volume, and when they were written; `volume` is its name, which it loses when it is deleted."""
 
     rules: tuple[Rule, ...]
     written_ns: int = 0
+    volume: str = ""
     format: int = FORMAT
 
     def targets(self) -> dict[str, tuple[Rule, ...]]:

@@ -20,6 +20,8 @@ from warp_core.interfaces.targets import Message, Target, TargetCapabilities, Ta
 from warp_core.metrics import Metrics
 from warp_core.namespace import feed
 from warp_core.namespace.objects import NamespaceObjects
+from warp_core.namespace.upkeep import Upkeep
+from warp_core.namespace.volumes import DELETED
 from warp_core.notifications import Notifications, Rule
 from warp_core.views.objects import Attributes, Digests
 from warp_core.views.origin import Origin
@@ -119,7 +121,7 @@ class Rig:
         dated = tuple(
             Rule(**{**_fields(each), "since_ns": each.since_ns or since}) for each in rules
         )
-        document = notifications.pack(Notifications(dated, self.written)) if rules else None
+        document = notifications.pack(Notifications(dated, self.written, V)) if rules else None
         await self.objects.set_document(V, notifications.DOCUMENT, document)
 
     async def put(self, key: str, data: bytes = b"x", origin: Origin | None = HOW) -> None:
@@ -136,6 +138,11 @@ class Rig:
         async with asyncio.timeout(20):
             while not reached():
                 await asyncio.sleep(0.002)
+
+
+async def deleted(rig: Rig) -> list[str]:
+    volumes = await rig.stage.namespace.volumes.all(deleted=True)
+    return [each.row.name for each in volumes if each.row.name.startswith(DELETED)]
 
 
 def _fields(each: Rule) -> dict[str, Any]:
@@ -410,12 +417,54 @@ async def test_a_target_that_is_named_again_begins_anew(rig: Rig, sink: Sink) ->
     assert sink.told() == ["a", "b"]
 
 
-async def test_a_volume_that_goes_ends_its_pump(rig: Rig, sink: Sink) -> None:
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_volume_that_goes_tells_its_last_events_first(
+    rig: Rig, sink: Sink, restarted: bool
+) -> None:
+    namespace = rig.stage.namespace
+    sink.away = True
     await rig.say(rule())
     await rig.start()
+    await rig.put("a")
+    await rig.objects.delete(V, b"a")
     await rig.objects.delete_volume(V)
+    await rig.objects.create_volume(V, owner=ALICE)  # of the same name, and another one
+    await rig.put("of another volume")
+    if restarted:
+        await rig.stop()
+        await rig.start()
+    for _ in range(3):
+        await rig.look()
+        await Upkeep(namespace).work()
+    assert len(await deleted(rig)) == 1
+    sink.away = False
+    await rig.until(lambda: len(sink.records) >= 2)
+    async with asyncio.timeout(20):
+        while await deleted(rig):
+            await rig.look()
+            await Upkeep(namespace).work()
 
-    assert (await rig.look())["pumps_ended"] == 1
+    assert sink.names() == ["ObjectCreated:Put", "ObjectRemoved:Delete"]
+    assert {each["s3"]["bucket"]["name"] for each in sink.records} == {V}
+    assert set(sink.told()) == {"a"}
+
+
+async def test_a_deleted_volume_whose_target_never_comes_back_goes_in_time(
+    rig: Rig, sink: Sink
+) -> None:
+    namespace = rig.stage.namespace
+    sink.away = True
+    await rig.say(rule())
+    await rig.start()
+    await rig.put("a")
+    await rig.objects.delete(V, b"a")
+    await rig.objects.delete_volume(V)
+    async with asyncio.timeout(20):
+        while await deleted(rig):
+            await Upkeep(namespace, feed_keep_s=-1).work()
+    await rig.look()
+
+    assert sink.records == []
 
 
 async def test_rules_that_cannot_be_read_harm_nobody(rig: Rig, sink: Sink) -> None:

@@ -10,6 +10,7 @@ from warp_core.metadata import Transaction, transact
 from warp_core.namespace import keys
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.rows import Event, checked, decode_event
+from warp_core.namespace.tree import Volume
 
 START: Final = b""  # the cursor before everything that is still there
 CURSOR_BYTES: Final = 10
@@ -31,14 +32,25 @@ async def read(namespace: Namespace, volume: str, cursor: bytes, *, limit: int =
         Expired: Events behind the cursor were removed: scan the volume, then begin with `now`.
         InvalidArgument: Not a cursor.
     """
+    return await read_of(namespace, await namespace.volumes.get(volume), cursor, limit=limit)
+
+
+async def read_of(
+    namespace: Namespace, volume: Volume, cursor: bytes, *, limit: int = 1000
+) -> Page:
+    """Do as `read`, of a volume that may have been deleted since, and another one have its name; without rows, there are no events.
+
+    Raises:
+        Expired, InvalidArgument: As `read`.
+    """
     if len(cursor) not in (0, CURSOR_BYTES):
         raise InvalidArgument(f"cursor of {len(cursor)} bytes, not {CURSOR_BYTES}")
-    prefix = (await namespace.volumes.get(volume)).prefix
+    prefix = volume.prefix
     view = namespace.store.view()
     try:
         trimmed = await view.get(prefix + keys.FEED_TRIMMED)
         if cursor and trimmed is not None and cursor[:8] < trimmed[0]:
-            raise Expired(f"the feed of {volume!r} does not reach back to the cursor")
+            raise Expired(f"the feed of {volume.row.name!r} does not reach back to the cursor")
         start = prefix + keys.FEED + (cursor + b"\0" if cursor else b"")
         found = await view.scan(start, prefix + keys.FEED_END, limit=limit)
     finally:
@@ -63,12 +75,11 @@ async def now(namespace: Namespace, volume: str) -> bytes:
     return trimmed[0] + b"\xff\xff" if trimmed else bytes(CURSOR_BYTES)
 
 
-async def oldest(namespace: Namespace, volume: str) -> bytes:
+async def oldest(namespace: Namespace, volume: Volume) -> bytes:
     """Return the cursor before the oldest event that is still there."""
-    prefix = (await namespace.volumes.get(volume)).prefix
     view = namespace.store.view()
     try:
-        trimmed = await view.get(prefix + keys.FEED_TRIMMED)
+        trimmed = await view.get(volume.prefix + keys.FEED_TRIMMED)
     finally:
         view.close()
     return trimmed[0] + b"\xff\xff" if trimmed is not None else bytes(CURSOR_BYTES)

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from warp_core.errors import Corrupt
+from warp_core.errors import Corrupt, VolumeNotFound
 from warp_core.interfaces.consistency import View
 from warp_core.namespace import keys
 from warp_core.namespace.changes import Change
@@ -14,6 +14,7 @@ from warp_core.namespace.feed import CURSOR_BYTES
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.rows import checked, decode_event
 from warp_core.namespace.tree import Volume
+from warp_core.namespace.volumes import DELETED
 from warp_core.notifications import (
     DOCUMENT,
     Progress,
@@ -78,11 +79,46 @@ async def save_progress(
         VolumeNotFound, ReadOnly, Busy, Unavailable
     """
 
+    key = keys.progress_key(progress_name(target))
+    await _change(namespace, volume, key, None if progress is None else encode_progress(progress))
+
+
+async def finish(namespace: Namespace, volume: Volume) -> None:
+    """Drop the rules of a deleted volume, whose events have all been told: nothing holds its rows any more.
+
+    Raises:
+        VolumeNotFound, Unavailable
+    """
+    await _change(namespace, volume, keys.document_key(DOCUMENT), None)
+
+
+async def still_told(namespace: Namespace, volume: Volume, *, after_ns: int) -> bool:
+    """Say whether a deleted volume has rules, and events since a moment that somebody may still wait for."""
+    view = namespace.store.view()
+    try:
+        if await view.get(volume.prefix + keys.document_key(DOCUMENT)) is None:
+            return False
+        start, end = volume.prefix + keys.FEED, volume.prefix + keys.FEED_END
+        newest = await view.scan(start, end, limit=1, reverse=True)
+    finally:
+        view.close()
+    return any(checked(decode_event, row.key, row.value).time_ns >= after_ns for row in newest)
+
+
+async def _change(namespace: Namespace, volume: Volume, key: bytes, value: bytes | None) -> None:
+    """Set or remove a row of a volume, by the name that it has since it was deleted if it was."""
+
     async def body(change: Change) -> None:
-        key = keys.progress_key(progress_name(target))
-        if progress is None:
+        if change.rows.volume.number != volume.number:
+            raise VolumeNotFound(f"volume {volume.row.name!r} is another one now")
+        if value is None:
             change.rows.delete_present(key)
         else:
-            change.rows.put_present(key, encode_progress(progress))
+            change.rows.put_present(key, value)
 
-    await namespace.change(volume.row.name, body)
+    try:
+        await namespace.change(volume.row.name, body)
+    except VolumeNotFound:
+        if volume.row.name.startswith(DELETED):
+            raise
+        await namespace.change(f"{DELETED}{volume.number}", body)

@@ -9,6 +9,7 @@ from warp_core.interfaces.consistency import SCAN_MAX, Row
 from warp_core.metadata import Transaction, transact
 from warp_core.namespace import feed, keys, uploads
 from warp_core.namespace.namespace import Namespace
+from warp_core.namespace.notified import still_told
 from warp_core.namespace.rows import decode_upload, is_whiteout
 from warp_core.namespace.tree import ViewSource, Volume, below_clone
 from warp_core.namespace.volumes import DELETED, unpin
@@ -19,6 +20,8 @@ BATCHES: Final = 20  # of one kind in one pass: then others get their turn
 
 # Of a deleted volume: what goes at once. R, X and Z stay as long as others borrow; U and P, W and E, O and I have ends of their own.
 _PLAIN: Final = (b"B", b"C", b"D", b"F", b"J", b"K", b"N", b"Q", b"T", b"V", b"Y", b"f", b"w")
+
+_OF_EVENTS: Final = (b"F", b"K", b"f", b"w")  # of these, what waits for notifications to be sent
 
 
 class Upkeep:
@@ -104,7 +107,11 @@ class Upkeep:
         done = 0
         if self._namespace.apart is not None:  # files that were open when the volume went
             done += await self._namespace.apart.collect_orphans(volume.row.name)
+        since_ns = self._namespace.clock_ns() - self._feed_keep_ns
+        told = await still_told(self._namespace, volume, after_ns=since_ns)
         for family in _PLAIN:
+            if told and family in _OF_EVENTS:
+                continue
             for _ in range(BATCHES):
                 found = await self._scan(volume, family, keys.after(family), BATCH)
                 await self._drop(volume, found)

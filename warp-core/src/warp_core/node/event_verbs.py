@@ -10,12 +10,13 @@ from typing import Any, Final
 import msgspec
 
 from warp_core import notifications
-from warp_core.errors import Expired, VolumeNotFound
+from warp_core.errors import Expired
 from warp_core.interfaces.targets import TargetHealth
 from warp_core.namespace import feed
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.notified import progress_of
 from warp_core.namespace.tree import Volume
+from warp_core.namespace.volumes import DELETED
 from warp_core.node.assembly import Node
 from warp_core.node.control import Nothing, Progress
 
@@ -27,7 +28,7 @@ async def events_status(node: Node, arguments: Nothing, progress: Progress) -> o
     rows: list[dict[str, object]] = []
     named: set[str] = set()
     namespace = node.namespace
-    for volume in await namespace.volumes.all():
+    for volume in await namespace.volumes.all(deleted=True):
         document = (await namespace.volumes.documents(volume)).get(notifications.DOCUMENT)
         if document is None:
             continue
@@ -40,10 +41,7 @@ async def events_status(node: Node, arguments: Nothing, progress: Progress) -> o
             continue
         for target in rules.targets():
             named.add(target)
-            try:
-                rows.append(await _told(node, namespace, volume, rules, target))
-            except VolumeNotFound:  # deleted meanwhile
-                continue
+            rows.append(await _told(node, namespace, volume, rules, target))
     for name, found in node.targets.items():
         if name not in named:
             rows.append(event_row("", name, found.health, state="no rule names it"))
@@ -58,15 +56,18 @@ async def _told(
     target: str,
 ) -> dict[str, object]:
     since_ns = rules.targets()[target][0].since_ns
+    name = volume.row.name
+    if name.startswith(DELETED):
+        name = f"{rules.volume} (deleted)"
     found = node.targets.get(target)
     health = found.health if found is not None else None
     at = await progress_of(
         namespace, volume, target, since_ns=since_ns, written_ns=rules.written_ns
     )
     try:
-        page = await feed.read(namespace, volume.row.name, at.cursor, limit=WAITING_MAX)
+        page = await feed.read_of(namespace, volume, at.cursor, limit=WAITING_MAX)
     except Expired:
-        return event_row(volume.row.name, target, health, state="too far behind: events are lost")
+        return event_row(name, target, health, state="too far behind: events are lost")
     if found is None:
         state = "no such [[event_target]] here"
     elif health is not None and health.failing_since_ns:
@@ -74,9 +75,7 @@ async def _told(
     else:
         state = "ok"
     oldest_s = (time.time_ns() - page.events[0].time_ns) / 1e9 if page.events else 0.0
-    return event_row(
-        volume.row.name, target, health, state=state, waiting=len(page.events), oldest_s=oldest_s
-    )
+    return event_row(name, target, health, state=state, waiting=len(page.events), oldest_s=oldest_s)
 
 
 def event_row(

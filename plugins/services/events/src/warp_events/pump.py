@@ -57,6 +57,7 @@ class Pump:
 
     Attributes:
         rules: Those that name the target; others may take their place at any time.
+        drained: There was nothing more when it last looked.
         idle_s: How long it waits at most before it looks again.
     """
 
@@ -70,9 +71,14 @@ class Pump:
         progress: Progress,
         config: Config,
         lost: Counter,
+        bucket: str,
     ) -> None:
-        """Take what it works on; `turns` are the pages that one target has in memory at once, `lost` counts gaps."""
+        """Take what it works on; `turns` are the pages that one target has in memory at once, `lost` counts gaps.
+
+        `bucket` is the volume's name, also when that has been deleted.
+        """
         self.rules = rules
+        self.drained = False
         self.idle_s = float(config.interval)
         self.since_ns = progress.since_ns
         self._namespace = namespace
@@ -85,7 +91,7 @@ class Pump:
         self._saved_s = time.monotonic()
         self._ahead: set[bytes] = set()  # taken, behind one that was not
         row = volume.row
-        self._bucket = Bucket(row.name, Identity(row.owner), f"arn:aws:s3:::{row.name}")
+        self._bucket = Bucket(bucket, Identity(row.owner), f"arn:aws:s3:::{bucket}")
         # Of this volume and no other, also where several clusters send to one place.
         self._unique = f"{row.created_ns:x}-{volume.number:x}"
 
@@ -128,7 +134,8 @@ class Pump:
             Unavailable: The target did not take everything; what it took is noted.
             Expired: The feed does not reach back to the cursor.
         """
-        page = await feed.read(self._namespace, self._volume.row.name, self._cursor, limit=PAGE)
+        page = await feed.read_of(self._namespace, self._volume, self._cursor, limit=PAGE)
+        self.drained = not page.events
         if not page.events:
             await self._save(0)
             return False
@@ -236,5 +243,5 @@ class Pump:
             volume=self._volume.row.name,
             target=self._target.name,
         )
-        self._cursor = await feed.oldest(self._namespace, self._volume.row.name)
+        self._cursor = await feed.oldest(self._namespace, self._volume)
         self._ahead.clear()

@@ -18,8 +18,9 @@ from warp_core.interfaces.services import Report, Service, ServiceContext
 from warp_core.logs import get
 from warp_core.metrics import Counter
 from warp_core.namespace.namespace import Namespace
-from warp_core.namespace.notified import progress_of, save_progress
+from warp_core.namespace.notified import finish, progress_of, save_progress
 from warp_core.namespace.tree import Volume
+from warp_core.namespace.volumes import DELETED
 from warp_core.notifications import Notifications, Rule
 
 from warp_events.config import Config
@@ -52,6 +53,7 @@ class Events(Service):
         self._running: dict[Place, _Running] = {}
         self._turns: dict[str, asyncio.Semaphore] = {}
         self._told: set[tuple[int, str]] = set()
+        self._finished: set[int] = set()  # deleted volumes without anything to tell
         self._known: dict[int, tuple[bytes, Notifications]] = {}
         self._entered = False
 
@@ -84,10 +86,13 @@ class Events(Service):
         )
         counts = {"pumps_begun": 0, "pumps_ended": 0}
         wanted: set[Place] = set()
-        for volume in await namespace.volumes.all():
+        volumes = await namespace.volumes.all(deleted=True)
+        self._forget_volumes({volume.number for volume in volumes})
+        for volume in volumes:
             found = await self._rules_of(namespace, volume)
-            for name, rules in found.targets().items() if found is not None else ():
-                assert found is not None
+            if found is None or await self._over(namespace, volume, found):
+                continue
+            for name, rules in found.targets().items():
                 target = context.targets.get(name)
                 if target is None:
                     self._tell(volume, name)
@@ -128,6 +133,29 @@ class Events(Service):
         self._known[volume.number] = document, found
         return found
 
+    def _forget_volumes(self, there: set[int]) -> None:
+        """Forget what was known of volumes that are gone."""
+        self._finished &= there
+        self._told = {each for each in self._told if each[0] in there}
+        self._known = {number: known for number, known in self._known.items() if number in there}
+
+    async def _over(self, namespace: Namespace, volume: Volume, found: Notifications) -> bool:
+        """Say whether nothing of a volume is to be told any more: it was deleted, and its last event has been."""
+        if not volume.row.name.startswith(DELETED):
+            return False
+        if volume.number in self._finished:
+            return True
+        running = [self._running.get((volume.number, name)) for name in found.targets()]
+        if not all(each is not None and each.pump.drained for each in running):
+            return False
+        try:
+            await finish(namespace, volume)
+        except (VolumeNotFound, Unavailable) as error:
+            log.debug("a deleted volume waits", volume=volume.row.name, error=str(error))
+            return False
+        self._finished.add(volume.number)
+        return True
+
     async def _begin(
         self,
         context: ServiceContext,
@@ -146,7 +174,8 @@ class Events(Service):
         )
         turns = self._turns.setdefault(name, asyncio.Semaphore(TURNS))
         target = context.targets[name]
-        pump = Pump(namespace, volume, target, turns, rules, progress, self._config, lost)
+        bucket = found.volume or volume.row.name
+        pump = Pump(namespace, volume, target, turns, rules, progress, self._config, lost, bucket)
         task = asyncio.create_task(pump.run(), name=f"events of {volume.row.name} to {name}")
         self._running[volume.number, name] = _Running(pump, task)
 

@@ -93,7 +93,7 @@ async def put_notifications(service: "Service", call: Call) -> Answer:
         if core.DOCUMENT in volume.documents:
             await service.objects.set_document(call.bucket, core.DOCUMENT, None)
         return empty(200)
-    document = core.pack(core.Notifications(rules, now_ns))
+    document = core.pack(core.Notifications(rules, now_ns, call.bucket))
     if len(document) > DOCUMENT_MAX:
         raise S3Error("InvalidRequest", f"The rules take more than {DOCUMENT_MAX} bytes.")
     if call.headers.get("x-amz-skip-destination-validation", "").lower() != "true":
