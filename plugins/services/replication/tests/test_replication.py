@@ -76,7 +76,12 @@ class Rig:
             bucket="copy", endpoint=there, access_key="k", secret_key=Secret("s"), there="their"
         )
         config = Config(interval=Duration(0.1), destination=(destination,))
-        self.service = Replicator(config)
+        self.service: Replicator = Replicator(config)
+
+    async def again(self) -> None:
+        """End the service, and begin a new one."""
+        await self.service.__aexit__(None, None, None)
+        self.restart()
 
     async def rules(self, *rules: Rule) -> None:
         document = replication.pack(Replication(rules))
@@ -142,7 +147,7 @@ async def test_what_is_written_is_sent_once_and_noted(rig: Rig) -> None:
     gone = await rig.objects.delete(V, b"gone")
 
     assert await rig.work() == {"replicated": 2, "markers": 1}
-    rig.restart()
+    await rig.again()
     assert await rig.work() == {}
     path = "/their/k%20%C3%BC"
     assert sorted(rig.other.asked) == sorted(
@@ -233,3 +238,35 @@ async def test_each_destination_gets_what_its_first_rule_says(rig: Rig) -> None:
     await rig.put("k", replication="PENDING")
     assert await rig.work() == {"replicated": 2}
     assert len(rig.other.asked) == 2
+
+
+async def test_a_destination_that_is_silent_holds_up_nobody_else(rig: Rig) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        keys = {"access_key": "k", "secret_key": Secret("s")}
+        mute = Destination(bucket="mute", endpoint=f"http://127.0.0.1:{port}", **keys)
+        there = f"http://127.0.0.1:{rig.other.port}"
+        rig.service = Replicator(
+            Config(destination=(mute, Destination(bucket="copy", endpoint=there, **keys)))
+        )
+        await rig.objects.create_volume("stuck", owner=ALICE)
+        await rig.objects.set_versioning("stuck", "on")
+        stuck = replication.pack(Replication((Rule(id="r", bucket="mute"),)))
+        await rig.objects.set_document("stuck", replication.DOCUMENT, stuck)
+        await rig.rules(ALL)
+        context = ServiceContext(rig.stage.namespace, rig.stage.containers, Metrics())
+        for volume in ("stuck", V):
+            await rig.objects.put(
+                volume, b"k", b"x", Attributes(replication="PENDING"), Digests(etag="e")
+            )
+
+        async with asyncio.timeout(60):
+            while await rig.status("k") != "COMPLETED":
+                assert not (await rig.service.work(context)).idle
+        await rig.service.__aexit__(None, None, None)
+    assert rig.service._running == {}

@@ -1,96 +1,58 @@
-"""The service: which volumes have rules, what happened to them since it last looked, and where that goes.
+"""The service: which volumes have rules, and a task for each that has something new; `following` says what it does.
 
-It runs at the volume's home, and what it writes there is fenced as everything that the home writes. A volume's row says how far it is:
-
-    rules are new ─▶ scan ─── all versions that are PENDING or FAILED, or that a rule for existing objects names ───▶ feed
-                      ▲                                                                                               │
-                      └───────────────────────── the change feed does not go back that far ──────────────────────────┘
-
-The cursor of the feed is taken before the scan begins, and moves when everything up to it has been sent, so that nothing is left out;
-what is sent twice is known there by its version. Events of one key go one after the other, those of different keys side by side.
+It runs at the volume's home, and what it writes there is fenced as everything that the home writes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
-import ssl
-from collections.abc import Coroutine, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
-from warp_core.errors import (
-    Busy,
-    Expired,
-    NotFound,
-    ReadOnly,
-    RemoteProtocolError,
-    Sealed,
-    TimedOut,
-    Unavailable,
-    VolumeNotFound,
-)
+from warp_core.errors import Busy, ReadOnly, Unavailable, VolumeNotFound, WarpError
 from warp_core.interfaces.services import Report, Service, ServiceContext
 from warp_core.logs import get
-from warp_core.namespace import feed, keys
-from warp_core.namespace.changes import Change
-from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.objects import NamespaceObjects
-from warp_core.namespace.rows import Event
-from warp_core.namespace.tree import ViewSource, Volume
-from warp_core.replication import DOCUMENT, Replication, Rule, unpack
-from warp_core.s3 import Client, Endpoint
-from warp_core.views.objects import ObjectInfo
-from warp_core.views.objects import Replication as Status
+from warp_core.namespace.tree import Volume
+from warp_core.replication import DOCUMENT, unpack
 
 from warp_replication.config import Config, Destination
-from warp_replication.sending import Refused, send_lock, send_marker, send_tags, send_version
 
-PAGE: Final = 200
-"""Events, or versions of a scan, of one pass over a volume."""
+if TYPE_CHECKING:
+    from warp_core.s3 import Client
+
+    from warp_replication.following import Run
 
 AWAY_S: Final = 1.0
 AWAY_MAX_S: Final = 60.0
 """How long a volume waits whose destination is away: doubled from the first to the second."""
 
-SCAN, FEED = "scan", "feed"
+PAGES: Final = 16
+"""Pages of a volume between two looks at its rules."""
 
-MADE: Final = frozenset({"put", "copy", "complete"})
-"""Verbs of events that make a version, all of them of the Objects view."""
+LOOK_SHARE: Final = 50
+"""Looking at all volumes comes after so many times as long as it took, where that is more than `interval`."""
 
-TOLD: Final = MADE | {"marker", "tags", "lock"}
-
-_AWAY: Final = (Unavailable, TimedOut, RemoteProtocolError)
+PASS_S: Final = 0.25
+"""How long a pass waits for what it began."""
 
 log = get("warp_replication")
-
-
-class Progress(msgspec.Struct, array_like=True):
-    """How far a volume is, as its row keeps it."""
-
-    rules: str  # digest of the document
-    cursor: bytes
-    phase: str = SCAN
-    key: bytes = b""  # of a scan: behind this one
-    version: str = ""
-    lost: bool = False  # the feed did not go back far enough: markers are sent, too
-
-
-_decode_progress = msgspec.msgpack.Decoder(Progress).decode
 
 
 class Replicator(Service):
     """Carries out the replication rules of all volumes."""
 
     def __init__(self, config: Config) -> None:
-        self.interval_s = float(config.interval)
+        self.interval_s = self._interval_s = float(config.interval)
         self._jobs = config.jobs
         self._destinations = {one.bucket: one for one in config.destination}
         self._clients: dict[str, Client] = {}
         self._objects: NamespaceObjects | None = None
+        self._running: dict[int, asyncio.Task[None]] = {}  # by volumes' numbers
         self._away: dict[int, tuple[float, float]] = {}  # volume: until when, and how long
+        self._counts: dict[str, int] = {}
         self._told: set[tuple[int, str]] = set()
 
     async def __aenter__(self) -> Self:
@@ -103,49 +65,77 @@ class Replicator(Service):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close connections."""
+        """End what is on its way, and close connections."""
+        running = list(self._running.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        self._running.clear()
         for client in self._clients.values():
             await client.__aexit__(None, None, None)
         self._clients.clear()
 
     async def work(self, context: ServiceContext) -> Report:
-        """Send a page of each volume that has something new."""
+        """See to it that something is done for each volume that has rules; what takes longer goes on between passes.
+
+        So a destination that is slow, or away without saying so, holds up nobody but those who want to go there.
+        """
         namespace = context.namespace
-        if self._objects is None:
-            self._objects = NamespaceObjects(namespace)
-        counts: dict[str, int] = {}
-        idle = True
+        objects = self._objects = self._objects or NamespaceObjects(namespace)
         now_s = asyncio.get_running_loop().time()
         for volume in await namespace.volumes.all():
-            document = (await namespace.volumes.documents(volume)).get(DOCUMENT)
-            if document is None or volume.row.frozen or volume.row.read_only:
+            if volume.number in self._running or volume.row.frozen or volume.row.read_only:
                 continue
-            if self._away.get(volume.number, (0.0, 0.0))[0] > now_s:
+            document = (await namespace.volumes.documents(volume)).get(DOCUMENT)
+            if document is None or self._away.get(volume.number, (0.0, 0.0))[0] > now_s:
                 continue
             try:
                 rules = unpack(document)
             except msgspec.DecodeError as error:
                 self._tell(volume, f"rules cannot be read: {error}")
                 continue
+            from warp_replication.following import Run  # a node without rules starts faster
+
             stamp = hashlib.sha256(document).hexdigest()[:16]
-            run = _Run(self, namespace, self._objects, volume, rules, stamp, counts)
-            try:
-                idle = await run.work() and idle
-            except (VolumeNotFound, ReadOnly, Busy):  # deleted meanwhile, or rolled back just now
-                continue
-            except _AWAY as error:
-                last_s = self._away.get(volume.number, (0.0, 0.0))[1]
-                wait_s = min(max(AWAY_S, 2 * last_s), AWAY_MAX_S)
-                self._away[volume.number] = now_s + wait_s, wait_s
-                log.warning(
-                    "replication waits",
-                    volume=volume.row.name,
-                    reason=str(error),
-                    again_in_s=wait_s,
-                )
-            else:
+            run = Run(self, namespace, objects, volume, rules, stamp, self._counts)
+            self._running[volume.number] = asyncio.create_task(
+                self._follow(volume, run), name=f"replication of {volume.row.name}"
+            )
+        took_s = asyncio.get_running_loop().time() - now_s
+        self.interval_s = max(self._interval_s, LOOK_SHARE * took_s)
+        if self._running:
+            await asyncio.wait(self._running.values(), timeout=PASS_S)
+        for number, task in list(self._running.items()):
+            if task.done():
+                del self._running[number]
+        counts = dict(self._counts)
+        self._counts.clear()
+        return Report(counts, idle=not self._running)
+
+    async def _follow(self, volume: Volume, run: Run) -> None:
+        """Send what is new of a volume, until there is nothing, or its rules should be looked at again."""
+        try:
+            for _ in range(PAGES):
+                if await run.work():
+                    break
                 self._away.pop(volume.number, None)
-        return Report(counts, idle)
+        except (VolumeNotFound, ReadOnly, Busy):  # deleted meanwhile, or rolled back just now
+            return
+        except WarpError as error:
+            self._wait(volume, error)
+        except Exception as error:
+            log.exception("replication failed", error, volume=volume.row.name)
+            self._wait(volume, error)
+        else:
+            self._away.pop(volume.number, None)
+
+    def _wait(self, volume: Volume, error: Exception) -> None:
+        last_s = self._away.get(volume.number, (0.0, 0.0))[1]
+        wait_s = min(max(AWAY_S, 2 * last_s), AWAY_MAX_S)
+        self._away[volume.number] = asyncio.get_running_loop().time() + wait_s, wait_s
+        log.warning(
+            "replication waits", volume=volume.row.name, reason=str(error), again_in_s=wait_s
+        )
 
     @property
     def jobs(self) -> int:
@@ -174,199 +164,13 @@ class Replicator(Service):
             log.error(what, volume=volume.row.name)
 
 
-class _Run:
-    """One pass over a volume."""
-
-    def __init__(
-        self,
-        service: Replicator,
-        namespace: Namespace,
-        objects: NamespaceObjects,
-        volume: Volume,
-        rules: Replication,
-        stamp: str,
-        counts: dict[str, int],
-    ) -> None:
-        self._service = service
-        self._namespace = namespace
-        self._objects = objects
-        self._volume = volume
-        self._name = volume.row.name
-        self._rules = rules
-        self._stamp = stamp
-        self._counts = counts
-        self._slots = asyncio.Semaphore(service.jobs)
-
-    async def work(self) -> bool:
-        """Do a page; True if there is nothing more to do now."""
-        progress = await _load(self._namespace, self._volume)
-        if progress is None or progress.rules != self._stamp:
-            progress = Progress(self._stamp, await feed.now(self._namespace, self._name))
-            await _save(self._namespace, self._volume, progress)
-        if progress.phase == SCAN:
-            await self._scan(progress)
-            return False
-        try:
-            page = await feed.read(self._namespace, self._name, progress.cursor, limit=PAGE)
-        except Expired:
-            log.warning("the change feed does not go back far enough: scanning", volume=self._name)
-            cursor = await feed.now(self._namespace, self._name)
-            await _save(self._namespace, self._volume, Progress(self._stamp, cursor, lost=True))
-            return False
-        if not page.events:
-            return True
-        await self._send_events(page.events)
-        progress.cursor = page.cursor
-        await _save(self._namespace, self._volume, progress)
-        return len(page.events) < PAGE
-
-    # From the feed --------------------------------------------------------------------------------
-
-    async def _send_events(self, events: Sequence[Event]) -> None:
-        by_key: dict[bytes, list[Event]] = {}
-        for event in events:
-            if event.key and event.verb in TOLD:
-                by_key.setdefault(event.key, []).append(event)
-        await _together([self._send_key(of_key) for of_key in by_key.values()])
-
-    async def _send_key(self, events: Sequence[Event]) -> None:
-        """Send what happened to a key, in the order that it did."""
-        async with self._slots:
-            for event in events:
-                if event.verb in MADE:
-                    await self._version(event.key, event.version)
-                elif event.verb == "marker":
-                    await self._marker(event, event.time_ns)
-                else:
-                    await self._setting(event)
-
-    async def _version(self, key: bytes, version: str, *, existing: bool = False) -> None:
-        """Send a version, unless it is there, is a replica itself, or is none of ours."""
-        try:
-            info = await self._objects.head(self._name, key, version=version)
-        except NotFound:  # removed meanwhile, or a marker
-            return
-        status = info.attributes.replication
-        if info.version == "null" or status in ("REPLICA", "COMPLETED"):
-            return
-        kept = info.seal is not None and bool(info.seal.key)  # under a key of the key service
-        rules = [
-            rule
-            for rule in self._rules.rules_of(key, info.attributes.tags)
-            if (status or rule.existing or not existing) and (rule.sealed or not kept)
-        ]
-        if not rules:
-            return
-        try:
-            for rule in rules:
-                await self._send(info, rule)
-        except Refused as error:
-            await self._failed("version", info, error)
-        else:
-            self._count("replicated")
-            await self._note(info, "COMPLETED")
-
-    async def _send(self, info: ObjectInfo, rule: Rule) -> None:
-        client, bucket = self._service.client(rule.bucket)
-        try:
-            reader = await self._objects.open(self._name, info.key, version=info.version)
-        except Sealed as error:
-            raise Refused("its key is its owner's (SSE-C)") from error
-        try:
-            await send_version(client, _path(bucket, info.key), reader.info, reader, rule)
-        finally:
-            reader.close()
-
-    async def _marker(self, entry: ObjectInfo | Event, modified_ns: int) -> None:
-        for rule in self._rules.rules_of(entry.key, {}):
-            if not rule.markers or entry.version == "null":
-                continue
-            client, bucket = self._service.client(rule.bucket)
-            try:
-                await send_marker(client, _path(bucket, entry.key), entry.version, modified_ns)
-            except Refused as error:
-                await self._failed("delete marker", entry, error)
-            else:
-                self._count("markers")
-
-    async def _setting(self, event: Event) -> None:
-        """Send what is said now of a version that is there."""
-        try:
-            info = await self._objects.head(self._name, event.key, version=event.version)
-        except NotFound:
-            return
-        if info.attributes.replication != "COMPLETED":
-            # Its new tags may have made it one of those that are copied.
-            await self._version(event.key, event.version)
-            return
-        send = send_tags if event.verb == "tags" else send_lock
-        for rule in self._rules.rules_of(event.key, info.attributes.tags):
-            client, bucket = self._service.client(rule.bucket)
-            try:
-                await send(client, _path(bucket, event.key), info)
-            except Refused as error:
-                await self._failed(event.verb, info, error)
-            else:
-                self._count("settings")
-
-    async def _failed(self, what: str, entry: ObjectInfo | Event, error: Refused) -> None:
-        """Tell what the other side will never take, and say so of the version."""
-        self._count("failed")
-        log.error(
-            "not replicated",
-            what=what,
-            volume=self._name,
-            key=entry.key.decode("utf-8", "replace"),
-            version=entry.version,
-            reason=str(error),
-        )
-        if isinstance(entry, ObjectInfo) and not entry.marker:
-            await self._note(entry, "FAILED")
-
-    async def _note(self, info: ObjectInfo, status: Status) -> None:
-        with contextlib.suppress(NotFound):  # it was removed meanwhile
-            await self._objects.set_replication(self._name, info.key, status, version=info.version)
-
-    # From a scan ----------------------------------------------------------------------------------
-
-    async def _scan(self, progress: Progress) -> None:
-        """Send what of a page of versions is to be there and is not."""
-        page = await self._objects.list_versions(
-            self._name, key_marker=progress.key, version_marker=progress.version, limit=PAGE
-        )
-        by_key: dict[bytes, list[ObjectInfo]] = {}
-        for entry in page.entries:
-            by_key.setdefault(entry.key, []).append(entry)
-        await _together([self._scan_key(each[::-1], progress) for each in by_key.values()])
-        if page.next_key:
-            progress.key, progress.version = page.next_key, page.next_version
-        else:
-            progress.phase, progress.key, progress.version = FEED, b"", ""
-        await _save(self._namespace, self._volume, progress)
-
-    async def _scan_key(self, entries: Sequence[ObjectInfo], progress: Progress) -> None:
-        async with self._slots:
-            for entry in entries:
-                if not entry.marker:
-                    await self._version(entry.key, entry.version, existing=True)
-                    continue
-                if progress.lost or any(rule.existing for rule in self._rules.rules):
-                    await self._marker(entry, entry.modified_ns)
-
-    def _count(self, what: str) -> None:
-        self._counts[what] = self._counts.get(what, 0) + 1
-
-
-async def _together(works: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Wait for all of them, and raise what one of them raised."""
-    for ended in await asyncio.gather(*works, return_exceptions=True):
-        if ended is not None:
-            raise ended
-
-
 def _client(destination: Destination, jobs: int) -> Client:
-    tls: ssl.SSLContext | None = None
+    from warp_core.s3 import Client, Endpoint
+
+    tls = None
     if destination.authorities:
+        import ssl
+
         tls = ssl.create_default_context(cafile=destination.authorities)
     endpoint = Endpoint.parse(
         destination.endpoint,
@@ -375,24 +179,3 @@ def _client(destination: Destination, jobs: int) -> Client:
         region=destination.region,
     )
     return Client(endpoint, connections_max=jobs, tls=tls)
-
-
-def _path(bucket: str, key: bytes) -> bytes:
-    return b"/" + bucket.encode() + b"/" + key
-
-
-async def _load(namespace: Namespace, volume: Volume) -> Progress | None:
-    view = namespace.store.view()
-    try:
-        value = await volume.rows(ViewSource(view)).get(keys.progress_key("replication"))
-    finally:
-        view.close()
-    return _decode_progress(value) if value is not None else None
-
-
-async def _save(namespace: Namespace, volume: Volume, progress: Progress) -> None:
-    async def body(change: Change) -> None:
-        row = msgspec.msgpack.encode(progress)
-        change.rows.put_present(keys.progress_key("replication"), row)
-
-    await namespace.change(volume.row.name, body)
