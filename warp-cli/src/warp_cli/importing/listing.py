@@ -9,6 +9,7 @@ from __future__ import annotations
 import calendar
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_plus
 from xml.etree.ElementTree import Element, fromstring
@@ -74,7 +75,7 @@ def _versions(client: Any, bucket: str, prefix: str, after: str) -> Iterator[Ver
     marks = {"KeyMarker": after} if after else {}
     while True:
         page = client.list_object_versions(Bucket=bucket, Prefix=prefix, **marks)
-        yield from entries_of(bodies.pop())
+        yield from arranged(list(entries_of(bodies.pop())))
         if not page.get("IsTruncated"):
             return
         marks = {"KeyMarker": page["NextKeyMarker"]}
@@ -119,6 +120,20 @@ def entries_of(body: bytes) -> Iterator[Version]:
             kind == "DeleteMarker",
             _text(element, "IsLatest") == "true",
         )
+
+
+def arranged(page: list[Version]) -> list[Version]:
+    """Return a page as S3 has it, of endpoints that tell all versions first and all markers after them: then times have to do."""
+    first = next((index for index, one in enumerate(page) if one.marker), len(page))
+    if not first or not all(one.marker for one in page[first:]):
+        return page
+    for before, after in pairwise(page[first - 1 :]):
+        later = before.key == after.key and (after.latest or after.modified_ns > before.modified_ns)
+        if after.key.encode() < before.key.encode() or later:
+            return sorted(
+                page, key=lambda one: (one.key.encode(), not one.latest, -one.modified_ns)
+            )
+    return page
 
 
 def _text(element: Element, name: str) -> str:
