@@ -135,7 +135,7 @@ class DomainStore(MetaStore):
             view.close()
         if found is None or found[1] != self._guard.version:
             self._lost()
-            raise Fenced("another has taken over: nothing was changed")
+            raise Fenced("another node is the home of the domain: nothing was changed")
 
     def _placed(self, commit: Commit) -> Commit:
         prefix = self._prefix
