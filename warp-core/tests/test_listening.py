@@ -151,6 +151,34 @@ async def test_tls_begins_with_the_first_byte_and_may_want_a_certificate(tmp_pat
     await ended(listening)
 
 
+async def test_a_renewed_certificate_is_used_without_a_restart(tmp_path, monkeypatch):
+    monkeypatch.setattr("warp_core.listening.RENEW_S", 0.01)
+    for name in ("server", "next"):
+        certificate(tmp_path, name)
+    trusted = ssl.create_default_context(cafile=tmp_path / "server.pem")
+    renewed = ssl.create_default_context(cafile=tmp_path / "next.pem")
+    tls = server_tls("server.pem", "server.key", key="protocols.p", data=tmp_path)
+    listening = await opened("127.0.0.1:0", tmp_path, tls=tls, handshake_s=5, goodbye_s=1)
+    port = int(listening.place.rpartition(":")[2])
+
+    async def become(client):
+        async with asyncio.timeout(60):
+            while await said(port, client) != b"hello":
+                await asyncio.sleep(0.01)
+
+    await become(trusted)
+    (tmp_path / "next.pem").rename(tmp_path / "server.pem")  # its key is not there yet
+    assert not tls.renew()
+    assert await said(port, trusted) == b"hello"
+    (tmp_path / "next.key").rename(tmp_path / "server.key")
+    await become(renewed)
+    assert await said(port, trusted) == b""
+    (tmp_path / "server.pem").unlink()
+    assert not tls.renew()
+    assert await said(port, renewed) == b"hello"
+    await ended(listening)
+
+
 def test_without_a_certificate_there_is_no_tls(tmp_path):
     assert server_tls("", key="protocols.p", data=tmp_path) is None
 

@@ -1,6 +1,7 @@
 """Where protocols listen: sockets by their address, TLS by its files, and errors that say what to do.
 
-Unix sockets lie in the node's data and are their owner's alone (mode 0600): who may use them needs no password.
+Unix sockets lie in the node's data and are their owner's alone (mode 0600): who may use them needs no password. Files of TLS are
+looked at again and again, so that a renewed certificate needs no restart.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import ssl
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from warp_core import logs
 from warp_core.config.types import Address
 from warp_core.errors import AlreadyRunning, ConfigError
 
@@ -21,6 +23,8 @@ _SUN_PATH = (
     100  # bytes of a socket address that a path may take, with room for the folder's descriptor
 )
 
+RENEW_S = 5.0  # how often the files of TLS are looked at: two `stat` each time
+_log = logs.get("warp_core.listening")
 _ABSENT = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 
@@ -32,13 +36,33 @@ class Listening:
         place: "HOST:PORT" with the port that was bound, "" for a Unix socket.
     """
 
-    def __init__(self, servers: Sequence[asyncio.Server], path: Path | None, place: str) -> None:
+    def __init__(
+        self,
+        servers: Sequence[asyncio.Server],
+        path: Path | None,
+        place: str,
+        tls: ServerTls | None = None,
+    ) -> None:
         self.path = path
         self.place = place
         self._servers = servers
+        self._tls = tls
+        self._renewing: asyncio.TimerHandle | None = None
+        if tls is not None:
+            self._renew_later()
+
+    def _renew_later(self) -> None:
+        self._renewing = asyncio.get_running_loop().call_later(RENEW_S, self._renew)
+
+    def _renew(self) -> None:
+        assert self._tls is not None
+        self._tls.renew()
+        self._renew_later()
 
     def stop(self) -> None:
         """Accept no more; connections that are open stay."""
+        if self._renewing is not None:
+            self._renewing.cancel()
         for server in self._servers:
             server.close()
 
@@ -57,7 +81,8 @@ async def listen(
     key: str,
     data: Path,
     backlog: int,
-    tls: ssl.SSLContext | None = None,
+    tls: ServerTls | None = None,
+    renewed: ServerTls | None = None,
     handshake_s: float | None = None,
     goodbye_s: float | None = None,
 ) -> Listening:
@@ -69,7 +94,8 @@ async def listen(
         key: Where the address stands in the configuration, for messages.
         data: The node's data folder.
         backlog: Connections that may wait to be accepted.
-        tls: TLS from the first byte on; never over a Unix socket.
+        tls: TLS from the first byte on; never over a Unix socket. Its files are looked at again while there is listening.
+        renewed: TLS that the protocol begins by itself, to look at as well.
         handshake_s: How long its handshake may take.
         goodbye_s: How long a closing connection waits for the client to agree.
 
@@ -102,9 +128,9 @@ async def listen(
         for plug in plugs
     ]
     if path:
-        return Listening(servers, path, "")
+        return Listening(servers, path, "", renewed)
     host = f"[{address.host}]" if ":" in address.host else address.host
-    return Listening(servers, None, f"{host}:{plugs[0].getsockname()[1]}")
+    return Listening(servers, None, f"{host}:{plugs[0].getsockname()[1]}", secured or renewed)
 
 
 def _unix(path: Path) -> socket.socket:
@@ -172,6 +198,45 @@ def reachable(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
+class ServerTls(ssl.SSLContext):
+    """What secures a server's connections; it takes its files again when they change, for connections from then on."""
+
+    chain: Path
+    secret: Path | None
+    _seen: tuple[object, ...]
+
+    def take(self, chain: Path, secret: Path | None) -> None:
+        """Use a chain and its key.
+
+        Raises:
+            OSError, ssl.SSLError: They cannot be used; what was used before still is.
+        """
+        seen = _stamps(chain, secret)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, secret)  # or half of it
+        self.load_cert_chain(chain, secret)
+        self.chain, self.secret, self._seen = chain, secret, seen
+
+    def renew(self) -> bool:
+        """Take the files again if they changed, and say whether that was so. Those that cannot be used are logged and tried again."""
+        try:
+            if _stamps(self.chain, self.secret) == self._seen:
+                return False
+            self.take(self.chain, self.secret)
+        except (OSError, ssl.SSLError) as error:
+            # A key that fits comes a moment after its certificate, so this may be nothing.
+            _log.warning(
+                "changed files of TLS are not used", file=str(self.chain), error=str(error)
+            )
+            return False
+        _log.info("a new certificate is used", file=str(self.chain))
+        return True
+
+
+def _stamps(*paths: Path | None) -> tuple[object, ...]:
+    found = [path.stat() for path in paths if path is not None]
+    return tuple((each.st_ino, each.st_size, each.st_mtime_ns) for each in found)
+
+
 def server_tls(
     certificate: str,
     private_key: str = "",
@@ -180,7 +245,7 @@ def server_tls(
     data: Path,
     client_authorities: str = "",
     alpn: Sequence[str] = (),
-) -> ssl.SSLContext | None:
+) -> ServerTls | None:
     """Return what secures a server's connections, TLS 1.2 at least; None without a certificate.
 
     Args:
@@ -196,14 +261,14 @@ def server_tls(
     """
     if not certificate and not private_key:
         return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = ServerTls(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if alpn:
         context.set_alpn_protocols(list(alpn))
     chain = data / certificate
     secret = data / private_key if private_key else None
     try:
-        context.load_cert_chain(chain, secret)
+        context.take(chain, secret)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(
             f"{key}.tls_certificate: cannot use {chain}"

@@ -73,6 +73,20 @@ def test_a_wrong_trailer_stores_nothing(secure: Any, monkeypatch: pytest.MonkeyP
     assert secure.get_object(Bucket="bucket", Key="k")["Body"].read() == b"before"
 
 
+@pytest.mark.parametrize("size", [65_537, 2_500_000, 20_000_000])
+def test_plain_bodies_are_stored_over_tls(secure: Any, size: int) -> None:
+    url = secure.generate_presigned_url("put_object", Params={"Bucket": "bucket", "Key": "plain"})
+    body = (bytes(range(251)) * 100_000)[:size]
+    trusting = ssl.create_default_context(cafile=CERTIFICATE)
+    for _ in range(5):
+        asked = urllib.request.Request(url, data=body, method="PUT", headers={"Content-Type": ""})
+        with urllib.request.urlopen(asked, context=trusting, timeout=60) as answer:
+            assert answer.status == 200
+
+    same = secure.get_object(Bucket="bucket", Key="plain")["Body"].read() == body
+    assert same
+
+
 def test_large_objects_come_back_over_tls(secure: Any) -> None:
     body = bytes(range(256)) * 40_000
     secure.put_object(Bucket="bucket", Key="k", Body=body)

@@ -513,6 +513,18 @@ def test_slow_clients_are_let_go(serve: Any, connect: Any) -> None:
         client.close()
 
 
+def test_the_head_of_a_request_does_not_have_the_time_of_an_idle_connection(serve: Any) -> None:
+    running = serve(head_timeout=Duration(0.3), idle_timeout=Duration(100))
+    for begun in (b"GET / HTTP/1.1\r\nHos", get("/") + b"GET / HT"):
+        client = Client(running.port)
+        client.send(begun)
+        told = [client.answer() for _ in range(begun.count(b"GET"))]
+
+        assert code(told[-1][2]) == "RequestTimeout"
+        assert client.ended()
+        client.close()
+
+
 def test_connections_beyond_the_limit_are_refused(serve: Any) -> None:
     running = serve(connections_max=2)
     clients = [Client(running.port) for _ in range(2)]

@@ -1,7 +1,6 @@
 """The protocol's shell: the listening socket, connections and their limits, start and drain."""
 
 import asyncio
-import ssl
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import quote
@@ -10,7 +9,7 @@ from warp_core import logs
 from warp_core.connections import Connections
 from warp_core.contexts import ProtocolContext
 from warp_core.interfaces.protocols import Protocol, ProtocolCapabilities
-from warp_core.listening import Listening, listen, server_tls
+from warp_core.listening import Listening, ServerTls, listen, server_tls
 
 from warp_nbd.config import Config
 from warp_nbd.connection import Connection
@@ -62,7 +61,7 @@ class Server(Protocol):
         self.scratch = memoryview(bytearray(SCRATCH))
         self.exports = Exports(config, context.blocks)
         self.memory = Budget(int(config.memory_max))
-        self.tls: ssl.SSLContext | None = None
+        self.tls: ServerTls | None = None
         self.draining = False
         self.handshake_s = float(config.handshake_timeout)
         self.stall_s = float(config.stall_timeout)
@@ -105,6 +104,7 @@ class Server(Protocol):
             key=f"{KEY}.listen",
             data=data,
             backlog=BACKLOG,
+            renewed=self.tls,
         )
         scheme = "nbds" if self.tls else "nbd"
         if self._listening.path:

@@ -46,6 +46,8 @@ class Config(Listening, frozen=True, kw_only=True):
     sse_c_needs_tls: bool = False
     # How often lines of access logs are delivered to the buckets that ask for them.
     access_log_interval: Annotated[Duration, Between("1s", "1d")] = Duration(300)
+    # A file for a line of each request in the format "combined", from the node's data; "" for none.
+    http_log: Annotated[str, Meta(max_length=4096)] = ""
     # Open connections; one that is idle costs about 4 KiB.
     connections_max: Annotated[int, Meta(ge=1, le=100_000)] = 4096
     # Bodies above 64 KiB on their way in at once, each a few MiB of buffers; others wait their turn.

@@ -129,13 +129,14 @@ class Connection(Sending):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Say where the next bytes go."""
-        if self._sink is not None:
+        if self._sink is not None and self._filled < len(self._sink):
             return self._sink[self._filled :]
+        # Also where a sink is full and its reader has not run yet: TLS reads on, and would take an empty buffer for the client's end.
         return self._server.scratch
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take the bytes that came."""
-        if self._sink is not None:
+        if self._sink is not None and self._filled < len(self._sink):
             self._filled += nbytes
             self.deadline = self._clock() + self._server.stall_s
             if self._filled == len(self._sink):
@@ -386,7 +387,7 @@ class Connection(Sending):
             length=answer.length,
             fields=answer.fields,
         )
-        self._server.count(request, answer)
+        self._server.count(request, answer, self)
         self._transport.write(b"".join((head, data)) if data else head)
         if answer.reader is not None:
             answer.reader.close()
@@ -417,7 +418,7 @@ class Connection(Sending):
         if body is not None and not body.done and not broken:
             broken = not await self._discarded(body)
         closes = broken or request is None or not request.keep_alive or self._server.draining
-        self._server.count(request, answer)
+        self._server.count(request, answer, self)
         if note is None or request is None or body is None:
             await self._send(answer, request_id, closes)
         else:
@@ -494,7 +495,7 @@ class Connection(Sending):
         end = head_end(inbox)
         if end < 0:
             self.idle = not inbox
-            self.deadline = self._clock() + self._server.idle_s
+            self.deadline = self._clock() + (self._server.head_s if inbox else self._server.idle_s)
             searched = 0
             while end < 0:
                 if inbox:

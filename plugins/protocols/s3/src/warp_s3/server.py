@@ -20,6 +20,7 @@ from warp_s3.checksums import warm
 from warp_s3.config import Config
 from warp_s3.connection import Connection
 from warp_s3.http import Request
+from warp_s3.http_log import HttpLog
 from warp_s3.service import Service
 
 KEY: Final = "protocols.s3"
@@ -73,6 +74,8 @@ class Server(Protocol):
         self.idle_s = float(config.idle_timeout)
         self.head_s = float(config.head_timeout)
         self.stall_s = float(config.stall_timeout)
+        place = config.http_log
+        self._http_log = HttpLog(context.data / place) if place else None
         metrics = context.metrics
         self._answered = metrics.counters(
             "warp_s3_requests_total", "Requests answered", labels=("method", "status")
@@ -123,6 +126,8 @@ class Server(Protocol):
             if timer is not None:
                 timer.cancel()
         await self._listening.closed()
+        if self._http_log is not None:
+            self._http_log.close()
         await self.service.log.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -144,9 +149,17 @@ class Server(Protocol):
         """Give the wall clock in whole seconds."""
         return int(time.time())
 
-    def count(self, request: Request | None, answer: Answer) -> None:
-        """Count an answer."""
+    def count(self, request: Request | None, answer: Answer, connection: Connection) -> None:
+        """Count an answer, and log it."""
         method = request.method if request is not None else ""
+        if self._http_log is not None:
+            self._http_log.write(
+                request,
+                client=connection.client.address or "",
+                second=self.now(),
+                status=answer.status,
+                sent=None if method == "HEAD" else answer.length,
+            )
         counter = self._counters.get((method, answer.status))
         if counter is None:
             counter = self._answered.labels(
@@ -188,4 +201,6 @@ class Server(Protocol):
         now = self.loop.time()
         for connection in [one for one in self._connections if one.deadline < now]:
             connection.expire()
+        if self._http_log is not None:
+            self._http_log.flush()
         self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
