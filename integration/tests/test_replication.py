@@ -166,6 +166,7 @@ def test_what_is_written_arrives_as_it_was(pair: tuple[WarpServer, WarpServer]) 
     assert len(history(one, "data")) == len(history(two, "copy")) == 7
 
 
+@pytest.mark.slow
 def test_rules_say_what_goes_and_an_existing_object_only_if_they_say_so(
     pair: tuple[WarpServer, WarpServer],
 ) -> None:
