@@ -157,7 +157,7 @@ def test_json_has_the_keys_that_the_guide_names(tmp_path: Path) -> None:
         found = answer(tmp_path, *line.split())
         first = found[0] if isinstance(found, list) else found
         words = line.split()
-        of_two = ("config", "plugin", "volume", "disk", "account", "key", "kms", "events")
+        of_two = ("config", "plugin", "volume", "disk", "account", "key", "kms", "events", "quota")
         name = " ".join(words[:2]) if words[0] in of_two else words[0]
         seen[name] = set(first)
 
@@ -179,6 +179,10 @@ def test_json_has_the_keys_that_the_guide_names(tmp_path: Path) -> None:
             "volume clone a@s b",
             "volume prune a --keep 5",
             "volume delete b",
+            "quota set a --bytes 10GiB --soft-bytes 8GiB --grace 7d",
+            "quota show a",
+            "quota show",
+            "quota clear a",
             "disk create a/d --size 1G",
             "disk list",
             "disk show a/d",
