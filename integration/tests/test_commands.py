@@ -114,7 +114,7 @@ def test_the_examples_work(tmp_path: Path) -> None:
         example: None
         for words, examples in EXAMPLES.items()
         for example in examples
-        if words.startswith("node ")
+        if words.startswith("node ") or words == "import"  # needs another server: `test_import.py`
     }
     with node_in(tmp_path) as server:
         for example in (example for examples in EXAMPLES.values() for example in examples):
@@ -221,11 +221,12 @@ def test_json_has_the_keys_that_the_guide_names(tmp_path: Path) -> None:
     assert of_clusters == {name for name in EXAMPLES if name.startswith("node ")}
     for name in of_clusters:  # whose answers `test_cluster_join.py` reads
         told.pop(name)
+    told.pop("import")  # `test_import.py` reads its answers
     told.pop("serve")  # its line is the contract, and every test that starts a server reads it
     told["status"] -= {"cluster", "nodes", "domains"}
     told["simulate"] -= {"about"}  # with --list
     told["plugin info"] -= {"option", "default", "allowed"}
-    assert seen.keys() == told.keys() == EXAMPLES.keys() - {"serve"} - of_clusters
+    assert seen.keys() == told.keys() == EXAMPLES.keys() - {"serve", "import"} - of_clusters
     for name, keys_ in seen.items():
         assert told[name] - keys_ == set(), f"{name} lacks what the guide names"
 
