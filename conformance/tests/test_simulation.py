@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import inspect
 import os
 import subprocess
 import sys
+from types import CoroutineType
 
 import pytest
 from warp_conformance.simulation import Report, load, names, simulate
@@ -58,6 +61,14 @@ def test_the_same_seed_is_the_same_run() -> None:
 
     assert first == again
     assert first != other
+
+
+def test_a_run_leaves_nothing_that_was_begun_and_never_awaited() -> None:
+    simulate("one-node", load("one-node"), SEED)
+    gc.collect()
+
+    left = [each for each in gc.get_objects() if isinstance(each, CoroutineType)]
+    assert not [each for each in left if inspect.getcoroutinestate(each) == inspect.CORO_CREATED]
 
 
 def test_a_run_is_the_same_in_another_process_and_after_other_runs() -> None:

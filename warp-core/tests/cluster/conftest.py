@@ -192,12 +192,12 @@ class Cluster:
             if store.id in whole
         }
 
-    async def until_home(self, name, within_s=4 * TTL_S + 4):
+    async def until_home(self, name, within_s=60.0):
         """Wait until a node has a's domain, and return the stack."""
         await self.until(lambda: self.number in self.nodes[name].keeper.local, within_s)
         return self.home(name)
 
-    async def until(self, condition, within_s=10.0):
+    async def until(self, condition, within_s=60.0):
         """Wait for something."""
         async with asyncio.timeout(within_s):
             while not condition():
@@ -248,5 +248,6 @@ async def pair(cluster):
     await asyncio.gather(*(node.start() for node in reversed(cluster.nodes.values())))
     cluster.a, cluster.b = cluster.nodes["a"], cluster.nodes["b"]
     cluster.number = cluster.a.keeper.own
-    await cluster.home("a").objects.create_volume("one", owner=Principal("somebody"))
+    stack = await cluster.until_home("a")  # a busy machine may lose it at once
+    await stack.objects.create_volume("one", owner=Principal("somebody"))
     return cluster

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
 import heapq
 import itertools
 import random
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 STEPS_MAX = 100_000  # callbacks of one instant: more is a loop that never ends
+FINALLY_MAX = 100  # blocks of one coroutine, one in another, that await in the end
 EXECUTOR_S = (
     0.00005,
     0.002,
@@ -129,16 +131,25 @@ class VirtualLoop(asyncio.BaseEventLoop):
         process.waiting.clear()
 
     def bury(self) -> None:
-        """Close what killed processes left, at the end of a run: nothing of it may run later, in another one."""
-        self._ready.clear()
-        self._scheduled.clear()
-        for task in sorted(asyncio.all_tasks(self), key=hash):
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
-            with contextlib.suppress(BaseException):  # it awaits in a `finally`, which ends there
-                task.get_coro().close()
-        self._ready.clear()
-        self._scheduled.clear()
-        self._buried.clear()
+        """Close what killed processes left, at the end of a run: nothing of it may run later, in another one.
+
+        A `finally` that is run by that, or by dropping what nobody awaits any more, may begin tasks. It has to find this loop running,
+        else they would belong to another; they end before they began.
+        """
+        closed: set[asyncio.Task[Any]] = set()
+        events._set_running_loop(self)
+        try:
+            while left := asyncio.all_tasks(self) - closed:
+                for task in sorted(left, key=hash):
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]
+                    _close(task.get_coro())
+                closed |= left
+                self._ready.clear()
+                self._scheduled.clear()
+                self._buried.clear()
+                gc.collect()
+        finally:
+            events._set_running_loop(None)
 
     def _note(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         task = context.get("future") or context.get("task")
@@ -179,6 +190,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _process_events(self, event_list: Any) -> None:
         pass  # there are no sockets
+
+
+def _close(coro: Any) -> None:
+    """Close a coroutine; each `finally` of it that awaits ends there, and takes one more call."""
+    for _ in range(FINALLY_MAX):
+        with contextlib.suppress(BaseException):
+            coro.close()
+            return
 
 
 def running_loop() -> VirtualLoop:

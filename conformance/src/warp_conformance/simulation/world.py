@@ -85,8 +85,9 @@ class World:
         return self.loop.time()
 
     def note(self, who: str, what: str) -> None:
-        """Add to the trace."""
-        self.trace.add(f"{self.loop.time():12.6f} {who:<8} {what}")
+        """Add to the trace, until the run is over: what is closed then is no part of it."""
+        if not self.over:
+            self.trace.add(f"{self.loop.time():12.6f} {who:<8} {what}")
 
     def defect(self, what: str) -> None:
         """Note an error that nobody expected, and that is not about the world."""

@@ -8,6 +8,7 @@ import pytest
 from warp_core.errors import (
     Fenced,
     Locked,
+    WarpError,
 )
 from warp_core.interfaces.consistency import (
     MetaStore,
@@ -15,6 +16,9 @@ from warp_core.interfaces.consistency import (
 
 from warp_conformance.kit import refused, requires
 from warp_conformance.kits.consistency.stage import TTL_S, MetaStoreStage
+
+PATIENT_TTL_S = 16 * TTL_S  # of a lease on a machine that is too busy for a shorter one
+LATE = 0.9  # of a lease's time: whatever happens later may happen after its end
 
 
 class Leases(MetaStoreStage, kit=True):
@@ -51,18 +55,9 @@ class Leases(MetaStoreStage, kit=True):
 
     @requires(lease=True)
     async def test_a_lease_ends_unless_renewed_and_tokens_grow(self, subject: MetaStore) -> None:
-        old = await subject.lease("home", "a", TTL_S)
-        await asyncio.sleep(TTL_S * 0.6)
-        await subject.renew(old)
-        await asyncio.sleep(TTL_S * 0.6)
-        with pytest.raises(Locked):
-            await subject.lease("home", "b", TTL_S)
-        await asyncio.sleep(TTL_S)
-        new = await subject.lease("home", "b", 30.0)
-
-        assert new.token > old.token
-        with pytest.raises(Fenced):
-            await subject.renew(old)
+        assert await _ends_unless_renewed(subject, TTL_S) or await _ends_unless_renewed(
+            subject, PATIENT_TTL_S
+        ), "this machine is too busy to renew a lease in its time"
 
     @requires(lease=True)
     async def test_a_lease_that_ended_cannot_be_renewed(self, subject: MetaStore) -> None:
@@ -97,3 +92,34 @@ class Leases(MetaStoreStage, kit=True):
         with pytest.raises(Fenced):
             await subject.renew(old)
         await subject.renew(new)
+
+
+async def _ends_unless_renewed(subject: MetaStore, ttl_s: float) -> bool:
+    """Grant, renew and outlive a lease. Returns False where the machine was too late for what came out to say anything."""
+    clock = asyncio.get_running_loop().time
+    name = f"home for {ttl_s} s"
+    asked = clock()
+    old = await subject.lease(name, "a", ttl_s)
+    await asyncio.sleep(ttl_s * 0.6)
+    renewing = clock()
+    try:
+        await subject.renew(old)
+    except WarpError:
+        if clock() - asked > ttl_s * LATE:
+            return False
+        raise
+    await asyncio.sleep(ttl_s * 0.6)
+    try:
+        await subject.lease(name, "b", ttl_s)
+    except Locked:
+        pass
+    else:
+        assert clock() - renewing > ttl_s * LATE, "a renewed lease was granted to another holder"
+        return False
+    await asyncio.sleep(ttl_s)
+    new = await subject.lease(name, "b", 30.0)
+
+    assert new.token > old.token
+    with pytest.raises(Fenced):
+        await subject.renew(old)
+    return True
