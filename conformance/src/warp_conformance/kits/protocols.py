@@ -49,10 +49,20 @@ GARBAGE = [
 ]
 
 Make = Callable[[Address], Protocol]
+Build = Callable[[], Protocol]
 
 
 def adopt(entry: Entry[Protocol]) -> Iterator[tuple[type[Kit], dict[str, Any]]]:
-    """Yield the kit; the protocol's configuration needs the option `listen`, as `warp_core.config.Listening` has it."""
+    """Yield the kit that fits: by its option `listen` (`warp_core.config.Listening`) a protocol tells that it has an address."""
+    if "listen" not in entry.config.__struct_fields__:
+
+        @pytest.fixture
+        def make_local(self: LocalProtocolKit, context: ProtocolContext, tmp_path: Path) -> Build:
+            sample = sample_of(entry, tmp_path)
+            return lambda: entry.build(sample, context)
+
+        yield LocalProtocolKit, {"make": make_local}
+        return
 
     @pytest.fixture
     def make(self: ProtocolKit, context: ProtocolContext, tmp_path: Path) -> Make:
@@ -62,16 +72,8 @@ def adopt(entry: Entry[Protocol]) -> Iterator[tuple[type[Kit], dict[str, Any]]]:
     yield ProtocolKit, {"make": make}
 
 
-class ProtocolKit(Kit, kit=True):
-    """Give `make`: a function that builds the protocol for an address to listen at, with the fixture `context`.
-
-    `context` is a node in memory with a volume `v`, an object `hello` in it, and the root key ROOT. An adopter who knows the
-    protocol says more: `exchange` is a request, cut in two anywhere, and a part of its answer. Then serving and draining are proved
-    by it, else by connecting alone.
-    """
-
-    anywhere: ClassVar[Address] = Address("127.0.0.1:0")
-    exchange: ClassVar[tuple[bytes, bytes, bytes] | None] = None
+class NodeInMemory(Kit):
+    """What every protocol is built with: the fixture `context`, and a watch over errors that nobody catches."""
 
     @pytest.fixture
     async def context(self, tmp_path: Path) -> AsyncIterator[ProtocolContext]:
@@ -91,11 +93,6 @@ class ProtocolKit(Kit, kit=True):
                 drain_s=DRAIN_S,
             )
 
-    @pytest.fixture
-    def make(self) -> Make:
-        """Return how to build the protocol."""
-        raise NotImplementedError("an adoption of ProtocolKit gives a fixture `make`")
-
     @pytest.fixture(autouse=True)
     async def _complaints(self) -> AsyncIterator[None]:
         """Fail a test in which an error reached nobody but the event loop."""
@@ -108,6 +105,66 @@ class ProtocolKit(Kit, kit=True):
         yield
         await asyncio.sleep(0)
         assert complaints == []
+
+
+class LocalProtocolKit(NodeInMemory, kit=True):
+    """For protocols that listen at no address: mounts, devices. Give `make`: a function that builds it, with the fixture `context`."""
+
+    @pytest.fixture
+    def make(self) -> Build:
+        """Return how to build the protocol."""
+        raise NotImplementedError("an adoption of LocalProtocolKit gives a fixture `make`")
+
+    async def test_building_opens_nothing(self, make: Build) -> None:
+        tasks, files = len(asyncio.all_tasks()), descriptors()
+        built = make()
+
+        assert built.endpoint == ""
+        assert (len(asyncio.all_tasks()), descriptors()) == (tasks, files)
+
+    async def test_the_view_is_one_of_three(self, make: Build) -> None:
+        async with make() as protocol:
+            assert protocol.capabilities.view in ("objects", "files", "blocks")
+
+    async def test_leaving_without_clients_is_quick(self, make: Build) -> None:
+        async with make():
+            left = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - left < DRAIN_S * 0.8
+
+    async def test_nothing_is_left_behind(self, make: Build) -> None:
+        async with make():
+            pass  # what is opened once and kept is open from now on
+        tasks, files = len(asyncio.all_tasks()), descriptors()
+        for _ in range(3):
+            async with make():
+                await asyncio.sleep(0.01)
+        await settled(tasks, files)
+
+    async def test_an_error_in_the_block_closes_all_the_same(self, make: Build) -> None:
+        async with make():
+            pass
+        tasks, files = len(asyncio.all_tasks()), descriptors()
+        with pytest.raises(ValueError, match="planted"):
+            async with make():
+                raise ValueError("planted by the kit")
+        await settled(tasks, files)
+
+
+class ProtocolKit(NodeInMemory, kit=True):
+    """Give `make`: a function that builds the protocol for an address to listen at, with the fixture `context`.
+
+    `context` is a node in memory with a volume `v`, an object `hello` in it, and the root key ROOT. An adopter who knows the
+    protocol says more: `exchange` is a request, cut in two anywhere, and a part of its answer. Then serving and draining are proved
+    by it, else by connecting alone.
+    """
+
+    anywhere: ClassVar[Address] = Address("127.0.0.1:0")
+    exchange: ClassVar[tuple[bytes, bytes, bytes] | None] = None
+
+    @pytest.fixture
+    def make(self) -> Make:
+        """Return how to build the protocol."""
+        raise NotImplementedError("an adoption of ProtocolKit gives a fixture `make`")
 
     @pytest.fixture
     async def subject(self, make: Make) -> AsyncIterator[Protocol]:

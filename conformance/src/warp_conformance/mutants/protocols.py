@@ -15,9 +15,9 @@ from warp_core.contexts import ProtocolContext
 from warp_core.errors import AlreadyRunning
 from warp_core.interfaces.protocols import ProtocolCapabilities
 
-from warp_conformance.kits.protocols import Make, ProtocolKit
+from warp_conformance.kits.protocols import Build, LocalProtocolKit, Make, ProtocolKit
 from warp_conformance.mutation import Faults
-from warp_conformance.reference.protocols import LINE_MAX, Lines
+from warp_conformance.reference.protocols import LINE_MAX, Ears, Lines
 
 faults = Faults("protocols")
 
@@ -35,6 +35,59 @@ class OnStranger(OnProtocol):
     """What catches faults without knowing what the protocol says."""
 
     exchange = None  # type: ignore[assignment]
+
+
+class OnLocal(LocalProtocolKit):
+    implementation: ClassVar[type[Ears]] = Ears
+
+    @pytest.fixture
+    def make(self, context: ProtocolContext) -> Build:
+        return lambda: self.implementation()
+
+
+# Without an address -------------------------------------------------------------------------------
+
+
+@faults(OnLocal, "Protocol.__init__", "opens-its-device-when-built")
+class OpensItsDeviceWhenBuilt(Ears):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open()
+
+
+@faults(OnLocal, "Protocol.__aexit__", "keeps-its-device")
+class KeepsItsDevice(Ears):
+    async def __aexit__(self, *how: Any) -> None:
+        self.device = -1
+        await super().__aexit__(*how)
+
+
+@faults(OnLocal, "Protocol.__aexit__", "keeps-its-task")
+class KeepsItsTask(Ears):
+    async def __aexit__(self, *how: Any) -> None:
+        self.task = None
+        await super().__aexit__(*how)
+
+
+@faults(OnLocal, "Protocol.__aexit__", "keeps-all-after-an-error")
+class KeepsAllAfterAnError(Ears):
+    async def __aexit__(self, *how: Any) -> None:
+        if how[0] is None:
+            await super().__aexit__(*how)
+
+
+@faults(OnLocal, "Protocol.__aexit__", "swallows-the-error")
+class SwallowsTheError(Ears):
+    async def __aexit__(self, *how: Any) -> bool:  # type: ignore[override]
+        await super().__aexit__(*how)
+        return True
+
+
+@faults(OnLocal, "Protocol.__aexit__", "waits-for-nobody")
+class WaitsForNobody(Ears):
+    async def __aexit__(self, *how: Any) -> None:
+        await asyncio.sleep(0.6)
+        await super().__aexit__(*how)
 
 
 # Opening ------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 from types import TracebackType
 from typing import Self
 
@@ -133,3 +134,39 @@ class Lines(Protocol):
             return b"SIZE %d\n" % (await self.context.objects.head("v", key)).size
         except NotFound:
             return b"ERROR nothing of that name\n"
+
+
+class Ears(Protocol):
+    """A protocol without an address: it hears what is said into a device, and answers nothing."""
+
+    capabilities = ProtocolCapabilities(view="files", authenticated=False)
+
+    def __init__(self) -> None:
+        self.device = -1
+        self.task: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        """Open the device."""
+        self.device = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    async def __aenter__(self) -> Self:
+        """Open the device and listen."""
+        self.open()
+        self.task = asyncio.get_running_loop().create_task(asyncio.sleep(3600))
+        self.endpoint = f"file://{os.devnull}"
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop listening, and close."""
+        if self.task is not None:
+            self.task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.task
+        if self.device >= 0:
+            os.close(self.device)
+            self.device = -1

@@ -149,12 +149,22 @@ class RoutedClaims(Claims):
 
         await self._router.do(file.volume, verb, changes=False)
 
-    async def lease(self, file: Ref, owner: Owner, kinds: Kind, *, reclaim: bool = False) -> Kind:
+    async def lease(
+        self,
+        file: Ref,
+        owner: Owner,
+        kinds: Kind,
+        *,
+        reclaim: bool = False,
+        beside_writers: bool = False,
+    ) -> Kind:
         """As `Claims.lease`."""
 
         async def verb(views: Views) -> Kind:
             mine = await self.owner_at(views, owner)
-            return await views.files.claims.lease(file, mine, kinds, reclaim=reclaim)
+            return await views.files.claims.lease(
+                file, mine, kinds, reclaim=reclaim, beside_writers=beside_writers
+            )
 
         return await self._router.do(file.volume, verb)
 

@@ -238,11 +238,19 @@ class RemoteClaims(Claims):
         session = await self._line.session()
         await session.ask_verb(VERBS["claims.unlock"], (file, owner, start, end - 1), {})
 
-    async def lease(self, file: Ref, owner: Owner, kinds: Kind, *, reclaim: bool = False) -> Kind:
+    async def lease(
+        self,
+        file: Ref,
+        owner: Owner,
+        kinds: Kind,
+        *,
+        reclaim: bool = False,
+        beside_writers: bool = False,
+    ) -> Kind:
         """As `Claims.lease`."""
         session = await self._line.session()
         lent: Kind = await session.ask_verb(
-            VERBS["claims.lease"], (file, owner, kinds, reclaim), {}
+            VERBS["claims.lease"], (file, owner, kinds, reclaim, beside_writers), {}
         )
         return lent
 

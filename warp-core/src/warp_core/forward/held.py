@@ -374,8 +374,12 @@ class _Claims(Travelling):
     async def unlock_all(self, file: Ref, owner: Owner) -> None:
         await self._claims.unlock_all(file, owner)
 
-    async def lease(self, file: Ref, owner: Owner, kinds: Kind, reclaim: bool) -> Kind:
-        return await self._claims.lease(file, owner, kinds, reclaim=reclaim)
+    async def lease(
+        self, file: Ref, owner: Owner, kinds: Kind, reclaim: bool, beside_writers: bool
+    ) -> Kind:
+        return await self._claims.lease(
+            file, owner, kinds, reclaim=reclaim, beside_writers=beside_writers
+        )
 
     async def give_back(self, file: Ref, owner: Owner, keep: Kind) -> None:
         await self._claims.give_back(file, owner, keep)

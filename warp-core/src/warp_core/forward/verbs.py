@@ -95,7 +95,9 @@ class Travelling:
         """As `Claims.unlock_all`."""
         raise NotImplementedError
 
-    async def lease(self, file: Ref, owner: Owner, kinds: Kind, reclaim: bool) -> Kind:
+    async def lease(
+        self, file: Ref, owner: Owner, kinds: Kind, reclaim: bool, beside_writers: bool
+    ) -> Kind:
         """As `Claims.lease`."""
         raise NotImplementedError
 

@@ -29,7 +29,7 @@ from warp_core.namespace import keys, rows
 from warp_core.namespace.apart import Inodes, inode_row, put_disk, put_inode
 from warp_core.namespace.changes import Change
 from warp_core.namespace.contents import Content
-from warp_core.namespace.finding import KINDS, SNAPSHOTS_NAME, Found, check_name
+from warp_core.namespace.finding import KINDS, SNAPSHOTS_INODE, SNAPSHOTS_NAME, Found, check_name
 from warp_core.namespace.folding import note_copy
 from warp_core.namespace.inodes import Inode
 from warp_core.namespace.layers import load_layers
@@ -337,6 +337,8 @@ class NamespaceFiles(Namer):
 
     async def xattrs(self, file: Ref) -> Mapping[bytes, bytes]:
         """See `Files.xattrs`."""
+        if file.inode == SNAPSHOTS_INODE:
+            return {}
         volume = await self._volume(file)
         stored = self._rows(volume)
         if file.inode == keys.ROOT:

@@ -148,7 +148,7 @@ class NamespaceFile(OpenFile):
         view = memoryview(data)
         for start, end in split(offset, offset + len(view)):
             if start > offset:
-                await self.content.ready(end - start)
+                await self._room_for(end - start)
             self.content.write(start, view[start - offset : end - offset])
 
     async def sync(self) -> None:
@@ -218,16 +218,24 @@ class NamespaceFile(OpenFile):
         self._check(Access.WRITE)
         if length > IO_MAX:
             raise TooLarge(f"write of {length} bytes > IO_MAX {IO_MAX}")
-        await self._opens.recall(*self._node, FOR_WRITE, by=self.owner)
-        if self.content.allowance is not None:
-            await self.content.allowance.ready()
-        await self.content.ready(length)
+        await self._room_for(length)
         self._check(Access.WRITE)
 
     def _admit(self, start: int, end: int) -> None:
         """Ask the volume's quotas about a write; raises QuotaExceeded."""
         if self.content.allowance is not None:
             self.content.allowance.admit(self.content.size, start, end)
+
+    async def _room_for(self, length: int) -> None:
+        """Wait until quotas and the log can tell of a part, and nobody holds a lease that it would make wrong."""
+        while True:
+            await self._opens.recall(*self._node, FOR_WRITE, by=self.owner)
+            if self.content.allowance is not None:
+                await self.content.allowance.ready()
+            await self.content.ready(length)
+            # Some leases are lent beside writers, also while the log was waited for.
+            if not self._opens.in_the_way(self._node, FOR_WRITE, by=self.owner):
+                return
 
     def _check(self, access: Access) -> None:
         if self._closed or self.content.gone or (self._opened is not None and self._opened.closed):

@@ -126,6 +126,10 @@ class Opens:
             or volume in self._graces
         )
 
+    def in_the_way(self, node: tuple[int, int], kinds: Kind, *, by: Owner | None) -> bool:
+        """Say whether another holds a lease on the (volume, inode) that a change would have to recall first."""
+        return self._leases.conflicts(Node(*node), kinds, by=by)
+
     def leased_to_any(self, node: tuple[int, int]) -> bool:
         """Say whether a read or write of the (volume, inode) may have to ask somebody first."""
         return node in self._leases.nodes or node[0] in self._graces
@@ -309,11 +313,19 @@ class Opens:
     # Leases ---------------------------------------------------------------------------------------
 
     def lease(
-        self, volume: int, inode: int, owner: Owner, kinds: Kind, *, reclaim: bool = False
+        self,
+        volume: int,
+        inode: int,
+        owner: Owner,
+        kinds: Kind,
+        *,
+        reclaim: bool = False,
+        beside_writers: bool = False,
     ) -> Kind:
         """Lend `owner` as much of `kinds` as is free now; recalls nothing. Ask again to extend.
 
-        WRITE needs that nobody else has the inode open, READ that nobody else has it open for writing.
+        WRITE needs that nobody else has the inode open, READ that nobody else has it open for writing, unless `beside_writers`:
+        then each of their writes recalls it first.
 
         Returns:
             What its lease on the inode allows now.
@@ -328,7 +340,8 @@ class Opens:
             return Kind.NONE  # it could not be called back
         for opened in self._shares.on(node):
             if opened.owner != owner:
-                kinds &= ~ALL if opened.access & Access.WRITE else ~Kind.WRITE
+                writes = opened.access & Access.WRITE and not beside_writers
+                kinds &= ~ALL if writes else ~Kind.WRITE
         for held in self._locks.held(node) if kinds & Kind.WRITE else ():
             if held.owner.client != owner.client:
                 kinds &= ~Kind.WRITE

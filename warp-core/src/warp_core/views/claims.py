@@ -104,8 +104,19 @@ class Claims:
         """Drop all of the owner's locks and waiting requests on the file, as POSIX does at any close by a process."""
         raise NotImplementedError
 
-    async def lease(self, file: Ref, owner: Owner, kinds: Kind, *, reclaim: bool = False) -> Kind:
+    async def lease(
+        self,
+        file: Ref,
+        owner: Owner,
+        kinds: Kind,
+        *,
+        reclaim: bool = False,
+        beside_writers: bool = False,
+    ) -> Kind:
         """Lend `owner` as much of `kinds` as is free now, and return what its lease allows then; recalls nothing.
+
+        Args:
+            beside_writers: Also where others have the file open for writing: each of their writes recalls it.
 
         Raises:
             StaleHandle, InGrace, Expired: As `lock`.
@@ -198,11 +209,21 @@ class LocalClaims(Claims):
         """As `Claims.unlock_all`."""
         self._files.opens.unlock_all(*await self._node(file), owner)
 
-    async def lease(self, file: Ref, owner: Owner, kinds: Kind, *, reclaim: bool = False) -> Kind:
+    async def lease(
+        self,
+        file: Ref,
+        owner: Owner,
+        kinds: Kind,
+        *,
+        reclaim: bool = False,
+        beside_writers: bool = False,
+    ) -> Kind:
         """As `Claims.lease`."""
         number, inode = await self._node(file)
         self._names[number] = file.volume
-        return self._files.opens.lease(number, inode, owner, kinds, reclaim=reclaim)
+        return self._files.opens.lease(
+            number, inode, owner, kinds, reclaim=reclaim, beside_writers=beside_writers
+        )
 
     async def give_back(self, file: Ref, owner: Owner, keep: Kind | None = None) -> None:
         """As `Claims.give_back`."""

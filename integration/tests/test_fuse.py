@@ -1,0 +1,231 @@
+"""Volumes mounted by `warp serve`, used through Linux's own client of FUSE."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import mmap
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from warp_integration.namespace import MountNamespace
+from warp_integration.posix import differences
+from warp_integration.requirements import require, require_root
+from warp_integration.server import ACCESS_KEY, SECRET_KEY, WarpServer, config_text
+
+pytestmark = [pytest.mark.workspace, pytest.mark.usefixtures("warp_serve")]
+
+SEED = int(os.environ.get("WARP_TEST_SEED", "1"))
+ROUNDS = int(os.environ.get("WARP_TEST_ROUNDS", "100"))
+
+
+class Mounted:
+    """A server with a volume `data` mounted twice, in a mount namespace that nothing outlives."""
+
+    def __init__(self, folder: Path, namespace: MountNamespace, extra: str = "") -> None:
+        self._namespace = namespace
+        self._places = places = [folder / "one", folder / "two"]
+        lines = [f'{json.dumps(str(place))} = "data"' for place in places]
+        config = folder / "warp.toml"
+        config.write_text(
+            config_text(
+                extra="\n".join(("[protocols.fuse]", extra, "[protocols.fuse.mounts]", *lines))
+            )
+        )
+        self.server = WarpServer(
+            folder / "data", config=config, logs=folder, prefix=namespace.prefix
+        )
+        self.one, self.two = (namespace.path(place) for place in places)
+
+    def s3(self) -> Any:
+        return boto3.client(
+            "s3",
+            endpoint_url=self.server.s3,
+            region_name="us-east-1",
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY,
+        )
+
+    def run(self, *words: str) -> str:
+        """Run a program where the mounts are; `{one}` and `{two}` name them."""
+        one, two = (str(place) for place in self._places)
+        return self._namespace.run(
+            *({"{one}": one, "{two}": two}.get(word, word) for word in words)
+        )
+
+    def mounts(self) -> int:
+        table = self._namespace.run("cat", "/proc/self/mountinfo").splitlines()
+        return sum(line.split()[4] in map(str, self._places) for line in table)
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, extra: str = "") -> Iterator[Mounted]:
+    require_root()
+    require("unshare", "nsenter", "setpriv")
+    if not Path("/dev/fuse").exists():
+        pytest.skip("missing: /dev/fuse (kernel module fuse)")
+    with MountNamespace() as namespace:
+        volume = Mounted(folder, namespace, extra)
+        with volume.server:
+            yield volume
+
+
+@pytest.fixture(scope="module")
+def volume(warp_serve: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
+    with mounted(tmp_path_factory.mktemp("fuse")) as running:
+        yield running
+        assert running.server.running, running.server.log_tail()
+
+
+def test_calls_end_as_they_do_in_the_kernels_own_file_systems(
+    volume: Mounted, tmp_path: Path
+) -> None:
+    for seed in (SEED, SEED + 1):
+        assert not differences(tmp_path, (volume.one, volume.two), seed=seed, calls=80)
+
+
+@pytest.mark.slow
+def test_thousands_of_calls_end_as_they_do_in_the_kernels_own_file_systems(
+    volume: Mounted, tmp_path: Path
+) -> None:
+    for seed in range(SEED + 100, SEED + 100 + ROUNDS):
+        found = differences(tmp_path, (volume.one, volume.two), seed=seed, calls=250)
+        assert not found, "\n".join(found)
+
+
+def test_a_change_over_any_protocol_is_seen_at_once(volume: Mounted) -> None:
+    s3, one, two = volume.s3(), volume.one / "seen", volume.two / "seen"
+    one.mkdir()
+    for turn in range(5):
+        data = os.urandom(5_000 + turn)
+        s3.put_object(Bucket="data", Key="seen/x", Body=data)
+        assert (one / "x").read_bytes() == data
+        assert (two / "x").stat().st_size == len(data)
+        (two / "x").write_bytes(data[:100])
+        assert (one / "x").read_bytes() == data[:100]
+        assert s3.get_object(Bucket="data", Key="seen/x")["Body"].read() == data[:100]
+        os.rename(one / "x", one / "y")
+        assert not (two / "x").exists()
+        assert (two / "y").stat().st_size == 100
+        s3.delete_object(Bucket="data", Key="seen/y")
+        assert not (one / "y").exists()
+        assert os.listdir(two) == []
+
+
+def test_what_is_read_again_and_again_is_never_old(volume: Mounted) -> None:
+    """One mount keeps a file open and reads it, the other writes numbers that only grow."""
+    path, ended, read = "counter", threading.Event(), []
+    (volume.one / path).write_bytes(bytes(8))
+
+    def write() -> None:
+        with open(volume.one / path, "r+b", buffering=0) as file:
+            for number in range(1, 201):
+                file.seek(0)
+                file.write(number.to_bytes(8, "big"))
+                written.append(number)
+        ended.set()
+
+    written = [0]
+    writer = threading.Thread(target=write)
+    with open(volume.two / path, "rb", buffering=0) as file:
+        writer.start()
+        while not ended.is_set():
+            least = written[-1]
+            file.seek(0)
+            seen = int.from_bytes(file.read(8), "big")
+            assert seen >= least
+            read.append(seen)
+        writer.join()
+        file.seek(0)
+        assert int.from_bytes(file.read(8), "big") == 200
+    assert read == sorted(read)
+
+
+def test_locks_hold_between_mounts_and_give_way_in_turn(volume: Mounted) -> None:
+    with open(volume.one / "lock", "w+b") as first, open(volume.two / "lock", "w+b") as second:
+        fcntl.lockf(first, fcntl.LOCK_EX, 100, 0)
+        with pytest.raises(BlockingIOError):
+            fcntl.lockf(second, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 50)
+        fcntl.lockf(second, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 100)
+        fcntl.flock(
+            second, fcntl.LOCK_EX | fcntl.LOCK_NB
+        )  # the other kind, which is in nobody's way
+        waiting = threading.Thread(target=fcntl.lockf, args=(second, fcntl.LOCK_EX, 10, 50))
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive()
+        fcntl.lockf(first, fcntl.LOCK_UN, 100, 0)
+        waiting.join(30)
+        assert not waiting.is_alive()
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+DATABASE = """
+import contextlib, os, sqlite3, sys
+with contextlib.closing(sqlite3.connect(os.path.join(sys.argv[1], "a.db"))) as database:
+    for mode in ("delete", "wal"):
+        database.execute(f"pragma journal_mode={mode}")
+        database.execute("create table if not exists rows (number, text)")
+        for number in range(10):
+            database.execute("insert into rows values (?, ?)", (number, "x" * 2000))
+            database.commit()
+    print(database.execute("select count(*) from rows").fetchone()[0])
+    print(database.execute("pragma integrity_check").fetchone()[0])
+"""
+
+
+def test_databases_live_here(volume: Mounted) -> None:
+    assert volume.run(sys.executable, "-c", DATABASE, "{one}").split() == ["20", "ok"]
+
+
+def test_a_mapped_file_is_written_back(volume: Mounted) -> None:
+    with open(volume.one / "mapped", "w+b") as file:
+        file.truncate(1 << 20)
+        with mmap.mmap(file.fileno(), 0) as mapped:
+            mapped[500_000:500_005] = b"hello"
+    data = (volume.two / "mapped").read_bytes()
+    assert (len(data), data[500_000:500_005]) == (1 << 20, b"hello")
+
+
+def test_holes_are_found_and_made(volume: Mounted) -> None:
+    with open(volume.one / "holes", "w+b") as file:
+        os.pwrite(file.fileno(), b"x" * 65536, 4 << 20)
+        assert os.lseek(file.fileno(), 0, os.SEEK_DATA) <= 4 << 20
+        assert os.lseek(file.fileno(), 0, os.SEEK_HOLE) == 0
+        with pytest.raises(OSError, match=os.strerror(errno.ENXIO)):
+            os.lseek(file.fileno(), 8 << 20, os.SEEK_DATA)
+        assert os.fstat(file.fileno()).st_blocks * 512 < 1 << 20
+
+
+def test_what_fsync_acknowledged_outlives_a_kill(tmp_path: Path) -> None:
+    with mounted(tmp_path) as volume:
+        file = os.open(volume.one / "kept", os.O_CREAT | os.O_WRONLY)
+        os.write(file, b"durable" * 1000)
+        os.fsync(file)
+        volume.server.kill()
+        for use in (lambda: os.stat(volume.one / "kept"), lambda: os.close(file)):
+            with pytest.raises(OSError, match=os.strerror(errno.ENOTCONN)):
+                use()  # the mount is dead, and nobody hangs
+        volume.server.start()
+        assert (volume.two / "kept").read_bytes() == b"durable" * 1000
+        assert volume.mounts() == 2  # the dead ones are gone
+        assert volume.server.terminate() == 0
+        assert volume.mounts() == 0
+
+
+def test_a_mount_in_use_does_not_keep_the_server_from_ending(tmp_path: Path) -> None:
+    with mounted(tmp_path) as volume:
+        file = os.open(volume.one / "open", os.O_CREAT | os.O_WRONLY)
+        assert volume.server.terminate() == 0
+        for use in (lambda: os.write(file, b"x"), lambda: os.close(file)):
+            with pytest.raises(OSError, match=os.strerror(errno.ENOTCONN)):
+                use()
