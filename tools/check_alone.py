@@ -93,6 +93,11 @@ def distribution(folder: Path) -> dict[str, object]:
         return dict(tomllib.load(file)["project"])
 
 
+def tests_size(folder: Path) -> int:
+    """Return the bytes of a plugin's tests, as a measure of how long they take."""
+    return sum(each.stat().st_size for each in (folder / "tests").rglob("*.py"))
+
+
 def check(folder: Path, wheels: Path, benches: queue.SimpleQueue[Bench]) -> str:
     """Load a plugin alone, then run its tests; return what was printed.
 
@@ -125,6 +130,7 @@ def main() -> int:
         folders = [f for f in folders if distribution(f)["name"] in wanted]
     if not folders:
         sys.exit(f"no plugin is named {', '.join(sorted(wanted))}")
+    folders.sort(key=tests_size, reverse=True)  # the long ones first, so that all end together
     failed = 0
     with tempfile.TemporaryDirectory(prefix="warp-alone-") as scratch:
         work = Path(scratch)
