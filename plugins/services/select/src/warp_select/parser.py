@@ -42,6 +42,15 @@ from warp_select.syntax import (
     Truth,
     Unary,
 )
+from warp_select.words import (
+    AGGREGATES,
+    DATE_PARTS,
+    EXTRACTED,
+    FUNCTIONS,
+    RESERVED,
+    SYNONYMS,
+    TYPES,
+)
 
 DEPTH_MAX: Final = 64
 """Nesting of parentheses, calls and NOTs: each costs a few frames of Python's stack, here and in the planner."""
@@ -51,50 +60,6 @@ CHAIN_MAX: Final = 200
 
 NODES_MAX: Final = 10_000
 """Parts of an expression; what is translated stays below a few MiB."""
-
-DATE_PARTS: Final = frozenset({"YEAR", "MONTH", "DAY", "HOUR", "MINUTE", "SECOND"})
-EXTRACTED: Final = DATE_PARTS | {"TIMEZONE_HOUR", "TIMEZONE_MINUTE"}
-
-TYPES: Final = {
-    "BOOL": "BOOL",
-    "BOOLEAN": "BOOL",
-    "INT": "INT",
-    "INTEGER": "INT",
-    "BIGINT": "INT",
-    "SMALLINT": "INT",
-    "STRING": "STRING",
-    "VARCHAR": "STRING",
-    "CHAR": "STRING",
-    "CHARACTER": "STRING",
-    "FLOAT": "FLOAT",
-    "DOUBLE": "FLOAT",
-    "REAL": "FLOAT",
-    "DECIMAL": "DECIMAL",
-    "NUMERIC": "DECIMAL",
-    "TIMESTAMP": "TIMESTAMP",
-}
-
-# Function: how many arguments it takes.
-FUNCTIONS: Final = {
-    "COALESCE": (1, 1000),
-    "NULLIF": (2, 2),
-    "CHAR_LENGTH": (1, 1),
-    "LOWER": (1, 1),
-    "UPPER": (1, 1),
-    "TO_STRING": (1, 2),
-    "TO_TIMESTAMP": (1, 1),
-    "UTCNOW": (0, 0),
-}
-_SYNONYMS: Final = {"CHARACTER_LENGTH": "CHAR_LENGTH"}
-_AGGREGATES: Final = frozenset({"AVG", "COUNT", "MAX", "MIN", "SUM"})
-
-# Words that no name is unless it stands in quotes.
-RESERVED: Final = frozenset(
-    {"SELECT", "FROM", "WHERE", "LIMIT", "AS", "AND", "OR", "NOT", "IN", "IS", "NULL", "MISSING"}
-    | {"LIKE", "ESCAPE", "BETWEEN", "CASE", "WHEN", "THEN", "ELSE", "END", "CAST", "TRUE", "FALSE"}
-    | {"GROUP", "ORDER", "HAVING", "UNION", "JOIN", "INNER", "CROSS", "DISTINCT", "INTERSECT"}
-    | {"EXCEPT", "OFFSET", "ON"}
-)
 
 _COMPARISONS: Final = frozenset({"=", "!=", "<>", "<", "<=", ">", ">="})
 _TIMESTAMP: Final = re.compile(
@@ -523,8 +488,8 @@ class _Parser:
     def _call(self) -> Node:
         token = self._take()
         self._take()
-        name = _SYNONYMS.get(token.word, token.word)
-        if name in _AGGREGATES:
+        name = SYNONYMS.get(token.word, token.word)
+        if name in AGGREGATES:
             return self._aggregate(token)
         if name == "TRIM":
             return self._trim(token.at)

@@ -11,8 +11,8 @@ from warp_core.interfaces.queries import CsvOutput, JsonOutput
 
 from warp_select.sources import ParquetSource, Source
 from warp_select.sql import Parameters, Sql
-from warp_select.syntax import Item, Path, Select
-from warp_select.translating import Translator, has_aggregate
+from warp_select.syntax import Item, Path, Select, has_aggregate
+from warp_select.translating import Translator
 
 _PARAMETER: Final = re.compile(r"\$(p\d+)\b")
 

@@ -175,3 +175,26 @@ class Select(msgspec.Struct, frozen=True, gc=False):
     alias: str
     where: Node | None
     limit: int | None
+
+
+def has_aggregate(node: Node | None) -> bool:
+    """Tell whether an expression contains an aggregate."""
+    if isinstance(node, Aggregate):
+        return True
+    return any(has_aggregate(each) for each in children(node)) if node is not None else False
+
+
+def children(node: Node) -> list[Node]:
+    """Return the expressions that an expression is made of."""
+    found: list[Node] = []
+    for name in node.__struct_fields__:
+        value = getattr(node, name)
+        if isinstance(value, Node):
+            found.append(value)
+        elif isinstance(value, tuple):
+            for each in value:
+                if isinstance(each, Node):
+                    found.append(each)
+                elif isinstance(each, tuple):
+                    found.extend(each)
+    return found

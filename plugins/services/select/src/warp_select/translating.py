@@ -9,9 +9,11 @@ from __future__ import annotations
 import decimal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from warp_select import timestamps
+from warp_select.comparing import MIRRORED, json_with_json, json_with_known, text_with_number
+from warp_select.converting import NULL_SQL, Converter
 from warp_select.errors import refused
 from warp_select.sources import Source
 from warp_select.sql import Kind, Parameters, Sql
@@ -37,6 +39,7 @@ from warp_select.syntax import (
     Text,
     Truth,
     Unary,
+    has_aggregate,
 )
 
 WORK_MAX: Final = 20_000
@@ -45,11 +48,7 @@ WORK_MAX: Final = 20_000
 SCALE_MAX: Final = 20
 """Decimal places of a product; of 38 digits, 18 stay in front of the point."""
 
-CAST_SCALE: Final = 10
-"""Decimal places that CAST(x AS DECIMAL) keeps; 28 digits stay in front of the point."""
-
 NUMBERS: Final = frozenset({"INT", "DECIMAL", "FLOAT"})
-NULL_SQL: Final = Sql("NULL", "NULL", atom=True)
 
 
 class Partial(NamedTuple):
@@ -60,7 +59,7 @@ class Partial(NamedTuple):
 
 
 @dataclass(slots=True)
-class Translator:
+class Translator(Converter):
     """Translates the expressions of one query.
 
     Attributes:
@@ -106,26 +105,6 @@ class Translator:
         if has_aggregate(node):
             raise refused("UnsupportedSqlStructure", "WHERE with an aggregate")
         return self._truth(self.row(node)).text
-
-    def text(self, sql: Sql) -> str:
-        """Return SQL for how a value is written; NULL where there is none."""
-        match sql.kind:
-            case "NULL":
-                return "CAST(NULL AS VARCHAR)"
-            case "TEXT":
-                return sql.text
-            case "FLOAT":
-                return self._once(sql, lambda x: f"ws_float_text({x})")
-            case "DECIMAL" if sql.scale >= CAST_SCALE:
-                return self._once(
-                    Sql(f"CAST({sql.text} AS VARCHAR)", "TEXT"), lambda x: f"ws_decimal_text({x})"
-                )
-            case "TIME":
-                return self._once(sql, lambda x: f"ws_timestamp_text({x})")
-            case "JSON":
-                return self._once(sql, lambda x: f"ws_plain({x})")
-            case _:
-                return f"CAST({sql.text} AS VARCHAR)"
 
     # Nodes ----------------------------------------------------------------------------------------
 
@@ -290,17 +269,17 @@ class Translator:
             return f"{left.text} {operator} {right.text}"
         if left.kind == "JSON" and right.kind == "JSON":
             return self._once(
-                left, lambda a: self._once(right, lambda b: _compared_json(operator, a, b))
+                left, lambda a: self._once(right, lambda b: json_with_json(operator, a, b))
             )
         if right.kind == "JSON" or (right.kind == "TEXT" and left.kind != "JSON"):
-            return self._compared(_MIRRORED[operator], right, left)
+            return self._compared(MIRRORED[operator], right, left)
         if left.kind == "JSON":
             return self._once(
                 left,
-                lambda a: self._once(right, lambda b: _compared_to_json(operator, a, b, right)),
+                lambda a: self._once(right, lambda b: json_with_known(operator, a, b, right)),
             )
         if left.kind == "TEXT" and right.kind in NUMBERS:
-            return self._once(left, lambda a: _compared_text(operator, a, right))
+            return self._once(left, lambda a: text_with_number(operator, a, right))
         if "TIME" in kinds:
             a, b = self._time(left), self._time(right)
             return f"({a.text}).t {operator} ({b.text}).t"
@@ -373,99 +352,6 @@ class Translator:
         return None
 
     # Conversions ----------------------------------------------------------------------------------
-
-    def _truth(self, sql: Sql) -> Sql:
-        match sql.kind:
-            case "BOOL":
-                return sql
-            case "NULL":
-                return Sql("CAST(NULL AS BOOLEAN)", "BOOL", atom=True)
-            case "TEXT":
-                return Sql(f"TRY_CAST({sql.text} AS BOOLEAN)", "BOOL")
-            case "JSON":
-                return Sql(self._once(sql, lambda x: f"ws_bool({x})"), "BOOL")
-            case "INT" | "FLOAT" | "DECIMAL":
-                return Sql(f"({sql.text} <> 0)", "BOOL")
-        raise refused("IncorrectSqlFunctionArgumentType", "a condition is true or false")
-
-    def _number(self, sql: Sql) -> Sql:
-        match sql.kind:
-            case "INT" | "FLOAT" | "DECIMAL" | "NULL":
-                return sql
-            case "TEXT":
-                return Sql(f"CAST({sql.text} AS DOUBLE)", "FLOAT")
-            case "JSON":
-                return Sql(self._once(sql, lambda x: f"ws_num({x})"), "FLOAT")
-        raise refused("IncorrectSqlFunctionArgumentType", "arithmetic needs numbers")
-
-    def _string(self, sql: Sql) -> str:
-        """Return SQL for a text: of JSON only if it is one, of numbers as they are written."""
-        if sql.kind == "JSON":
-            return self._once(sql, lambda x: f"ws_text({x})")
-        return self.text(sql)
-
-    def _time(self, sql: Sql) -> Sql:
-        if sql.kind == "TIME":
-            return sql
-        if sql.kind == "NULL":
-            return Sql("ws_timestamp(CAST(NULL AS VARCHAR))", "TIME")
-        if sql.kind not in {"TEXT", "JSON"}:
-            raise refused("IncorrectSqlFunctionArgumentType", "a timestamp is needed")
-        text = Sql(self._string(sql), "TEXT", atom=sql.atom and sql.kind == "TEXT")
-        return Sql(self._once(text, lambda x: f"ws_timestamp({x})"), "TIME")
-
-    def _known(self, sql: Sql) -> Sql:
-        """Turn the null of JSON into NULL."""
-        if sql.kind != "JSON":
-            return sql
-        return Sql(self._once(sql, lambda x: f"ws_known({x})"), "JSON")
-
-    def _cast(self, sql: Sql, target: str) -> Sql:
-        if sql.kind == "NULL":
-            return NULL_SQL
-        if target == "STRING":
-            return Sql(self.text(sql), "TEXT")
-        if target == "TIMESTAMP":
-            return self._time(sql)
-        if sql.kind == "TIME":
-            raise refused("CastFailed", f"a timestamp is no {target}")
-        if sql.kind == "JSON":
-            return self._cast_json(sql, target)
-        match target:
-            case "BOOL":
-                if sql.kind == "TEXT":
-                    return Sql(f"CAST({sql.text} AS BOOLEAN)", "BOOL")
-                return self._truth(sql)
-            case "INT":
-                if sql.kind == "TEXT":
-                    return Sql(self._once(sql, lambda x: f"ws_to_int({x})"), "INT")
-                if sql.kind in {"FLOAT", "DECIMAL"}:
-                    return Sql(f"CAST(trunc({sql.text}) AS BIGINT)", "INT")
-                return Sql(f"CAST({sql.text} AS BIGINT)", "INT")
-            case "FLOAT":
-                return Sql(f"CAST({_counted(sql)} AS DOUBLE)", "FLOAT")
-        if sql.kind == "DECIMAL":
-            return sql
-        return Sql(
-            f"CAST({_counted(sql)} AS DECIMAL(38,{CAST_SCALE}))", "DECIMAL", scale=CAST_SCALE
-        )
-
-    def _cast_json(self, sql: Sql, target: str) -> Sql:
-        text = Sql("", "TEXT", atom=True)
-        number = Sql("", "FLOAT", atom=True)
-
-        def cast(x: str) -> str:
-            plain = self._cast(text.called(f"ws_plain({x})"), target).text
-            if target == "BOOL":
-                return f"coalesce(ws_bool({x}), ws_num({x}) <> 0, {plain})"
-            if target == "INT":
-                trunc = self._cast(number.called(f"ws_num({x})"), target).text
-                truth = f"CAST(ws_bool({x}) AS BIGINT)"
-                return f"coalesce(CAST(ws_int({x}) AS BIGINT), {trunc}, {truth}, {plain})"
-            return plain
-
-        made = self._cast(text.called("''"), target)
-        return Sql(self._once(sql, cast), made.kind, scale=made.scale)
 
     def _unified(self, choices: Sequence[Sql]) -> tuple[Kind, int, list[str]]:
         """Bring alternatives to one type; return it, its scale, and their SQL."""
@@ -648,43 +534,6 @@ class Translator:
         self.partials.append(Partial(pieces, merge))
         return Sql(name, kind, atom=True, scale=scale)
 
-    # Binding --------------------------------------------------------------------------------------
-
-    def _once(self, sql: Sql, body: Callable[[str], str]) -> str:
-        """Use a value several times and compute it once: what is not cheap is bound to the variable of a lambda."""
-        if sql.atom:
-            return body(sql.text)
-        self._variables += 1
-        name = f"v{self._variables}"
-        return f"list_transform([{sql.text}], lambda {name}: {body(name)})[1]"
-
-
-def has_aggregate(node: Node | None) -> bool:
-    """Tell whether an expression contains an aggregate."""
-    if isinstance(node, Aggregate):
-        return True
-    return any(has_aggregate(each) for each in children(node)) if node is not None else False
-
-
-def children(node: Node) -> list[Node]:
-    """Return the expressions that an expression is made of."""
-    found: list[Node] = []
-    for name in node.__struct_fields__:
-        value = getattr(node, name)
-        if isinstance(value, Node):
-            found.append(value)
-        elif isinstance(value, tuple):
-            for each in value:
-                if isinstance(each, Node):
-                    found.append(each)
-                elif isinstance(each, tuple):
-                    found.extend(each)
-    return found
-
-
-_MIRRORED: Final = {"=": "=", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
-_Comparison = Literal["=", "!=", "<", "<=", ">", ">="]
-
 
 def _total(columns: Sequence[str]) -> str:
     return f"CAST(sum({columns[0]}) AS BIGINT)"
@@ -698,60 +547,11 @@ def _exact(sql: Sql) -> str:
     return sql.text if sql.kind == "DECIMAL" else f"CAST({sql.text} AS DECIMAL(19,0))"
 
 
-def _counted(sql: Sql) -> str:
-    return f"CAST({sql.text} AS INTEGER)" if sql.kind == "BOOL" else sql.text
-
-
 def _rounded(sql: Sql) -> Sql:
     if sql.scale <= SCALE_MAX // 2:
         return sql
     scale = SCALE_MAX // 2
     return Sql(f"CAST({sql.text} AS DECIMAL(38,{scale}))", "DECIMAL", scale=scale)
-
-
-def _compared_json(operator: str, a: str, b: str) -> str:
-    """Compare two values of JSON: numbers as numbers, others of one type as texts; of two types they differ."""
-    other = (
-        f"ws_known({a}) IS NOT NULL AND ws_known({b}) IS NOT NULL" if operator == "!=" else "false"
-    )
-    return (
-        f"CASE WHEN ws_known({a}) IS NULL OR ws_known({b}) IS NULL THEN NULL "
-        f"WHEN ws_int({a}) IS NOT NULL AND ws_int({b}) IS NOT NULL THEN ws_int({a}) {operator} ws_int({b}) "
-        f"WHEN ws_num({a}) IS NOT NULL AND ws_num({b}) IS NOT NULL THEN ws_num({a}) {operator} ws_num({b}) "
-        f"WHEN json_type({a}) = json_type({b}) THEN ws_plain({a}) {operator} ws_plain({b}) ELSE {other} END"
-    )
-
-
-def _compared_to_json(operator: str, a: str, b: str, right: Sql) -> str:
-    """Compare a value of JSON with one of a known type; of another type it differs."""
-    match right.kind:
-        case "TEXT":
-            found = f"ws_text({a}) {operator} {b}"
-        case "BOOL":
-            found = f"ws_bool({a}) {operator} {b}"
-        case "TIME":
-            return f"(ws_timestamp(ws_text({a}))).t {operator} ({b}).t"
-        case "INT":
-            found = f"coalesce(ws_int({a}) {operator} {b}, ws_num({a}) {operator} {b})"
-        case _:
-            found = f"ws_num({a}) {operator} {b}"
-    if operator != "!=":
-        return found
-    return (
-        f"coalesce({found}, CASE WHEN ws_known({a}) IS NOT NULL AND {b} IS NOT NULL THEN true END)"
-    )
-
-
-def _compared_text(operator: str, a: str, right: Sql) -> str:
-    """Compare a text, as CSV has nothing else, with a number: as numbers if it is one, else it differs."""
-    found = f"TRY_CAST({a} AS DOUBLE) {operator} {right.text}"
-    if right.kind != "FLOAT":
-        found = f"coalesce(TRY_CAST({a} AS DECIMAL(38,10)) {operator} {right.text}, {found})"
-    if operator != "!=":
-        return found
-    return (
-        f"coalesce({found}, CASE WHEN {a} IS NOT NULL AND {right.text} IS NOT NULL THEN true END)"
-    )
 
 
 def _check_pattern(pattern: str, escape: str) -> None:

@@ -11,7 +11,7 @@ from warp_core.interfaces.auth import Principal
 from warp_s3.access.policy import Malformed, Policy, read_identity, read_trust
 from warp_s3.iam import names
 from warp_s3.iam.directory import Draft, State
-from warp_s3.iam.entities import Entity, Holder, Managed, Own, Provider, User
+from warp_s3.iam.entities import Entity, Holder, Managed, Own, Provider, Tagged, User
 from warp_s3.iam.errors import QueryError
 from warp_s3.iam.managed import MANAGED
 from warp_s3.iam.wire import Form, Tree
@@ -216,6 +216,19 @@ def untagged(before: Mapping[str, str], keys: Sequence[str]) -> dict[str, str]:
     """Return tags without some."""
     lower = {key.lower() for key in keys}
     return {key: value for key, value in before.items() if key.lower() not in lower}
+
+
+def tag(draft: Draft, ask: Ask, entity: Tagged) -> Result:
+    """Set tags of an entity, as a request says them."""
+    draft.put(msgspec.structs.replace(entity, tags=tagged(entity.tags, tags_of(ask))))
+    return None
+
+
+def untag(draft: Draft, ask: Ask, entity: Tagged) -> Result:
+    """Take tags of an entity away, as a request names them."""
+    kept = untagged(entity.tags, ask.form.texts("TagKeys"))
+    draft.put(msgspec.structs.replace(entity, tags=kept))
+    return None
 
 
 def shown_tags(tags: Mapping[str, str]) -> list[Tree]:

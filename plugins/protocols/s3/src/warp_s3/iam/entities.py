@@ -126,6 +126,7 @@ class Own(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
 
 Entity: TypeAlias = User | Group | Role | Managed | Provider | Own
+Tagged: TypeAlias = User | Role | Managed | Provider
 Holder: TypeAlias = User | Group | Role | Own
 """What has policies."""
 Ref: TypeAlias = tuple[str, type[Entity], str]

@@ -20,10 +20,10 @@ from warp_s3.iam.asking import (
     moment,
     page,
     shown_tags,
-    tagged,
+    tag,
     tags_of,
     text,
-    untagged,
+    untag,
 )
 from warp_s3.iam.directory import Draft
 from warp_s3.iam.entities import Group, Holder, Managed, Role, User, Version
@@ -338,16 +338,13 @@ def list_entities(draft: Draft, ask: Ask) -> Result:
 def tag_policy(draft: Draft, ask: Ask) -> Result:
     """Set tags of a managed policy."""
     policy = _own(draft, ask)
-    draft.put(msgspec.structs.replace(policy, tags=tagged(policy.tags, tags_of(ask))))
-    return None
+    return tag(draft, ask, policy)
 
 
 def untag_policy(draft: Draft, ask: Ask) -> Result:
     """Take tags of a managed policy away."""
     policy = _own(draft, ask)
-    kept = untagged(policy.tags, ask.form.texts("TagKeys"))
-    draft.put(msgspec.structs.replace(policy, tags=kept))
-    return None
+    return untag(draft, ask, policy)
 
 
 def list_policy_tags(draft: Draft, ask: Ask) -> Result:

@@ -13,9 +13,9 @@ from warp_s3.iam.asking import (
     page,
     provider,
     shown_tags,
-    tagged,
+    tag,
     tags_of,
-    untagged,
+    untag,
 )
 from warp_s3.iam.directory import Draft
 from warp_s3.iam.entities import Provider
@@ -115,16 +115,13 @@ def update_thumbprints(draft: Draft, ask: Ask) -> Result:
 def tag_provider(draft: Draft, ask: Ask) -> Result:
     """Set tags of a provider."""
     found = provider(draft.state, ask)
-    draft.put(msgspec.structs.replace(found, tags=tagged(found.tags, tags_of(ask))))
-    return None
+    return tag(draft, ask, found)
 
 
 def untag_provider(draft: Draft, ask: Ask) -> Result:
     """Take tags of a provider away."""
     found = provider(draft.state, ask)
-    kept = untagged(found.tags, ask.form.texts("TagKeys"))
-    draft.put(msgspec.structs.replace(found, tags=kept))
-    return None
+    return untag(draft, ask, found)
 
 
 def list_provider_tags(draft: Draft, ask: Ask) -> Result:

@@ -16,11 +16,11 @@ from warp_s3.iam.asking import (
     moment,
     page,
     shown_tags,
-    tagged,
+    tag,
     tags_of,
     text,
     trust_policy,
-    untagged,
+    untag,
 )
 from warp_s3.iam.directory import Draft
 from warp_s3.iam.entities import Role
@@ -116,15 +116,13 @@ def delete_role(draft: Draft, ask: Ask) -> Result:
 def tag_role(draft: Draft, ask: Ask) -> Result:
     """Set tags of a role."""
     role = _named(draft, ask)
-    draft.put(msgspec.structs.replace(role, tags=tagged(role.tags, tags_of(ask))))
-    return None
+    return tag(draft, ask, role)
 
 
 def untag_role(draft: Draft, ask: Ask) -> Result:
     """Take tags of a role away."""
     role = _named(draft, ask)
-    draft.put(msgspec.structs.replace(role, tags=untagged(role.tags, ask.form.texts("TagKeys"))))
-    return None
+    return untag(draft, ask, role)
 
 
 def list_role_tags(draft: Draft, ask: Ask) -> Result:

@@ -17,9 +17,9 @@ from warp_s3.iam.asking import (
     page,
     sender,
     shown_tags,
-    tagged,
+    tag,
     tags_of,
-    untagged,
+    untag,
     user_or_self,
 )
 from warp_s3.iam.directory import Draft
@@ -120,15 +120,13 @@ def delete_user(draft: Draft, ask: Ask) -> Result:
 def tag_user(draft: Draft, ask: Ask) -> Result:
     """Set tags of a user."""
     user = find(draft.state, ask, User, ask.form.need("UserName"))
-    draft.put(msgspec.structs.replace(user, tags=tagged(user.tags, tags_of(ask))))
-    return None
+    return tag(draft, ask, user)
 
 
 def untag_user(draft: Draft, ask: Ask) -> Result:
     """Take tags of a user away."""
     user = find(draft.state, ask, User, ask.form.need("UserName"))
-    draft.put(msgspec.structs.replace(user, tags=untagged(user.tags, ask.form.texts("TagKeys"))))
-    return None
+    return untag(draft, ask, user)
 
 
 def list_user_tags(draft: Draft, ask: Ask) -> Result:
