@@ -12,7 +12,6 @@ from warp_core.errors import NotFound, Unauthenticated, WarpError
 from warp_core.interfaces.accounts import Accounts
 from warp_core.interfaces.auth import ANONYMOUS, Authenticator, Credential
 from warp_core.interfaces.queries import Queries
-from warp_core.interfaces.targets import Targets
 from warp_core.kept import Kept
 from warp_core.notifications import DOCUMENT as NOTIFICATIONS
 from warp_core.views import Objects
@@ -49,6 +48,8 @@ from warp_s3.sigv4 import (
 )
 
 if TYPE_CHECKING:
+    from warp_core.interfaces.targets import Targets
+
     from warp_s3.iam.identities import Identities
     from warp_s3.iam.service import QueryService
 
@@ -85,7 +86,7 @@ class Service:
         pool: ThreadPoolExecutor,
         folder: Path,
         queries: Queries | None = None,
-        targets: Targets | None = None,
+        targets: "Targets | None" = None,
     ) -> None:
         """Take what it works on; `folder` is for lines of access logs that wait to be delivered."""
         self.objects = objects

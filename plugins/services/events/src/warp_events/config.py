@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -42,6 +40,8 @@ class WebhookConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow_plaintext: bool = False
 
     def __post_init__(self) -> None:
+        from urllib.parse import urlsplit
+
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("url: not an http:// or https:// URL")
@@ -66,6 +66,8 @@ class WebhookConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def _loopback(host: str) -> bool:
     if host == "localhost":
         return True
+    import ipaddress  # a start without targets does without
+
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

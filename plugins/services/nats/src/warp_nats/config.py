@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import Annotated, Final
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -36,6 +34,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow_plaintext: bool = False
 
     def __post_init__(self) -> None:
+        from urllib.parse import urlsplit
+
         if not _SUBJECT.fullmatch(self.subject.replace("{bucket}", "b")):
             raise ValueError("subject: tokens of letters, digits, _ and -, between dots")
         if bool(self.user) != bool(self.password):
@@ -63,6 +63,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def _loopback(host: str) -> bool:
     if host == "localhost":
         return True
+    import ipaddress  # a start without targets does without
+
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

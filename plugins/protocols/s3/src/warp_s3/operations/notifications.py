@@ -14,7 +14,6 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 import msgspec
 from warp_core import notifications as core
 from warp_core.errors import Unavailable
-from warp_core.interfaces.targets import Message, Targets
 from warp_core.notifications import Rule
 
 from warp_s3 import xml_output
@@ -24,6 +23,8 @@ from warp_s3.receiving import read_document
 from warp_s3.xml_input import parse
 
 if TYPE_CHECKING:
+    from warp_core.interfaces.targets import Targets
+
     from warp_s3.service import Service
 
 Handler = Callable[["Service", Call], Coroutine[Any, Any, Answer]]
@@ -102,7 +103,7 @@ async def put_notifications(service: "Service", call: Call) -> Answer:
     return empty(200)
 
 
-def read(element: Element, targets: Targets) -> tuple[Rule, ...]:
+def read(element: Element, targets: "Targets") -> tuple[Rule, ...]:
     """Read a NotificationConfiguration, checked as S3 does; what has no id gets one.
 
     Raises:
@@ -129,7 +130,7 @@ def read(element: Element, targets: Targets) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-def _read(element: Element, targets: Targets) -> Rule:
+def _read(element: Element, targets: "Targets") -> Rule:
     shape, place, _ = _SHAPES[element.tag]
     arn = element.findtext(place) or ""
     target = target_of(arn, element.tag)
@@ -203,6 +204,8 @@ async def _test(service: "Service", call: Call, rules: Sequence[Rule]) -> None:
     Raises:
         S3Error: `InvalidArgument`: somebody did not take it.
     """
+    from warp_core.interfaces.targets import Message  # a start does without
+
     request_id = call.body.request_id
     body = msgspec.json.encode(
         {
