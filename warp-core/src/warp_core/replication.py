@@ -15,6 +15,7 @@ DOCUMENT: Final = "replication"
 """Name of the volume's document; its content is `pack`ed."""
 
 FORMAT: Final = 1
+CLOCKS_NS: Final = 60 * 10**9
 
 
 class Rule(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -37,6 +38,7 @@ class Replication(msgspec.Struct, frozen=True, omit_defaults=True):
 
     rules: tuple[Rule, ...]
     written: str = ""
+    since_ns: int = 0  # when they were said, by a clock that may be CLOCKS_NS off
     format: int = FORMAT
 
     def rules_of(self, key: bytes, tags: Mapping[str, str]) -> list[Rule]:

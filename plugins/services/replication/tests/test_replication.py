@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -83,8 +84,8 @@ class Rig:
         await self.service.__aexit__(None, None, None)
         self.restart()
 
-    async def rules(self, *rules: Rule) -> None:
-        document = replication.pack(Replication(rules))
+    async def rules(self, *rules: Rule, since_ns: int = 2**62) -> None:
+        document = replication.pack(Replication(rules, since_ns=since_ns))
         await self.objects.set_document(V, replication.DOCUMENT, document)
 
     async def put(self, key: str, **said: object) -> str:
@@ -226,6 +227,30 @@ async def test_a_feed_that_does_not_go_back_far_enough_is_made_up_for(rig: Rig) 
         pass
     assert await rig.work() == {"replicated": 1, "markers": 1}
     assert await rig.status("k") == "COMPLETED"
+
+
+async def test_a_marker_that_was_made_before_the_first_look_is_sent(rig: Rig) -> None:
+    await rig.objects.delete(V, b"before")
+    await rig.rules(ALL, since_ns=time.time_ns())
+    marker = await rig.objects.delete(V, b"after")
+    assert (await rig.work())["markers"] >= 1
+    assert ("DELETE", "/their/after", marker.version) in rig.other.asked
+
+
+async def test_new_rules_forget_no_marker_that_waits(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "AWAY_S", 0.0)
+    await rig.rules(ALL)
+    await rig.work()
+    rig.other.status = 503
+    marker = await rig.objects.delete(V, b"k")
+    await rig.work()
+    rig.other.asked.clear()
+    rig.other.status = 200
+    await rig.rules(ALL, Rule(id="new", bucket="copy", enabled=False))
+    assert await rig.work() == {"markers": 1}
+    assert rig.other.asked == [("DELETE", "/their/k", marker.version)]
 
 
 async def test_each_destination_gets_what_its_first_rule_says(rig: Rig) -> None:

@@ -24,7 +24,7 @@ from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.objects import NamespaceObjects
 from warp_core.namespace.rows import Event
 from warp_core.namespace.tree import ViewSource, Volume
-from warp_core.replication import Replication, Rule
+from warp_core.replication import CLOCKS_NS, Replication, Rule
 from warp_core.views.objects import ObjectInfo
 from warp_core.views.objects import Replication as Status
 
@@ -37,6 +37,8 @@ PAGE: Final = 200
 """Events, or versions of a scan, of one pass over a volume."""
 
 SCAN, FEED = "scan", "feed"
+
+NEVER_NS: Final = 2**63 - 1
 
 MADE: Final = frozenset({"put", "copy", "complete"})
 """Verbs of events that make a version, all of them of the Objects view."""
@@ -54,7 +56,7 @@ class Progress(msgspec.Struct, array_like=True):
     phase: str = SCAN
     key: bytes = b""  # of a scan: behind this one
     version: str = ""
-    lost: bool = False  # the feed did not go back far enough: markers are sent, too
+    markers_ns: int = NEVER_NS  # of a scan: markers from then on are sent, too
 
 
 _decode_progress = msgspec.msgpack.Decoder(Progress).decode
@@ -87,7 +89,7 @@ class Run:
         """Do a page; True if there is nothing more to do now."""
         progress = await _load(self._namespace, self._volume)
         if progress is None or progress.rules != self._stamp:
-            progress = Progress(self._stamp, await feed.now(self._namespace, self._name))
+            progress = await self._begun(progress)
             await _save(self._namespace, self._volume, progress)
         if progress.phase == SCAN:
             await self._scan(progress)
@@ -97,7 +99,7 @@ class Run:
         except Expired:
             log.warning("the change feed does not go back far enough: scanning", volume=self._name)
             cursor = await feed.now(self._namespace, self._name)
-            await _save(self._namespace, self._volume, Progress(self._stamp, cursor, lost=True))
+            await _save(self._namespace, self._volume, Progress(self._stamp, cursor, markers_ns=0))
             return False
         if not page.events:
             return True
@@ -105,6 +107,15 @@ class Run:
         progress.cursor = page.cursor
         await _save(self._namespace, self._volume, progress)
         return len(page.events) < PAGE
+
+    async def _begun(self, last: Progress | None) -> Progress:
+        """Return where to begin with rules that are new: with a scan, and the feed behind what the last ones had sent."""
+        if last is not None:
+            markers_ns = last.markers_ns if last.phase == SCAN else NEVER_NS
+            return Progress(self._stamp, last.cursor, markers_ns=markers_ns)
+        # Markers do not say that they are to be sent: those count that were made since the rules were.
+        cursor = await feed.now(self._namespace, self._name)
+        return Progress(self._stamp, cursor, markers_ns=self._rules.since_ns - CLOCKS_NS)
 
     # From the feed --------------------------------------------------------------------------------
 
@@ -120,7 +131,9 @@ class Run:
         async with self._slots:
             for event in events:
                 if event.verb in MADE:
-                    await self._version(event.key, event.version)
+                    # What was written before the rules, and does not wait by older ones, was there before.
+                    before = event.time_ns < self._rules.since_ns - CLOCKS_NS
+                    await self._version(event.key, event.version, existing=before)
                 elif event.verb == "marker":
                     await self._marker(event, event.time_ns)
                 else:
@@ -236,7 +249,8 @@ class Run:
                 if not entry.marker:
                     await self._version(entry.key, entry.version, existing=True)
                     continue
-                if progress.lost or any(rule.existing for rule in self._rules.rules):
+                existing = any(rule.existing for rule in self._rules.rules)
+                if existing or entry.modified_ns >= progress.markers_ns:
                     await self._marker(entry, entry.modified_ns)
 
     def _count(self, what: str) -> None:

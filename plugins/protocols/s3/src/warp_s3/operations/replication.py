@@ -1,5 +1,6 @@
 """Replication configurations: kept with the volume, carried out by the `replication` service."""
 
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -41,7 +42,7 @@ async def put_configuration(service: "Service", call: Call) -> Answer:
             "InvalidRequest",
             "Versioning must be 'Enabled' on the bucket to apply a replication configuration",
         )
-    document = core.pack(found)
+    document = core.pack(msgspec.structs.replace(found, since_ns=time.time_ns()))
     if len(document) > DOCUMENT_MAX:
         raise S3Error("InvalidRequest", f"The rules take more than {DOCUMENT_MAX} bytes.")
     await service.objects.set_document(call.bucket, core.DOCUMENT, document)
