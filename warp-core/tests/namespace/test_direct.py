@@ -282,3 +282,36 @@ async def test_parallel_changes_of_one_key_all_succeed() -> None:
         usage = await objects._namespace.usage("v")
 
         assert (usage.objects, usage.bytes) == (1, info.size)
+
+
+async def test_deletes_in_a_directory_that_nobody_looked_into_go_the_short_way_up_to_the_last() -> (
+    None
+):
+    async with made(Counted) as objects:
+        for n in range(3):
+            await put(objects, b"d/%d" % n, 3000)
+        counted = objects._direct
+        assert isinstance(counted, Counted)
+        before = counted.done
+        for n in range(3):
+            await objects.delete("v", b"d/%d" % n)
+
+        assert counted.done == before + 2  # the last takes the directory with it
+        assert not (await objects.list("v")).entries
+
+
+async def test_parallel_deletes_of_a_whole_directory_leave_nothing() -> None:
+    async with made(Counted) as objects:
+        for n in range(40):
+            await put(objects, b"d/%02d" % n, 3000)
+        async with asyncio.TaskGroup() as group:
+            for n in range(40):
+                group.create_task(objects.delete("v", b"d/%02d" % n))
+        found = objects._namespace.volumes.known("v")
+        assert found is not None
+        view = objects._namespace.store.view()
+        left = await view.scan(found.prefix + b"D", found.prefix + b"E")
+        view.close()
+
+        assert not left
+        assert (await objects._namespace.usage("v")).objects == 0

@@ -15,6 +15,7 @@ a conflict, the transaction does it. `tests/namespace/test_direct.py` holds the 
 
 from __future__ import annotations
 
+import random
 from typing import Final
 
 import msgspec
@@ -26,6 +27,7 @@ from warp_core.interfaces.consistency import (
     KeyCheck,
     Merge,
     RangeCheck,
+    Row,
     Stamp,
     View,
     Write,
@@ -192,22 +194,19 @@ class Direct:
         for _ in range(WITNESSES_TRIED):
             known = self._witnesses.one_of(start)
             if known is None:
-                if not await self._find_witnesses(draft, start, end, going):
+                rows = await draft.last_of(start, end, WITNESSES + 1)
+                others = [row for row in rows if row.key != going]
+                self._witnesses.seen(start, [row.key for row in others[:WITNESSES]])
+                if not others:
                     break
-                continue
+                draft.watch(random.choice(others))
+                return
             if known == going:
                 continue
             if draft.present(known):
                 return
             self._witnesses.gone(start, known)
         raise NotHere
-
-    async def _find_witnesses(self, draft: _Draft, start: bytes, end: bytes, going: bytes) -> bool:
-        """Remember rows of a directory, if it has several besides the one that goes."""
-        found = await draft.last_of(start, end, WITNESSES + 1)
-        others = [key for key in found if key != going]
-        self._witnesses.seen(start, others[:WITNESSES])
-        return len(others) >= WITNESSES
 
     def _admitted(
         self,
@@ -320,9 +319,13 @@ class _Draft:
         self._checks.append(_new(KeyCheck, (key, row[1])))
         return True
 
-    async def last_of(self, start: bytes, end: bytes, limit: int) -> list[bytes]:
-        """Return the keys of the last rows of a range, which nothing is concluded from: they are not checked."""
-        return [row.key for row in await self._view.scan(start, end, limit=limit, reverse=True)]
+    async def last_of(self, start: bytes, end: bytes, limit: int) -> list[Row]:
+        """Return the last rows of a range, which are not checked."""
+        return await self._view.scan(start, end, limit=limit, reverse=True)
+
+    def watch(self, row: Row) -> None:
+        """Make the commit fail if a row that the view showed changes."""
+        self._checks.append(_new(KeyCheck, (row.key, row.version)))
 
     async def drop(self, current: Name, directory: int, component: bytes) -> None:
         """Drop the revision of a name whose only holder that is, as `Change.release` does."""
