@@ -47,7 +47,7 @@ Handler: TypeAlias = Callable[[Request], Awaitable[Answer]]
 _log = logs.get("warp_fuse")
 
 
-class Refuse(Exception):  # noqa: N818 - it is an answer, no error of ours
+class Refuse(Exception):
     """Answer with this errno."""
 
     def __init__(self, code: int) -> None:
