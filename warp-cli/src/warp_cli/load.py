@@ -20,6 +20,7 @@ from warp_cli.s3_client import Answer, Connection, Endpoint, Signer
 OPERATIONS = ("put", "get", "head", "list", "delete")
 TELL_EVERY = 100  # requests, so that telling costs nothing beside them
 REMOVALS = 5  # times that a bucket is emptied before it is left
+REMOVALS_S = 0.1  # between them
 PAYLOADS = 8  # different bodies, hashed beforehand, so that the load costs less than the server
 
 
@@ -69,18 +70,27 @@ async def run(
     bucket = f"warp-bench-{secrets.token_hex(4)}"
     control = await Connection.open(endpoint)
     signer = Signer(endpoint)
-    await _expect(control.request(signer.head("PUT", f"/{bucket}"), keep=True), f"create {bucket}")
     load = _Load(endpoint, plan, bucket, pid)
+    made = False
     try:
+        await _expect(
+            control.request(signer.head("PUT", f"/{bucket}"), keep=True), f"create {bucket}"
+        )
+        made = True
         return [await load.phase(operation, tell) for operation in plan.operations]
     finally:
+        control.close()  # it may be in the middle of a request
+        control = await Connection.open(endpoint)
         await load.clean(tell)
         for _ in range(REMOVALS):
             gone = await control.request(signer.head("DELETE", f"/{bucket}"), keep=True)
-            if gone.status != 409:
+            if gone.status == 409:
+                # Interrupted: what was on its way is stored, although nobody saw the answer.
+                await _emptied(control, signer, bucket)
+            elif made or gone.status != 404:
                 break
-            # Interrupted: what was on its way is stored, although nobody saw the answer.
-            await _emptied(control, signer, bucket)
+            else:
+                await asyncio.sleep(REMOVALS_S)  # the bucket itself may be on its way
         control.close()
 
 
