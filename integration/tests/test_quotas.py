@@ -66,7 +66,7 @@ def load(server: WarpServer, seed: int, met: threading.Event, stop: threading.Ev
 
     s3, rng, codes = client(server), random.Random(seed), []
     while not stop.is_set():
-        key, other = f"k{rng.randrange(40)}", f"k{rng.randrange(40)}"
+        key, other = (f"k{number}" for number in rng.sample(range(40), 2))
         body = bytes(rng.choice(SIZES))
         try:
             match rng.randrange(6):

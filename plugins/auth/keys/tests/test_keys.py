@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -205,6 +206,23 @@ async def test_a_wrapping_key_that_others_may_read_is_refused(
 
     with pytest.raises(ConfigError, match=r"mode 640\): chmod 600"):
         await keys(tmp_path, store).__aenter__()
+
+
+async def test_a_node_to_which_the_key_was_not_handed_opens_and_makes_none_of_its_own(
+    tmp_path: Path, store: MetaStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "capabilities", replace(store.capabilities, shared=True))
+    witness = tmp_path / "witness"
+    witness.mkdir()
+    async with keys(tmp_path, store) as auth:
+        made = await auth.create_key("ada")
+    async with keys(witness, store) as auth:
+        assert (await auth.lookup("ROOTKEY")).principal.admin
+        with pytest.raises(Corrupt, match="restore it"):
+            await auth.lookup(made.access_key)
+        with pytest.raises(Corrupt, match="restore it"):
+            await auth.create_key("bob")
+    assert not (witness / WRAP_KEY).exists()
 
 
 async def test_rows_of_a_later_release_are_refused(tmp_path: Path, store: MetaStore) -> None:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
+from warp_core import logs
 from warp_core.contexts import AuthContext
 from warp_core.errors import (
     AlreadyExists,
@@ -54,6 +55,8 @@ from warp_keys.rows import (
     unpack_principal,
 )
 from warp_keys.wrapping import Wrapping
+
+_log = logs.get("warp_keys")
 
 CHECKS_MAX = 4  # passwords hashed at once: each takes 16 MiB
 PASSWORD_MAX = 1024  # characters; longer ones cost only the server
@@ -114,6 +117,10 @@ class Keys(Authenticator):
         """
         await self._read_principals()
         async for row in self._scan(KEY, KEY_END):
+            if self._shared and self._wrapping.is_elsewhere():
+                # A witness, which nobody signs in at, or a node that has lost it: it does what else it is there for.
+                _log.warning("no wrap.key here: access keys that other nodes made are refused")
+                break
             self._remember(row.key[len(KEY) :].decode(), row.value)
         self._known |= self._declared_keys  # the file has the last word
         self._known[self._root.access_key] = self._root

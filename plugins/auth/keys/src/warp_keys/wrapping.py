@@ -25,6 +25,12 @@ class Wrapping:
     def __init__(self, data: Path) -> None:
         self._path = data / WRAP_KEY
         self._key = b""
+        self._elsewhere = False
+
+    def is_elsewhere(self) -> bool:
+        """Say whether the key is missing, now that there are secrets which another node wrapped; from then on none is made here."""
+        self._elsewhere = not self._path.exists()
+        return self._elsewhere
 
     def wrap(self, secret: str, name: str) -> bytes:
         """Return the wrapped form of a secret."""
@@ -79,7 +85,7 @@ class Wrapping:
         try:
             self._key = self._path.read_bytes()
         except FileNotFoundError:
-            if not make:
+            if not make or self._elsewhere:
                 raise Corrupt(
                     f"{self._path} is missing, so no secret of an access key can be read: restore it"
                 ) from None
