@@ -211,8 +211,7 @@ def _read_or_write(name: str, path: str, flags: int = 0, size: int = 0) -> int:
 def _do_held(held: list[int], name: str, *arguments: Any) -> Any:
     descriptor = held[-1]
     if name == "fstat":
-        found = os.fstat(descriptor)
-        return [found.st_mode, found.st_nlink, found.st_size, found.st_uid, found.st_gid]
+        return plain(os.fstat(descriptor))
     if name == "pwrite":
         return os.pwrite(descriptor, b"z" * arguments[1], arguments[0])
     if name == "pread":
@@ -265,6 +264,7 @@ def differences(reference: Path, mounts: Sequence[Path], *, seed: int, calls: in
     """
     chance = random.Random(seed)
     places = [place / f"seed-{seed}" for place in (reference, *mounts)]
+    reference.chmod(stat.S_IMODE(mounts[0].stat().st_mode))  # symbolic links lead there
     for place in places[:2]:
         place.mkdir()
         place.chmod(0o777)
