@@ -19,7 +19,7 @@ from unittest import mock
 
 import pytest
 from warp_cli.main import main
-from warp_cli.s3_client import Endpoint, Signer
+from warp_core.s3.signing import Endpoint, Signer
 
 WARP = [sys.executable, "-c", "from warp_cli.main import run; run()"]
 KEYS = {"WARP_ACCESS_KEY": "ROOTKEY", "WARP_SECRET_KEY": "root-secret-of-tests"}
@@ -337,7 +337,7 @@ def test_a_second_signal_ends_the_drain(tmp_path: Path) -> None:
         access, secret = KEYS.values()
         endpoint = Endpoint.parse(ready(process)["s3"], access, secret)
         answer("volume", "create", "photos", cwd=tmp_path)
-        head = Signer(endpoint).head("PUT", "/photos/x", payload_sha256="0" * 64, length=1 << 20)
+        head = Signer(endpoint).head("PUT", "/photos/x", payload="0" * 64, length=1 << 20)
         with socket.create_connection((endpoint.host, endpoint.port), timeout=5) as client:
             client.sendall(head + bytes(100_000))  # an upload that is under way
             time.sleep(0.5)

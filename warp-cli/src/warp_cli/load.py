@@ -14,8 +14,9 @@ from pathlib import Path
 
 import msgspec
 from warp_core.errors import Unavailable, WarpError
+from warp_core.s3.signing import Endpoint, Signer
 
-from warp_cli.s3_client import Answer, Connection, Endpoint, Signer
+from warp_cli.s3_client import Answer, Connection
 
 OPERATIONS = ("put", "get", "head", "list", "delete")
 TELL_EVERY = 100  # requests, so that telling costs nothing beside them
@@ -196,7 +197,7 @@ class _Load:
     async def _put(self, connection: Connection, signer: Signer, index: int) -> Answer:
         body, sha256 = self._bodies[index % PAYLOADS]
         key = f"{index % 256:02x}/{index:08d}"
-        head = signer.head("PUT", f"/{self._bucket}/{key}", payload_sha256=sha256, length=len(body))
+        head = signer.head("PUT", f"/{self._bucket}/{key}", payload=sha256, length=len(body))
         answer = await connection.request(head, body)
         if answer.status < 300:
             self._keys.append(key)

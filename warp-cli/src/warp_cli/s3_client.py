@@ -1,24 +1,17 @@
-"""A small S3 client for load: signed requests as bytes, answers read without copying their bodies.
+"""Connections for load: heads that `warp_core.s3` signed go out, answers are read without copying their bodies.
 
-It signs payloads as SDKs do over plain HTTP (SigV4, AWS Signature Version 4: "Authenticating
-Requests"), keeps connections open, and knows just what `warp bench` asks.
+They are kept open, and know just what `warp bench` asks, over plain HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
-from urllib.parse import quote, urlsplit
 
 from warp_core.errors import InvalidArgument, RemoteProtocolError, Unavailable
+from warp_core.s3.signing import Endpoint
 
-EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 HEAD_MAX = 64 * 1024
 
 
@@ -28,81 +21,6 @@ class Answer(NamedTuple):
     status: int
     length: int
     body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where and as whom to ask."""
-
-    host: str
-    port: int
-    access_key: str
-    secret_key: str
-    region: str = "us-east-1"
-
-    @classmethod
-    def parse(cls, url: str, access_key: str, secret_key: str) -> Endpoint:
-        """Read an endpoint's URL.
-
-        Raises:
-            InvalidArgument: It is no `http://HOST:PORT`.
-        """
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname or parts.path.strip("/"):
-            raise InvalidArgument(f'endpoint "{url}": allowed: http://HOST:PORT')
-        return cls(parts.hostname, parts.port or 80, access_key, secret_key)
-
-
-class Signer:
-    """Makes the heads of signed requests; the key derived for a day is kept."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
-        self._day = ""
-        self._key = b""
-        self._host = f"{endpoint.host}:{endpoint.port}"
-
-    def head(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        payload_sha256: str = EMPTY_SHA256,
-        length: int = 0,
-        now_s: float | None = None,
-    ) -> bytes:
-        """Return the signed head of a request; its body follows."""
-        moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s))
-        day = moment[:8]
-        escaped = quote(path, safe="/-_.~")
-        pairs = sorted(
-            (quote(k, safe="-_.~"), quote(v, safe="-_.~")) for k, v in (query or {}).items()
-        )
-        text = "&".join(f"{key}={value}" for key, value in pairs)
-        canonical = (
-            f"{method}\n{escaped}\n{text}\nhost:{self._host}\nx-amz-content-sha256:{payload_sha256}\n"
-            f"x-amz-date:{moment}\n\nhost;x-amz-content-sha256;x-amz-date\n{payload_sha256}"
-        )
-        scope = f"{day}/{self._endpoint.region}/s3/aws4_request"
-        digest = hashlib.sha256(canonical.encode()).hexdigest()
-        to_sign = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{digest}"
-        signature = hmac.digest(self._key_of(day), to_sign.encode(), "sha256").hex()
-        target = f"{escaped}?{text}" if text else escaped
-        return (
-            f"{method} {target} HTTP/1.1\r\nhost: {self._host}\r\nx-amz-date: {moment}\r\n"
-            f"x-amz-content-sha256: {payload_sha256}\r\ncontent-length: {length}\r\n"
-            f"authorization: AWS4-HMAC-SHA256 Credential={self._endpoint.access_key}/{scope}, "
-            f"SignedHeaders=host;x-amz-content-sha256;x-amz-date, Signature={signature}\r\n\r\n"
-        ).encode()
-
-    def _key_of(self, day: str) -> bytes:
-        if day != self._day:
-            key = f"AWS4{self._endpoint.secret_key}".encode()
-            for part in (day, self._endpoint.region, "s3", "aws4_request"):
-                key = hmac.digest(key, part.encode(), "sha256")
-            self._day, self._key = day, key
-        return self._key
 
 
 class Connection(asyncio.Protocol):
@@ -125,14 +43,16 @@ class Connection(asyncio.Protocol):
 
         Raises:
             Unavailable: Nobody listens there.
+            InvalidArgument: It wants TLS.
         """
+        if endpoint.secure:
+            raise InvalidArgument(f'endpoint "{endpoint.url}": allowed: http://HOST:PORT')
         loop = asyncio.get_running_loop()
         try:
             _, made = await loop.create_connection(cls, endpoint.host, endpoint.port)
         except OSError as error:
             raise Unavailable(
-                f"nobody answers at http://{endpoint.host}:{endpoint.port} ({error.strerror}): is the"
-                " server running?"
+                f"nobody answers at {endpoint.url} ({error.strerror}): is the server running?"
             ) from None
         return made
 

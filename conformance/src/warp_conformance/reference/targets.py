@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import struct
 from types import TracebackType
 from typing import Self
@@ -33,18 +34,21 @@ class PlainReceiver(Receiver):
 
     modes = frozenset({"takes", "refuses", "hangs", "drops", "holds"})
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.port = 0
-        self._mode: Mode = "takes"
+        self.tls = tls
+        self.mode: Mode = "takes"
         self._changed = asyncio.Event()
         self._came = asyncio.Event()
-        self._found: list[Taken] = []
+        self.found: list[Taken] = []
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """See `Receiver`."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(
+            self._accept, "127.0.0.1", self.port, ssl=self.tls
+        )
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -59,11 +63,11 @@ class PlainReceiver(Receiver):
 
     async def taken(self) -> list[Taken]:
         """See `Receiver`."""
-        return list(self._found)
+        return list(self.found)
 
     async def behave(self, mode: Mode) -> None:
         """See `Receiver`."""
-        self._mode = mode
+        self.mode = mode
         self._changed.set()
         self._changed = asyncio.Event()
         self._came.clear()
@@ -78,28 +82,34 @@ class PlainReceiver(Receiver):
         task.set_name("receiver of the kit")
         self._serving.add(task)
         try:
-            while await self._one(reader, writer):
+            while await self.one(reader, writer):
                 pass
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
             self._serving.discard(task)
-            writer.close()
+            with contextlib.suppress(ConnectionError):
+                writer.close()
 
-    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def may_answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Wait as long as the mode says, and say whether a message that came whole is answered at all."""
+        while self.mode in ("holds", "hangs"):
+            self._came.set()
+            await self._changed.wait()
+            if self.mode == "hangs" or writer.transport.is_closing() or reader.at_eof():
+                return False
+        return self.mode != "drops"
+
+    async def one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Take one message and answer it; say whether there may be another."""
         head, length = LENGTHS.unpack(await reader.readexactly(LENGTHS.size))
         id: str = msgspec.msgpack.decode(await reader.readexactly(head))[0]
         body = await reader.readexactly(length)
-        while self._mode in ("holds", "hangs"):
-            self._came.set()
-            await self._changed.wait()
-            if self._mode == "hangs" or writer.transport.is_closing() or reader.at_eof():
-                return False
-        if self._mode == "drops":
+        if not await self.may_answer(reader, writer):
             return False
-        if self._mode == "takes":
-            if id not in [each.id for each in self._found]:
-                self._found.append(Taken(id, body))
+        if self.mode == "takes":
+            if id not in [each.id for each in self.found]:
+                self.found.append(Taken(id, body))
             writer.write(b"y")
         else:
             writer.write(b"n")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from warp_core.config.types import Size
 from warp_core.errors import InvalidArgument
+from warp_core.s3.signing import Endpoint
 
 from warp_cli.asking import ask_running
 from warp_cli.credentials import credentials
@@ -15,7 +16,6 @@ from warp_cli.failing import reported
 from warp_cli.load import OPERATIONS, Plan, Result, run
 from warp_cli.output import as_json, table
 from warp_cli.progress import shown
-from warp_cli.s3_client import Endpoint
 from warp_cli.typing import ConfigOption, DataOption, JsonOption, single
 
 app = single()

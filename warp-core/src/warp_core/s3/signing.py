@@ -7,6 +7,7 @@ import hmac
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote, urlsplit
 
@@ -14,6 +15,7 @@ from warp_core.errors import InvalidArgument
 
 EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
 UNSIGNED: Final = "UNSIGNED-PAYLOAD"
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -87,12 +89,12 @@ class Signer:
     def head(
         self,
         method: str,
-        path: bytes,
+        path: str | bytes,
         *,
-        query: Mapping[str, str],
-        headers: Mapping[str, str],
-        payload: str,
-        length: int,
+        query: Mapping[str, str] = NOTHING,
+        headers: Mapping[str, str] = NOTHING,
+        payload: str = EMPTY_SHA256,
+        length: int = 0,
         now_s: float | None = None,
     ) -> bytes:
         """Return the signed head of a request; its body follows.
