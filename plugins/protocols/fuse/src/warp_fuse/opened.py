@@ -1,0 +1,162 @@
+"""Verbs on open files."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Final
+
+from warp_core.namespace.opens import Access
+from warp_core.views.files import (
+    IO_MAX,
+    OpenFile,
+)
+
+from warp_fuse import wire
+from warp_fuse.connection import Answer, Refuse
+from warp_fuse.nodes import Node
+from warp_fuse.state import Handle, State, caller_of
+from warp_fuse.wire import OpenFlag, Request
+
+_PUNCH: Final = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE, which wants FALLOC_FL_KEEP_SIZE
+_ZERO: Final = 0x10
+_KEEP: Final = 0x01
+
+
+class OpenFiles(State):
+    """Open files."""
+
+    async def open(self, request: Request) -> Answer:
+        """Open a regular file."""
+        flags, _ = wire.OPEN_IN.unpack_from(request.body)
+        node = self.node(request.node)
+        file = await self.files.open(
+            node.ref,
+            caller_of(request),
+            owner=self.cache.owner,
+            access=_access(flags),
+            deny=Access.NONE,
+            truncate=bool(flags & os.O_TRUNC),
+        )
+        try:
+            fresh = await self.cache.hold(node)
+        except BaseException:
+            await file.close()
+            raise
+        return self._opened(file, node, flags, keep=not fresh)
+
+    async def create(self, request: Request) -> Answer:
+        """Make a regular file and open it."""
+        above = self.node(request.node)
+        flags, mode, _, _ = wire.CREATE_IN.unpack_from(request.body)
+        (name,) = wire.names(request.body[wire.CREATE_IN.size :], 1)
+        file, _ = await self.files.create(
+            above.ref,
+            name,
+            mode & 0o7777,
+            caller_of(request),
+            owner=self.cache.owner,
+            access=_access(flags),
+            deny=Access.NONE,
+            exclusive=bool(flags & os.O_EXCL),
+            truncate=bool(flags & os.O_TRUNC),
+        )
+        try:
+            entry = await self.entry(above, name, await file.info())
+        except BaseException:
+            await file.close()
+            raise
+        return entry + self._opened(file, self.nodes[file.ref.inode], flags, keep=False)
+
+    def _opened(self, file: OpenFile, node: Node, flags: int, *, keep: bool) -> bytes:
+        number = next(self.numbers)
+        self.handles[number] = Handle(file, node, flags)
+        return wire.OPEN_OUT.pack(number, OpenFlag.KEEP_CACHE if keep and node.kinds else 0, 0)
+
+    async def read(self, request: Request) -> Answer:
+        """Read from an open file."""
+        number, offset, size, *_ = wire.IO_IN.unpack_from(request.body)
+        handle = self.handle(number)
+        await self.cache.hold(handle.node)  # the kernel will keep what it reads
+        data = await handle.file.read(offset, size)
+        self.cache.fills(handle.node)
+        return data
+
+    async def write(self, request: Request) -> Answer:
+        """Write to an open file."""
+        number, offset, size, _, _, flags, _ = wire.IO_IN.unpack_from(request.body)
+        handle = self.handle(number)
+        data = request.body[wire.IO_IN.size : wire.IO_IN.size + size]
+        if flags & os.O_APPEND and offset != handle.file.size:
+            # Others made it longer since the kernel last looked: it has to look again.
+            await handle.file.append(data)
+            self.cache.stale(handle.node)
+        else:
+            await handle.file.write(offset, data)
+        return wire.WRITE_OUT.pack(size, 0)
+
+    async def flush(self, request: Request) -> Answer:
+        """Drop the locks of a process that closes a file."""
+        number, _, _, locker = wire.FLUSH_IN.unpack_from(request.body)
+        handle = self.handle(number)
+        if self.lockers.pop(locker, None) is not None:
+            await self.files.claims.unlock_all(handle.node.ref, self.locker(locker, flock=False))
+        return b""
+
+    async def release(self, request: Request) -> Answer:
+        """Close an open file."""
+        number, _, flags, locker = wire.RELEASE_IN.unpack_from(request.body)
+        handle = self.handles.pop(number, None)
+        if handle is not None:
+            if flags & wire.RELEASE_FLOCK_UNLOCK:
+                owner = self.locker(locker, flock=True)
+                await self.files.claims.unlock_all(handle.node.ref, owner)
+            await handle.file.close()
+        return b""
+
+    async def fsync(self, request: Request) -> Answer:
+        """Make what was written durable."""
+        number, _, _ = wire.FSYNC_IN.unpack_from(request.body)
+        await self.handle(number).file.sync()
+        return b""
+
+    async def syncfs(self, request: Request) -> Answer:
+        """Make everything durable."""
+        await self.files.sync(self.volume)
+        return b""
+
+    async def fallocate(self, request: Request) -> Answer:
+        """Make room, or a hole, or zeros."""
+        number, offset, length, mode, _ = wire.FALLOCATE_IN.unpack_from(request.body)
+        file = self.handle(number).file
+        if mode & ~_KEEP == 0:
+            await file.allocate(offset, length, keep_size=bool(mode & _KEEP))
+        elif mode == _PUNCH:
+            await file.punch(offset, length)
+        elif mode & ~_KEEP == _ZERO:
+            await file.punch(offset, length)
+            await file.allocate(offset, length, keep_size=bool(mode & _KEEP))
+        else:
+            raise Refuse(errno.EOPNOTSUPP)
+        return b""
+
+    async def lseek(self, request: Request) -> Answer:
+        """Find data or a hole."""
+        number, offset, whence, _ = wire.LSEEK_IN.unpack_from(request.body)
+        if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
+            raise Refuse(errno.EINVAL)
+        found = await self.handle(number).file.seek(
+            offset, "data" if whence == os.SEEK_DATA else "hole"
+        )
+        return wire.LSEEK_OUT.pack(found)
+
+
+def _access(flags: int) -> Access:
+    mode = flags & os.O_ACCMODE
+    if mode == os.O_RDONLY:
+        return Access.READ
+    # The kernel reads the rest of a page that is written in part, through whichever handle it has.
+    return Access.READ | Access.WRITE
+
+
+assert IO_MAX >= wire.WRITE_MAX

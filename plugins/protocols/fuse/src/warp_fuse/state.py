@@ -1,0 +1,167 @@
+"""What the verbs of one mount share, and how files are told to the kernel."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import stat
+from collections.abc import Mapping
+from typing import Final
+
+from warp_core.errors import NotFound, StaleHandle
+from warp_core.namespace.locks import Owner
+from warp_core.namespace.principals import name_of
+from warp_core.views.files import (
+    Caller,
+    FileInfo,
+    FileKind,
+    Files,
+    OpenFile,
+    Ref,
+)
+
+from warp_fuse import wire
+from warp_fuse.caching import Cache
+from warp_fuse.connection import Refuse
+from warp_fuse.nodes import Node, Nodes
+from warp_fuse.wire import Request
+
+TYPES: Final[Mapping[FileKind, int]] = {
+    "file": stat.S_IFREG,
+    "directory": stat.S_IFDIR,
+    "symlink": stat.S_IFLNK,
+    "fifo": stat.S_IFIFO,
+    "socket": stat.S_IFSOCK,
+    "block": stat.S_IFBLK,
+    "character": stat.S_IFCHR,
+}
+NS: Final = 1_000_000_000
+
+
+class Handle:
+    """An open file."""
+
+    __slots__ = ("file", "flags", "node")
+
+    def __init__(self, file: OpenFile, node: Node, flags: int) -> None:
+        self.file = file
+        self.node = node
+        self.flags = flags
+
+
+class State:
+    """What the verbs of one mount share: what the kernel knows, holds open and may keep."""
+
+    def __init__(self, files: Files, root: Ref, nodes: Nodes, cache: Cache) -> None:
+        self.files = files
+        self.volume = root.volume
+        self.nodes = nodes
+        self.cache = cache
+        self.handles: dict[int, Handle] = {}
+        self.numbers = itertools.count(1)
+        self.lockers: dict[int, int] = {}  # process ids by lock owner, for F_GETLK
+
+    async def close(self) -> None:
+        """Close what is open."""
+        for handle in list(self.handles.values()):
+            await handle.file.close()
+        self.handles.clear()
+
+    def forget(self, number: int, times: int) -> None:
+        """Note that the kernel forgot a node so often."""
+        node = self.nodes.forgotten(number, times)
+        if node is not None:
+            self.cache.forgotten(node)
+
+    async def entry(self, above: Node, name: bytes, info: FileInfo) -> bytes:
+        """Tell the kernel of a file, which it then remembers."""
+        node = self.nodes.told(info.ref, info.kind)
+        try:
+            if await self.cache.hold(node):
+                # Between the look and the lease it may have changed, or lost the name.
+                again = await self.files.lookup(above.ref, name) if name else None
+                if again is None or again.ref.inode != info.ref.inode:
+                    raise StaleHandle(f"{name!r} leads elsewhere now")
+                info = again
+        except BaseException:
+            self.forget(node.number, 1)
+            raise
+        if name:
+            node.names.add((above.number, name))
+        return entry_out(node, info, self.cache.name_s(node), self.cache.attributes_s(node))
+
+    async def attributes(self, node: Node, handle: Handle | None = None) -> bytes:
+        """Return what stat tells of a node, also of one that lives by its open files alone."""
+        await self.cache.hold(node)
+        try:
+            info = await self.files.getattr(node.ref)
+        except NotFound:
+            raise Refuse(errno.ESTALE) from None
+        except StaleHandle:
+            handle = handle or self.open_on(node)
+            if handle is None:
+                raise
+            info = await handle.file.info()  # it has no name, and is open
+        return wire.ATTR_OUT.pack(*span(self.cache.attributes_s(node)), 0) + attr(info)
+
+    def open_on(self, node: Node) -> Handle | None:
+        """Return some open file of a node."""
+        return next((each for each in self.handles.values() if each.node is node), None)
+
+    def locker(self, locker: int, *, flock: bool) -> Owner:
+        """Return who holds a lock: a process, or with `flock` an open file."""
+        key = b"flock %x" % locker if flock else locker
+        return Owner(self.cache.owner.client, key, several=flock)
+
+    def node(self, number: int) -> Node:
+        """Return a node that the kernel was told of; ESTALE without it."""
+        try:
+            return self.nodes[number]
+        except KeyError:
+            raise Refuse(errno.ESTALE) from None
+
+    def handle(self, number: int) -> Handle:
+        """Return an open file; EBADF without it."""
+        try:
+            return self.handles[number]
+        except KeyError:
+            raise Refuse(errno.EBADF) from None
+
+
+def caller_of(request: Request) -> Caller:
+    """Return who asks: the kernel has checked what he may."""
+    return Caller(uid=request.uid, gid=request.gid, name=name_of(request.uid), superuser=True)
+
+
+def span(seconds: float) -> tuple[int, int]:
+    """Return seconds and nanoseconds."""
+    whole = int(seconds)
+    return whole, int((seconds - whole) * NS)
+
+
+def entry_out(node: Node, info: FileInfo, name_s: float, attributes_s: float) -> bytes:
+    """Return the answer that tells of a file."""
+    name, name_ns = span(name_s)
+    valid, valid_ns = span(attributes_s)
+    head = wire.ENTRY_OUT.pack(node.number, 0, name, valid, name_ns, valid_ns)
+    return head + attr(info)
+
+
+def attr(info: FileInfo) -> bytes:
+    """Return attributes in the kernel's layout."""
+    times = (info.accessed_ns, info.modified_ns, info.changed_ns)
+    seconds = [when // NS & 0xFFFF_FFFF_FFFF_FFFF for when in times]
+    return wire.ATTR.pack(
+        info.ref.inode,
+        info.size,
+        -(-info.allocated // 512),
+        *seconds,
+        *(when % NS for when in times),
+        TYPES[info.kind] | info.mode,
+        info.links,
+        info.uid,
+        info.gid,
+        wire.pack_device(*info.device),
+        wire.BLOCK,
+        0,
+    )
