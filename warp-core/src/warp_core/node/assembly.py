@@ -306,7 +306,8 @@ async def _protocols_with(node: Node, queries: Queries | None) -> AsyncIterator[
             protocol = entry.build(part.config, context)
             await protocol.__aenter__()
             opened.append(protocol)
-            node.endpoints[part.name] = protocol.endpoint
+            if protocol.endpoint:  # mounts without any mount have none
+                node.endpoints[part.name] = protocol.endpoint
             node.protocols[part.name] = protocol
         yield node.endpoints
     finally:
