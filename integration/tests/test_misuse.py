@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from botocore.exceptions import ClientError
-from warp_cli.s3_client import Endpoint, Signer
+from warp_core.s3.signing import Endpoint, Signer
 from warp_integration.clients import s3_client
 from warp_integration.namespace import MountNamespace
 from warp_integration.powercut import EXT4

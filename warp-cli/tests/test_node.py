@@ -87,6 +87,7 @@ def ready(process: subprocess.Popen[str]) -> dict[str, str]:
     event = json.loads(line)
     assert event.keys() == {"event", "endpoints"}
     assert event["event"] == "ready"
+    assert all(event["endpoints"].values())
     return dict(event["endpoints"])
 
 
