@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from warp_core.containers import format as f
+from warp_core.containers import pages
 from warp_core.errors import Corrupt, InvalidArgument, NewerFormat, TooLarge
 from warp_core.interfaces.stores import Buffer
 
@@ -80,7 +81,7 @@ def test_garbage_is_no_record(data: bytes) -> None:
     assert f.unpack_head(data) is None
     assert f.whole(data) is None
     assert list(f.scan(data, container=CONTAINER)) == []
-    assert f.unpack_page(data) is None
+    assert pages.unpack_page(data) is None
 
 
 @given(st.integers(0, 200), st.integers(0, 70_000))
@@ -178,13 +179,13 @@ def test_a_scan_ignores_records_of_other_containers_and_places() -> None:
 def test_newer_formats_are_refused_not_skipped() -> None:
     data = bytearray(record())
     data[11] = f.VERSION + 1
-    page = bytearray(f.pack_page(f.Page(CONTAINER)))
+    page = bytearray(pages.pack_page(pages.Page(CONTAINER)))
     page[11] = f.VERSION + 1
 
     with pytest.raises(NewerFormat):
         f.unpack_head(data)
     with pytest.raises(NewerFormat):
-        f.unpack_page(page)
+        pages.unpack_page(page)
 
 
 def test_limits_are_kept() -> None:
@@ -206,7 +207,7 @@ def test_a_lying_length_is_no_record() -> None:
 
 @given(
     st.builds(
-        f.Page,
+        pages.Page,
         container=st.integers(0, 2**64 - 1),
         form=st.integers(0, 2),
         state=st.integers(0, 1),
@@ -221,14 +222,14 @@ def test_a_lying_length_is_no_record() -> None:
     st.integers(0, f.PAGE * 8 - 1),
 )
 @settings(max_examples=60, deadline=None)
-def test_a_page_gives_back_what_was_packed_and_notices_damage(page: f.Page, bit: int) -> None:
-    data = bytearray(f.pack_page(page))
+def test_a_page_gives_back_what_was_packed_and_notices_damage(page: pages.Page, bit: int) -> None:
+    data = bytearray(pages.pack_page(page))
 
     assert len(data) == f.PAGE
-    assert f.unpack_page(data) == page
+    assert pages.unpack_page(data) == page
     data[bit // 8] ^= 1 << bit % 8
     try:
-        assert f.unpack_page(data) is None
+        assert pages.unpack_page(data) is None
     except NewerFormat:
         assert bit // 8 == 11
 
@@ -242,7 +243,7 @@ def test_a_map_leads_every_kept_offset_to_its_place(
         offset += gap * 8
         runs.append((offset, length * 8))
         offset += length * 8
-    mapped = f.Map.unpack(f.Map(runs).pack())
+    mapped = pages.Map.unpack(pages.Map(runs).pack())
 
     position = f.PAGE
     for start, length in runs:

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from warp_core.containers import format as fmt
 from warp_core.containers.journal import QUEUE_MAX, Journal
+from warp_core.containers.pages import unpack_page
 from warp_core.containers.segments import START, Gap, Position
 from warp_core.errors import (
     Busy,
@@ -313,7 +314,7 @@ async def test_a_segment_written_without_a_copy_says_that_there_should_be_one(si
     else:
         await journal.__aexit__(None, None, None)
 
-    page = fmt.unpack_page(good.blobs[fmt.blob_name(chunk.container)][: fmt.PAGE])
+    page = unpack_page(good.blobs[fmt.blob_name(chunk.container)][: fmt.PAGE])
     assert (page.state, page.copies) == (fmt.State.SEALED, 2)
 
 

@@ -11,15 +11,8 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
-from warp_core.containers.format import (
-    PAGE,
-    Lane,
-    Page,
-    State,
-    lane_of,
-    parse_blob_name,
-    unpack_page,
-)
+from warp_core.containers.format import PAGE, Lane, State, lane_of, parse_blob_name
+from warp_core.containers.pages import Page, unpack_page
 from warp_core.errors import NotFound
 from warp_core.interfaces.stores import BlobInfo, BlobStore
 

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Sequence
 
 from warp_core.containers.fleet import Container, Copy, Fleet
-from warp_core.containers.format import PAGE, Page, State, align, pack_page
+from warp_core.containers.format import PAGE, State, align
+from warp_core.containers.pages import Page, pack_page
 from warp_core.containers.policy import StoreSlot
 from warp_core.errors import NoSpace, StoreFailed, Unavailable, WarpError
 from warp_core.interfaces.stores import Buffer

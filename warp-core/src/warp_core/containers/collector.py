@@ -8,18 +8,8 @@ from contextlib import suppress
 
 from warp_core.containers import facts
 from warp_core.containers.fleet import Container, Copy, Fleet
-from warp_core.containers.format import (
-    PAGE,
-    Chunk,
-    Head,
-    Kind,
-    Lane,
-    Page,
-    State,
-    align,
-    lane_of,
-    pack_page,
-)
+from warp_core.containers.format import PAGE, Chunk, Head, Kind, Lane, State, align, lane_of
+from warp_core.containers.pages import Page, pack_page
 from warp_core.containers.rebuild import rebuild
 from warp_core.containers.reclaim import Refers
 from warp_core.containers.records import heads, inventory, unexplained

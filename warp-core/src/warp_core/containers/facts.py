@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from warp_core.containers.format import container_id, epoch_of, lane_of, pack_ranges, unpack_ranges
+from warp_core.containers.format import container_id, epoch_of, lane_of
+from warp_core.containers.pages import pack_ranges, unpack_ranges
 
 DEAD, GONE, ASKED, EPOCH, CLEAN = 1, 2, 3, 4, 5
 

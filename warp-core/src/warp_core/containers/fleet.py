@@ -12,8 +12,6 @@ from warp_core.containers.format import (
     PAGE,
     Form,
     Lane,
-    Map,
-    Page,
     State,
     blob_name,
     checksum,
@@ -21,9 +19,9 @@ from warp_core.containers.format import (
     epoch_of,
     lane_of,
     parse_blob_name,
-    unpack_page,
 )
 from warp_core.containers.ledger import Ledger
+from warp_core.containers.pages import Map, Page, unpack_page
 from warp_core.containers.placement import ClusterMap, Member, pack_map, unpack_map
 from warp_core.containers.policy import StoreSlot
 from warp_core.containers.reclaim import Pins

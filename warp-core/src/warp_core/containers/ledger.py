@@ -15,17 +15,15 @@ from warp_core.containers.format import (
     PAGE,
     Kind,
     Lane,
-    Page,
     align,
     container_id,
     epoch_of,
     next_epoch,
     pack,
-    pack_page,
     scan,
-    unpack_page,
     whole,
 )
+from warp_core.containers.pages import Page, pack_page, unpack_page
 from warp_core.containers.policy import StoreSlot
 from warp_core.errors import Corrupt, NotFound, StoreFailed, WarpError
 from warp_core.interfaces.stores import Buffer

@@ -13,16 +13,13 @@ from warp_core.containers.format import (
     PAGE,
     Form,
     Head,
-    Map,
-    Page,
     State,
     bad_frames,
     blob_name,
     checksum,
-    pack_page,
     unpack_head,
-    unpack_page,
 )
+from warp_core.containers.pages import Map, Page, pack_page, unpack_page
 from warp_core.containers.policy import StoreSlot
 from warp_core.containers.records import PIECE_FRAMES, read_stretch, stored, stretches
 from warp_core.errors import AlreadyExists, Corrupt, NotFound, WarpError

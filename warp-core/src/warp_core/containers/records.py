@@ -14,12 +14,12 @@ from warp_core.containers.format import (
     HEAD,
     PAGE,
     Head,
-    Map,
     bad_frames,
     find_head,
     unpack_head,
     whole,
 )
+from warp_core.containers.pages import Map
 from warp_core.errors import Corrupt, NotFound, StoreFailed
 from warp_core.interfaces.stores import Buffer
 

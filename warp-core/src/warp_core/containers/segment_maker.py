@@ -11,6 +11,7 @@ from typing import Any
 from warp_core.containers import format as fmt
 from warp_core.containers import segments as seg
 from warp_core.containers.generations import Copies
+from warp_core.containers.pages import Page, pack_page
 from warp_core.containers.segments import Segment
 from warp_core.errors import NoSpace, NotFound, WarpError
 from warp_core.interfaces.stores import BlobStore
@@ -113,9 +114,7 @@ class SegmentMaker:
         container = self.next_id
         self._counter += 1
         blob = fmt.blob_name(container)
-        page = fmt.pack_page(
-            fmt.Page(container, copies=len(self._copies.all), created_ns=self._wall_ns())
-        )
+        page = pack_page(Page(container, copies=len(self._copies.all), created_ns=self._wall_ns()))
 
         async def create(store: BlobStore) -> None:
             await store.create(blob, reserve=size, recycle=recycle, vital=vital)

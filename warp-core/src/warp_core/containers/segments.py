@@ -16,6 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from warp_core.containers import format as fmt
+from warp_core.containers.pages import Page, pack_page, unpack_page
 from warp_core.errors import NewerFormat, NotFound, WarpError
 from warp_core.interfaces.stores import BlobStore
 
@@ -234,14 +235,12 @@ async def damage(
         offset = head.next
 
 
-async def page_of(store: BlobStore, container: int) -> fmt.Page | None:
+async def page_of(store: BlobStore, container: int) -> Page | None:
     """Return a copy's page, None if it has none that is valid: a recycled blob may show an older
     one's.
     """
     try:
-        page = fmt.unpack_page(
-            await store.read(fmt.blob_name(container), offset=0, length=fmt.PAGE)
-        )
+        page = unpack_page(await store.read(fmt.blob_name(container), offset=0, length=fmt.PAGE))
     except NewerFormat:
         raise
     except WarpError:
@@ -249,7 +248,7 @@ async def page_of(store: BlobStore, container: int) -> fmt.Page | None:
     return page if page is not None and page.container == container else None
 
 
-async def sealed_page(stores: Sequence[BlobStore], container: int) -> fmt.Page | None:
+async def sealed_page(stores: Sequence[BlobStore], container: int) -> Page | None:
     """Return the page of the first copy that is sealed.
 
     A stale copy's page may say that it is still open.
@@ -264,7 +263,7 @@ async def sealed_page(stores: Sequence[BlobStore], container: int) -> fmt.Page |
 async def recover(
     container: int,
     stores: Sequence[BlobStore],
-    pages: Sequence[fmt.Page | None],
+    pages: Sequence[Page | None],
     *,
     durable_to: int,
     created_ns: int,
@@ -433,10 +432,8 @@ async def seal(
 
     With `keep` the blob stays as it is: it will soon be deleted, and the store may recycle it.
     """
-    page = fmt.Page(
-        container, state=fmt.State.SEALED, copies=copies, created_ns=created_ns, size=size
-    )
+    page = Page(container, state=fmt.State.SEALED, copies=copies, created_ns=created_ns, size=size)
     blob = fmt.blob_name(container)
-    await store.write(blob, offset=0, buffers=[fmt.pack_page(page)], sync=True)
+    await store.write(blob, offset=0, buffers=[pack_page(page)], sync=True)
     if not keep:
         await store.seal(blob, size=size)
