@@ -20,7 +20,7 @@ COMMANDS = {
     "volume": Command("Manage", "make, show, change, snapshot and remove volumes"),
     "quota": Command("Manage", "limit what volumes and accounts may hold"),
     "disk": Command("Manage", "make, show, resize, copy and remove disks"),
-    "account": Command("Manage", "make, list, change and remove accounts"),
+    "account": Command("Manage", "make, list, change and remove accounts, set passwords and keys"),
     "node": Command("Manage", "begin a cluster, let nodes in, join one, see who is there"),
     "key": Command("Manage", "make, list and revoke access keys"),
     "import": Command("Manage", "copy objects and versions from another S3 endpoint"),
@@ -84,6 +84,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "account show": ("warp account show ada",),
     "account set": ("warp account set ada --email ada@example.org",),
     "account delete": ("warp account delete grace",),
+    "account password": (
+        "warp account password ada",
+        "warp account password ada --password-env ADAS_PASSWORD",
+    ),
+    "account ssh-key add": ("warp account ssh-key add ada ~/.ssh/id_ed25519.pub",),
+    "account ssh-key list": ("warp account ssh-key list ada",),
+    "account ssh-key remove": ("warp account ssh-key remove ada ada@laptop",),
     "node found": ("warp node found --name a --listen 10.0.0.1 --config a.toml --data /srv/a",),
     "node token": ("warp node token", "warp node token --hours 24"),
     "node join": (

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from warp_core.errors import Unsupported
+from warp_core.errors import Unauthenticated, Unsupported
 from warp_core.interfaces.accounts import Account, Accounts
 from warp_core.interfaces.records import Records
 
@@ -78,6 +78,18 @@ class Authenticator(ABC):
             Unsupported: Without the capability shared_secrets.
         """
         raise Unsupported("this authenticator keeps no shared secrets")
+
+    async def principal_of(self, name: str) -> Principal:
+        """Return who an account is, by its principal's name: for who proved it in another way than by a secret known here.
+
+        Raises:
+            Unauthenticated: There is no such account.
+        """
+        known = await self.accounts()
+        if name not in known:
+            raise Unauthenticated("no such account")
+        found = known.named(name)
+        return Principal(name, display=found.display, admin=found.admin)
 
     async def verify_password(self, user: str, password: str) -> Principal:
         """Return who proved to be `user`; takes the same time whether or not the user exists.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from warp_core.errors import NotFound
 from warp_core.interfaces.accounts import Account, account
 from warp_core.node.assembly import Node
 from warp_core.node.control import Nothing, Progress
+from warp_core.ssh_keys import PublicKey, SshKeys, parse
 
 
 class OneAccount(msgspec.Struct, frozen=True):
@@ -28,6 +30,20 @@ class SetAccount(msgspec.Struct, frozen=True):
     display: str | None = None
     email: str | None = None
     admin: bool | None = None
+
+
+class NewPassword(msgspec.Struct, frozen=True):
+    """A password to be; empty: none any more."""
+
+    account: str
+    password: str = ""
+
+
+class SshKey(msgspec.Struct, frozen=True):
+    """A public key of an account: to add, its line; to remove, its fingerprint or its comment."""
+
+    account: str
+    key: str
 
 
 async def account_create(node: Node, arguments: SetAccount, progress: Progress) -> object:
@@ -86,11 +102,56 @@ async def account_show(node: Node, arguments: OneAccount, progress: Progress) ->
     return {**_account(known.named(name)), "keys": keys}
 
 
+async def account_password(node: Node, arguments: NewPassword, progress: Progress) -> object:
+    """Set an account's password; an empty one takes it away."""
+    name = await _known(node, arguments.account)
+    await node.authenticator.set_password(name, arguments.password)
+    return {"account": name, "password": bool(arguments.password)}
+
+
+async def ssh_key_add(node: Node, arguments: SshKey, progress: Progress) -> object:
+    """Give an account a public key."""
+    name = await _known(node, arguments.account)
+    return _ssh_key(name, await SshKeys(node.authenticator).add(name, parse(arguments.key)))
+
+
+async def ssh_key_list(node: Node, arguments: OneAccount, progress: Progress) -> object:
+    """Tell the public keys of an account."""
+    name = await _known(node, arguments.account)
+    return [_ssh_key(name, each) for each in await SshKeys(node.authenticator).of(name)]
+
+
+async def ssh_key_remove(node: Node, arguments: SshKey, progress: Progress) -> object:
+    """Take a public key from an account."""
+    name = account_name(arguments.account)
+    return _ssh_key(name, await SshKeys(node.authenticator).remove(name, arguments.key))
+
+
 async def account_delete(node: Node, arguments: OneAccount, progress: Progress) -> object:
     """Forget an account that has no keys."""
     name = account_name(arguments.account)
     await node.authenticator.delete_account(name)
+    if node.authenticator.capabilities.keeps_records:
+        await SshKeys(node.authenticator).forget(name)
     return {"deleted": name}
+
+
+async def _known(node: Node, account: str) -> str:
+    """Return the principal's name of an account that there is."""
+    name = account_name(account)
+    if name not in await node.authenticator.accounts():
+        raise NotFound(f"there is no {name}: `warp account list` shows them")
+    return name
+
+
+def _ssh_key(account: str, key: PublicKey) -> dict[str, object]:
+    return {
+        "account": account,
+        "fingerprint": key.fingerprint,
+        "kind": key.kind,
+        "comment": key.comment,
+        "added": datetime.fromtimestamp(key.added_ns / 1e9, UTC).isoformat(timespec="seconds"),
+    }
 
 
 def account_name(name: str) -> str:
@@ -118,4 +179,8 @@ TABLE: tuple[tuple[str, type[msgspec.Struct], Run], ...] = (
     ("account.show", OneAccount, account_show),
     ("account.set", SetAccount, account_set),
     ("account.delete", OneAccount, account_delete),
+    ("account.password", NewPassword, account_password),
+    ("account.ssh-key.add", SshKey, ssh_key_add),
+    ("account.ssh-key.list", OneAccount, ssh_key_list),
+    ("account.ssh-key.remove", SshKey, ssh_key_remove),
 )

@@ -147,6 +147,26 @@ class OpenFile:
         """
         raise NotImplementedError
 
+    def read_runs_now(
+        self, offset: int, length: int
+    ) -> list[tuple[int, int, Buffer | None]] | None:
+        """Return (offset, length, bytes) of each run, back to back, holes without bytes, if nobody and nothing has to be waited for.
+
+        The range is inside the file. Else None: then `read`.
+
+        Raises:
+            PermissionDenied, Corrupt: As `read`.
+        """
+        return None
+
+    def write_now(self, offset: int, data: Buffer) -> bool:
+        """Write like `write` if nobody and nothing has to be waited for, and say whether it was done.
+
+        Raises:
+            PermissionDenied, TooLarge, NoSpace, QuotaExceeded: As `write`.
+        """
+        return False
+
     async def write(self, offset: int, data: Buffer, *, sync: bool = False) -> int:
         """Write at a place and return the number of bytes: all of them. `data` may be reused on return.
 

@@ -169,6 +169,15 @@ class Keys(Authenticator):
             break
         raise Unauthenticated("the access key is unknown or revoked")
 
+    async def principal_of(self, name: str) -> Principal:
+        """Return who an account is; see `Authenticator`."""
+        if name in self._declared:
+            return declared_principal(self._declared[name])
+        row = await self._read_principal(name)
+        if row is NOTHING and name not in await self.accounts():
+            raise Unauthenticated("no such account")
+        return principal(name, row)
+
     async def verify_password(self, user: str, password: str) -> Principal:
         """Return who proved to be an account; see `Authenticator`. At most CHECKS_MAX run at once, others wait."""
         kept, row, name = b"", NOTHING, ""
@@ -183,7 +192,7 @@ class Keys(Authenticator):
             right = await asyncio.to_thread(matches, password[:PASSWORD_MAX], kept or self._nobody)
         if not right or not kept or len(password) > PASSWORD_MAX:
             raise Unauthenticated("unknown user or wrong password")
-        return principal(name, row)
+        return await self.principal_of(name)
 
     async def create_key(
         self, principal: str, *, access_key: str = "", secret: str = ""
