@@ -78,7 +78,9 @@ def serving(folder: Path, runs: int, *, fresh: bool) -> Cost:
     costs = []
     for run in range(runs):
         data = folder / (f"fresh{run}" if fresh else "kept")
-        words = [*WARP, "serve", "--data", str(data), "--set", "protocols.s3.listen=127.0.0.1:0"]
+        words = [*WARP, "serve", "--data", str(data)]
+        for protocol in ("s3", "sftp"):
+            words += ["--set", f"protocols.{protocol}.listen=127.0.0.1:0"]
         started = time.perf_counter()
         with subprocess.Popen(
             words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment()

@@ -29,7 +29,11 @@ def test_the_tour_works(tmp_path: Path) -> None:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("WARP_", "AWS_"))}
     env = {**clean, "HOME": str(tmp_path), "PATH": f"{bin_}:{os.environ['PATH']}"}
     server = subprocess.Popen(
-        [sys.executable, "-m", "warp_cli", "serve", "--set", "protocols.s3.listen=127.0.0.1:0"],
+        [
+            *(sys.executable, "-m", "warp_cli", "serve"),
+            *("--set", "protocols.s3.listen=127.0.0.1:0"),
+            *("--set", "protocols.sftp.listen=127.0.0.1:0"),
+        ],
         cwd=tmp_path,
         env=env,
         stdout=subprocess.PIPE,

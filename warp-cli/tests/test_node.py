@@ -23,7 +23,12 @@ from warp_core.s3.signing import Endpoint, Signer
 
 WARP = [sys.executable, "-c", "from warp_cli.main import run; run()"]
 KEYS = {"WARP_ACCESS_KEY": "ROOTKEY", "WARP_SECRET_KEY": "root-secret-of-tests"}
-ANY_PORT = ["--set", "protocols.s3.listen=127.0.0.1:0"]
+ANY_PORT = [
+    "--set",
+    "protocols.s3.listen=127.0.0.1:0",
+    "--set",
+    "protocols.sftp.listen=127.0.0.1:0",
+]
 
 
 def environ(extra: Mapping[str, str] | None = None) -> dict[str, str]:
