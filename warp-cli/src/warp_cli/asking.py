@@ -84,7 +84,7 @@ def _offline(
 ) -> Any:
     from warp_core import logs
     from warp_core.node.assembly import open_node
-    from warp_core.node.control import perform
+    from warp_core.node.control import own_user, perform
     from warp_core.node.verbs import VERBS
     from warp_core.plugins import Plugins
 
@@ -94,7 +94,15 @@ def _offline(
 
     async def run() -> Any:
         async with open_node(settings, plugins, serve=False) as node:
-            return await perform(VERBS, node, verb, arguments, progress or _ignore)
+            return await perform(
+                VERBS,
+                node,
+                verb,
+                arguments,
+                progress or _ignore,
+                audit=node.audit,
+                caller=own_user("command"),
+            )
 
     return asyncio.run(run())
 

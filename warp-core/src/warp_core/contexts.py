@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from warp_core.errors import Unsupported
+from warp_core.interfaces.audit import NO_AUDIT, Audit
 from warp_core.interfaces.stores import BlobStore
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from warp_core.interfaces.targets import Target
     from warp_core.interfaces.transports import Transport
     from warp_core.metrics import Metrics
+    from warp_core.node.administration import Administration
     from warp_core.views import Blocks, Files, Objects
 
 
@@ -95,3 +97,5 @@ class ProtocolContext:
     drain_s: float = 10.0  # requests in flight get this long to finish
     queries: Queries | None = None  # who answers questions about content; None: nobody is installed
     targets: Mapping[str, Target] = field(default_factory=dict)  # where events may go
+    audit: Audit = NO_AUDIT  # where changes of rules, keys and identities are put on record
+    administration: Administration[Any] | None = None  # what else a node can be asked

@@ -14,6 +14,7 @@ from warp_core.config.model import (
     ACCOUNTS_MAX,
     STORES_MAX,
     TARGETS_MAX,
+    AuditLog,
     Cluster,
     DescribedAccount,
     Export,
@@ -41,6 +42,7 @@ from warp_core.views.classes import STANDARD, STORAGE_CLASSES
 TABLES = (
     "node",
     "log",
+    "audit",
     "metadata",
     "store",
     "policy",
@@ -115,6 +117,7 @@ class _Loading:
                 source.problem((key,), f"unknown table{hint}", allowed=", ".join(TABLES))
         node = decode(source, ("node",), document.get("node", {}), Node)
         log = decode(source, ("log",), document.get("log", {}), Log)
+        audit = decode(source, ("audit",), document.get("audit", {}), AuditLog)
         data = self._data(node or Node())
         metadata, engine = self._metadata(document.get("metadata", {}))
         cluster = None
@@ -163,6 +166,7 @@ class _Loading:
             accounts=tuple(accounts),
             kms=kms or Sealed(),
             targets=tuple(targets),
+            audit=audit or AuditLog(),
             origins=said,
         )
         if not source.problems:  # what is judged over all tables would only repeat them

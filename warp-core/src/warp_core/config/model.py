@@ -41,6 +41,17 @@ class Log(msgspec.Struct, frozen=True):
     format: Literal["auto", "json", "console"] = "auto"
 
 
+class AuditLog(msgspec.Struct, frozen=True):
+    """`[audit]`: the record of who changed what."""
+
+    # Whether what cannot be put on record is refused.
+    mode: Literal["required", "best effort"] = "required"
+    # A file that has got so long is followed by another.
+    file_size: Annotated[Size, Between("64KiB", "1GiB")] = Size(16 * 1024 * 1024)
+    # The oldest beyond is removed; what was in it is not checked any more.
+    files_max: Annotated[int, Meta(ge=2, le=100_000)] = 256
+
+
 class Metadata(msgspec.Struct, frozen=True):
     """`[metadata]`: its other keys belong to the engine."""
 
@@ -254,6 +265,7 @@ class Settings:
     storage_classes: Mapping[str, StorageClass] = field(default_factory=dict)
     kms: Sealed = field(default_factory=Sealed)
     targets: tuple[NamedTarget, ...] = ()
+    audit: AuditLog = field(default_factory=AuditLog)
     origins: Mapping[str, str] = field(default_factory=dict)  # key → where its value comes from
 
     @property

@@ -28,6 +28,7 @@ def effective(settings: Settings) -> list[Setting]:
     named = msgspec.structs.replace(settings.node, name=settings.name, data=str(settings.data))
     found = [*_struct("node", named, settings.origins)]
     found += _struct("log", settings.log, settings.origins)
+    found += _struct("audit", settings.audit, settings.origins)
     copies = msgspec.structs.replace(settings.metadata, copies=settings.metadata_copies)
     found += _struct("metadata", copies, settings.origins)
     found += _struct("metadata", settings.engine.config, settings.origins)

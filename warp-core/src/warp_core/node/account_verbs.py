@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
 from warp_core.errors import NotFound
 from warp_core.interfaces.accounts import Account, account
 from warp_core.node.assembly import Node
-from warp_core.node.control import Nothing, Progress
+from warp_core.node.control import Nothing, Progress, Verb
 from warp_core.ssh_keys import PublicKey, SshKeys, parse
 
 
@@ -171,16 +169,14 @@ def _account(each: Account) -> dict[str, object]:
     }
 
 
-Run = Callable[[Node, Any, Progress], Awaitable[object]]
-
-TABLE: tuple[tuple[str, type[msgspec.Struct], Run], ...] = (
-    ("account.create", SetAccount, account_create),
-    ("account.list", Nothing, account_list),
-    ("account.show", OneAccount, account_show),
-    ("account.set", SetAccount, account_set),
-    ("account.delete", OneAccount, account_delete),
-    ("account.password", NewPassword, account_password),
-    ("account.ssh-key.add", SshKey, ssh_key_add),
-    ("account.ssh-key.list", OneAccount, ssh_key_list),
-    ("account.ssh-key.remove", SshKey, ssh_key_remove),
+TABLE: tuple[tuple[str, Verb[Node]], ...] = (
+    ("account.create", Verb(SetAccount, account_create)),
+    ("account.list", Verb(Nothing, account_list)),
+    ("account.show", Verb(OneAccount, account_show)),
+    ("account.set", Verb(SetAccount, account_set)),
+    ("account.delete", Verb(OneAccount, account_delete)),
+    ("account.password", Verb(NewPassword, account_password)),
+    ("account.ssh-key.add", Verb(SshKey, ssh_key_add)),
+    ("account.ssh-key.list", Verb(OneAccount, ssh_key_list)),
+    ("account.ssh-key.remove", Verb(SshKey, ssh_key_remove)),
 )

@@ -9,12 +9,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from warp_core.audit.log import AuditLog
 from warp_core.config import Settings
 from warp_core.containers import Containers
 from warp_core.containers.journal import Journal
 from warp_core.contexts import AuthContext, ProtocolContext
 from warp_core.errors import ConfigError, Unavailable
 from warp_core.interfaces.accounts import DeclaredAccount
+from warp_core.interfaces.audit import NO_AUDIT, Audit
 from warp_core.interfaces.auth import Authenticator
 from warp_core.interfaces.consistency import MetaStore
 from warp_core.interfaces.keys import KeyService
@@ -24,12 +26,14 @@ from warp_core.interfaces.targets import Targets
 from warp_core.logs import get
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.snapshots import Snapshots
+from warp_core.node.administration import Administration
 from warp_core.node.control import ControlServer, Verb
 from warp_core.node.data import Ground, open_data
-from warp_core.node.data_directory import CONTROL
+from warp_core.node.data_directory import AUDIT, CONTROL
 from warp_core.node.key_service import key_service
 from warp_core.node.root_key import root_key
 from warp_core.node.stack import Stack, open_stack
+from warp_core.node.tokens import Tokens
 from warp_core.plugins import Plugins
 from warp_core.views import Blocks, Files, Objects
 
@@ -54,6 +58,7 @@ class Node:
     homes: Keeper | None = None  # in a cluster
     members: Members | None = None  # likewise
     keys: KeyService | None = None  # None: none is installed
+    audit: Audit = NO_AUDIT  # where changes are put on record
     targets: Targets = field(default_factory=dict)  # where events go, while it serves
     endpoints: dict[str, str] = field(default_factory=dict)  # protocol → URL, while it serves
     protocols: dict[str, Protocol] = field(default_factory=dict)
@@ -65,6 +70,12 @@ class Node:
             return self.own()
         except Unavailable:
             return None
+
+    def stopped(self) -> str:
+        """Return why the node does not write any more, "" if it does."""
+        stack = self.own_now()
+        failed = stack.journal.failed if stack is not None else None
+        return str(failed) if failed is not None else ""
 
     @property
     def journal(self) -> Journal:
@@ -105,12 +116,13 @@ async def open_node(
             )
         if node.data.peers:
             node.endpoints["peers"] = node.data.peers
+        node.audit = await exits.enter_async_context(_audit(node))
         if serve:
-            await exits.enter_async_context(_protocols(node))
+            verbs = _verbs if node.members is None else _verbs_of_members
+            await exits.enter_async_context(_protocols(node, verbs))
             if node.homes is not None:
                 await node.homes.describe(node.endpoints)
-            verbs = _verbs if node.members is None else _verbs_of_members
-            control = ControlServer(settings.data / CONTROL, verbs, node)
+            control = ControlServer(settings.data / CONTROL, verbs, node, node.audit)
             await exits.enter_async_context(control)
         yield node
 
@@ -203,7 +215,7 @@ async def _clustered(settings: Settings, plugins: Plugins, *, serve: bool) -> As
                     blocks=stack.blocks,
                 )
 
-            clustered.commanded(lambda stack: VerbCommands(_verbs, of_stack(stack)))
+            clustered.commanded(lambda stack: VerbCommands(_verbs, of_stack(stack), node.audit))
             admission = Admission(
                 host_of(settings.peers.listen),
                 identity_of(settings),
@@ -261,12 +273,28 @@ def _verbs_of_members() -> Mapping[str, Verb[Node]]:
     return routed(_verbs())
 
 
+def _audit(node: Node) -> AuditLog:
+    settings, data = node.data.settings, node.data
+    return AuditLog(
+        settings.data / AUDIT,
+        data.metastore,
+        node=settings.name,
+        identity=data.directory.node,
+        required=settings.audit.mode == "required",
+        file_size=settings.audit.file_size,
+        files_max=settings.audit.files_max,
+        metrics=data.metrics,
+    )
+
+
 @asynccontextmanager
-async def _protocols(node: Node) -> AsyncIterator[Mapping[str, str]]:
+async def _protocols(
+    node: Node, verbs: Callable[[], Mapping[str, Verb[Node]]]
+) -> AsyncIterator[Mapping[str, str]]:
     """Open every endpoint, or none; at the end all drain at the same time."""
     async with (
         _queries(node.data.settings, node.data.plugins) as queries,
-        _protocols_with(node, queries) as endpoints,
+        _protocols_with(node, verbs, queries) as endpoints,
     ):
         yield endpoints
 
@@ -285,7 +313,9 @@ async def _queries(settings: Settings, plugins: Plugins) -> AsyncIterator[Querie
 
 
 @asynccontextmanager
-async def _protocols_with(node: Node, queries: Queries | None) -> AsyncIterator[Mapping[str, str]]:
+async def _protocols_with(
+    node: Node, verbs: Callable[[], Mapping[str, Verb[Node]]], queries: Queries | None
+) -> AsyncIterator[Mapping[str, str]]:
     settings, plugins = node.data.settings, node.data.plugins
     context = ProtocolContext(
         node=settings.name,
@@ -298,6 +328,10 @@ async def _protocols_with(node: Node, queries: Queries | None) -> AsyncIterator[
         drain_s=float(settings.node.drain),
         queries=queries,
         targets=node.targets,
+        audit=node.audit,
+        administration=Administration(
+            node, verbs, node.audit, Tokens(node.data.metastore), stopped=node.stopped
+        ),
     )
     opened: list[Protocol] = []
     try:

@@ -29,6 +29,7 @@ from warp_core.containers import Containers, StoreSlot
 from warp_core.containers.journal import Journal
 from warp_core.contexts import MetaContext, StoreContext
 from warp_core.errors import ConfigError, StoreFailed, Unavailable, Unsupported
+from warp_core.interfaces.audit import Audit, Caller
 from warp_core.interfaces.consistency import MetaStore
 from warp_core.interfaces.keys import KeyService
 from warp_core.interfaces.stores import BlobStore
@@ -50,6 +51,8 @@ from warp_core.plugins import Plugins
 from warp_core.views import Blocks, Files, Objects
 from warp_core.views.commands import Commands
 
+# Who asked there is in that node's own audit log.
+ANOTHER_NODE = Caller("node", "cluster")
 OWN = "@"  # begins the names of exports that are the node's own stores
 
 log = get("warp_core.cluster")
@@ -398,13 +401,22 @@ N = TypeVar("N")
 class VerbCommands(Commands, Generic[N]):
     """Commands done here, by the table of the control socket."""
 
-    def __init__(self, verbs: Callable[[], Mapping[str, Verb[N]]], node: N) -> None:
-        """Take the table, and what its verbs are done with."""
+    def __init__(self, verbs: Callable[[], Mapping[str, Verb[N]]], node: N, audit: Audit) -> None:
+        """Take the table, what its verbs are done with, and where they are put on record."""
         self._verbs = verbs
         self._node = node
+        self._audit = audit
 
     async def run(self, verb: str, arguments: bytes) -> bytes:
         """As `Commands.run`."""
         given = msgspec.json.decode(arguments or b"{}", type=dict[str, object])
-        result = await perform(self._verbs(), self._node, verb, given, lambda progress: None)
+        result = await perform(
+            self._verbs(),
+            self._node,
+            verb,
+            given,
+            lambda progress: None,
+            audit=self._audit,
+            caller=ANOTHER_NODE,
+        )
         return msgspec.json.encode(result, enc_hook=repr)

@@ -9,7 +9,8 @@ line is one JSON object:
 ← {"id": 1, "result": {...}}   or   {"id": 1, "error": {"kind": "AlreadyOwned", "message": "..."}}
 ```
 
-Requests of one connection may overlap; closing it cancels those that still run.
+Requests of one connection may overlap; closing it cancels those that still run. What changes something goes into the audit log, by the
+user id that the kernel tells of the other end.
 """
 
 from __future__ import annotations
@@ -18,15 +19,19 @@ import asyncio
 import contextlib
 import os
 import socket
+import struct
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 import msgspec
 
+from warp_core.audit.entries import told
 from warp_core.errors import InvalidArgument, NotFound, StoreFailed, WarpError
+from warp_core.interfaces.audit import NO_AUDIT, NOBODY, Audit, Caller
 from warp_core.listening import reachable
 from warp_core.logs import get
 
@@ -44,13 +49,47 @@ class Nothing(msgspec.Struct, frozen=True):
     """No arguments."""
 
 
+class Role(IntEnum):
+    """What somebody may ask of a node who is not its owner; each may do what those before may."""
+
+    VIEWER = 1  # looks
+    OPERATOR = 2  # makes and removes volumes, disks, snapshots, quotas; repairs
+    ADMIN = 3  # says who may do what
+
+
+READING = frozenset({"list", "show", "status", "metrics", "text"})
+"""Last words of verbs that only look, where their row does not say so."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verb(Generic[N]):
-    """Something that a node can be asked. `offline`: also safe when only the data is open."""
+    """Something that a node can be asked.
+
+    Attributes:
+        arguments: What it takes. Required text at the beginning names what the verb is about.
+        run: Does it.
+        offline: Also safe when only the data is open.
+        role: Who may ask; None: viewers where it only looks, else administrators.
+        reads: It only looks, and needs no line in the audit log; None: its name says so (`READING`).
+        long: It tells of its progress.
+    """
 
     arguments: type[msgspec.Struct]
     run: Callable[[N, Any, Progress], Awaitable[object]]
     offline: bool = True
+    role: Role | None = None
+    reads: bool | None = None
+    long: bool = False
+
+    def only_reads(self, name: str) -> bool:
+        """Say whether the verb, which has this name, only looks."""
+        return name.rpartition(".")[2] in READING if self.reads is None else self.reads
+
+    def role_of(self, name: str) -> Role:
+        """Return who may ask for the verb, which has this name."""
+        if self.role is not None:
+            return self.role
+        return Role.VIEWER if self.only_reads(name) else Role.ADMIN
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -67,10 +106,17 @@ class ControlServer(Generic[N]):
     `verbs` is called with the first request: what answers requests need not be there to start.
     """
 
-    def __init__(self, path: Path, verbs: Callable[[], Mapping[str, Verb[N]]], subject: N) -> None:
+    def __init__(
+        self,
+        path: Path,
+        verbs: Callable[[], Mapping[str, Verb[N]]],
+        subject: N,
+        audit: Audit = NO_AUDIT,
+    ) -> None:
         self._path = path
         self._verbs = verbs
         self._subject = subject
+        self._audit = audit
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -117,10 +163,11 @@ class ControlServer(Generic[N]):
         self._connections.add(task)
         running: set[asyncio.Task[None]] = set()
         slots = asyncio.Semaphore(REQUESTS_MAX)
+        caller = peer_of(writer.get_extra_info("socket"), "control")
         try:
             while line := await reader.readline():
                 await slots.acquire()
-                request = asyncio.create_task(self._answer(line, writer))
+                request = asyncio.create_task(self._answer(line, writer, caller))
                 running.add(request)
                 request.add_done_callback(running.discard)
                 request.add_done_callback(lambda _: slots.release())
@@ -133,7 +180,7 @@ class ControlServer(Generic[N]):
             self._connections.discard(task)
             writer.close()
 
-    async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, line: bytes, writer: asyncio.StreamWriter, caller: Caller) -> None:
         id = 0
 
         def say(**what: object) -> None:
@@ -148,6 +195,8 @@ class ControlServer(Generic[N]):
                 request.verb,
                 request.arguments,
                 lambda progress: say(progress=progress),
+                audit=self._audit,
+                caller=caller,
             )
             say(result=result)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -161,18 +210,40 @@ class ControlServer(Generic[N]):
             await writer.drain()
 
 
+_CREDENTIALS = struct.Struct("iII")  # struct ucred, socket.h: pid, uid, gid
+
+
+def peer_of(connection: Any, via: str) -> Caller:
+    """Return who is at the other end of a Unix socket, as the kernel says."""
+    try:
+        told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    except OSError:  # gone already
+        return Caller("unix:?", via)
+    pid, uid, _ = _CREDENTIALS.unpack(told)
+    return Caller(f"unix:{uid}", via, f"pid {pid}")
+
+
+def own_user(via: str) -> Caller:
+    """Return who runs this process."""
+    return Caller(f"unix:{os.getuid()}", via, f"pid {os.getpid()}")
+
+
 async def perform(
     verbs: Mapping[str, Verb[N]],
     subject: N,
     verb: str,
     arguments: Mapping[str, object],
     progress: Progress,
+    *,
+    audit: Audit = NO_AUDIT,
+    caller: Caller = NOBODY,
 ) -> object:
-    """Do what a request asks.
+    """Do what a request asks; what changes something is put on record.
 
     Raises:
         NotFound: No such verb.
         InvalidArgument: Arguments of the wrong shape.
+        StoreFailed: It cannot be put on record.
     """
     known = verbs.get(verb)
     if known is None:
@@ -183,4 +254,21 @@ async def perform(
         decoded = msgspec.convert(dict(arguments), known.arguments)
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"{verb}: {error}") from None
-    return await known.run(subject, decoded, progress)
+    return await run(verb, known, subject, decoded, progress, audit=audit, caller=caller)
+
+
+async def run(
+    name: str,
+    verb: Verb[N],
+    subject: N,
+    arguments: msgspec.Struct,
+    progress: Progress,
+    *,
+    audit: Audit,
+    caller: Caller,
+) -> object:
+    """Do a verb whose arguments have the right shape."""
+    if verb.only_reads(name):
+        return await verb.run(subject, arguments, progress)
+    async with audit.change(caller, name, told(arguments)):
+        return await verb.run(subject, arguments, progress)

@@ -33,6 +33,7 @@ FORMAT = 1  # grows when an older release could not read what this one writes
 MARKER = "node.json"
 LOCK = "lock"
 CONTROL = "control.sock"
+AUDIT = "audit"
 _MARKER_MAX = 1024 * 1024
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
-
 import msgspec
 
 from warp_core.errors import AlreadyExists, InvalidArgument, NotFound, VolumeNotFound
 from warp_core.node.assembly import Node
-from warp_core.node.control import Progress
+from warp_core.node.control import Progress, Role, Verb
 from warp_core.views.blocks import DiskInfo
 
 
@@ -140,14 +137,12 @@ def disk_row(node: Node, disk: DiskInfo) -> dict[str, object]:
     }
 
 
-Run = Callable[[Node, Any, Progress], Awaitable[object]]
-
-DISK_TABLE: tuple[tuple[str, type[msgspec.Struct], Run], ...] = (
-    ("disk.create", SizedDisk, disk_create),
-    ("disk.list", OneVolume, disk_list),
-    ("disk.show", DiskPath, disk_show),
-    ("disk.resize", SizedDisk, disk_resize),
-    ("disk.snapshot", DiskPath, disk_snapshot),
-    ("disk.clone", CloneDisk, disk_clone),
-    ("disk.delete", DiskPath, disk_delete),
+DISK_TABLE: tuple[tuple[str, Verb[Node]], ...] = (
+    ("disk.create", Verb(SizedDisk, disk_create, role=Role.OPERATOR)),
+    ("disk.list", Verb(OneVolume, disk_list)),
+    ("disk.show", Verb(DiskPath, disk_show)),
+    ("disk.resize", Verb(SizedDisk, disk_resize, role=Role.OPERATOR)),
+    ("disk.snapshot", Verb(DiskPath, disk_snapshot, role=Role.OPERATOR)),
+    ("disk.clone", Verb(CloneDisk, disk_clone, role=Role.OPERATOR)),
+    ("disk.delete", Verb(DiskPath, disk_delete, role=Role.OPERATOR)),
 )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -18,7 +17,7 @@ from warp_core.namespace.notified import progress_of
 from warp_core.namespace.tree import Volume
 from warp_core.namespace.volumes import DELETED
 from warp_core.node.assembly import Node
-from warp_core.node.control import Nothing, Progress
+from warp_core.node.control import Nothing, Progress, Verb
 
 WAITING_MAX: Final = 1000  # changes that are counted: one scan
 
@@ -107,8 +106,6 @@ def event_row(
     }
 
 
-Run = Callable[[Node, Any, Progress], Awaitable[object]]
-
-EVENTS_TABLE: tuple[tuple[str, type[msgspec.Struct], Run], ...] = (
-    ("events.status", Nothing, events_status),
+EVENTS_TABLE: tuple[tuple[str, Verb[Node]], ...] = (
+    ("events.status", Verb(Nothing, events_status)),
 )

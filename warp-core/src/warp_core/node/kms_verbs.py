@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
 from warp_core.errors import Unsupported
 from warp_core.interfaces.keys import KeyInfo, KeyService
 from warp_core.node.assembly import Node
-from warp_core.node.control import Progress
+from warp_core.node.control import Progress, Verb
 
 
 class NoArguments(msgspec.Struct, frozen=True):
@@ -69,12 +67,10 @@ def _told(key: KeyInfo) -> dict[str, object]:
     }
 
 
-Run = Callable[[Node, Any, Progress], Awaitable[object]]
-
-KMS_TABLE: tuple[tuple[str, type[msgspec.Struct], Run], ...] = (
-    ("kms.list", NoArguments, kms_list),
-    ("kms.create", OneKey, kms_create),
-    ("kms.rotate", OneKey, kms_rotate),
-    ("kms.disable", OneKey, kms_disable),
-    ("kms.enable", OneKey, kms_enable),
+KMS_TABLE: tuple[tuple[str, Verb[Node]], ...] = (
+    ("kms.list", Verb(NoArguments, kms_list)),
+    ("kms.create", Verb(OneKey, kms_create)),
+    ("kms.rotate", Verb(OneKey, kms_rotate)),
+    ("kms.disable", Verb(OneKey, kms_disable)),
+    ("kms.enable", Verb(OneKey, kms_enable)),
 )

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -421,7 +421,7 @@ def _at_home(name: str, verb: Verb[Node], key: str) -> Verb[Node]:
             members.router.forget(volume)
         return result
 
-    return Verb(verb.arguments, run, verb.offline)
+    return replace(verb, run=run)
 
 
 async def _created(
@@ -511,7 +511,7 @@ def _at_every_home(name: str, verb: Verb[Node]) -> Verb[Node]:
         found = [each for part in parts if isinstance(part, list) for each in part]
         return sorted(found, key=lambda each: str(each["name"]))
 
-    return Verb(verb.arguments, run, verb.offline)
+    return replace(verb, run=run)
 
 
 def _volume_list(verb: Verb[Node]) -> Verb[Node]:
@@ -522,7 +522,7 @@ def _volume_list(verb: Verb[Node]) -> Verb[Node]:
         found = await _of_all(node, "volume.list", verb, arguments, progress, at_rest)
         return sorted(found, key=lambda each: str(each["name"]))
 
-    return Verb(verb.arguments, run, verb.offline)
+    return replace(verb, run=run)
 
 
 def _events_status(verb: Verb[Node]) -> Verb[Node]:
@@ -537,7 +537,7 @@ def _events_status(verb: Verb[Node]) -> Verb[Node]:
         found = await _of_all(node, "events.status", verb, arguments, progress, at_rest)
         return sorted(found, key=lambda each: (str(each["name"]), str(each["target"])))
 
-    return Verb(verb.arguments, run, verb.offline)
+    return replace(verb, run=run)
 
 
 def _disk_list(verb: Verb[Node]) -> Verb[Node]:
@@ -550,7 +550,7 @@ def _disk_list(verb: Verb[Node]) -> Verb[Node]:
         domain = await _members(node).router.domain_of(arguments.volume, fresh=True)
         return await _done(_members(node), domain, "disk.list", verb, arguments, progress)
 
-    return Verb(verb.arguments, run, verb.offline)
+    return replace(verb, run=run)
 
 
 VERBS: Mapping[str, Verb[Node]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -14,7 +13,7 @@ from warp_core.namespace.pools import Pool
 from warp_core.namespace.quotas import set_volume_quota
 from warp_core.node.account_verbs import account_name
 from warp_core.node.assembly import Node
-from warp_core.node.control import Nothing, Progress
+from warp_core.node.control import Nothing, Progress, Role, Verb
 
 
 class VolumeQuota(msgspec.Struct, frozen=True):
@@ -139,13 +138,11 @@ def _pool(node: Node, pool: Pool, *, declared: bool = False) -> dict[str, object
     }
 
 
-Run = Callable[[Node, Any, Progress], Awaitable[object]]
-
-QUOTA_TABLE: tuple[tuple[str, type[msgspec.Struct], Run], ...] = (
-    ("quota.set", VolumeQuota, quota_set),
-    ("quota.show", OneVolume, quota_show),
-    ("quota.clear", OneVolume, quota_clear),
-    ("quota.list", Nothing, quota_list),
-    ("quota.account.set", AccountQuota, account_set),
-    ("quota.account.clear", OneAccount, account_clear),
+QUOTA_TABLE: tuple[tuple[str, Verb[Node]], ...] = (
+    ("quota.set", Verb(VolumeQuota, quota_set, role=Role.OPERATOR)),
+    ("quota.show", Verb(OneVolume, quota_show)),
+    ("quota.clear", Verb(OneVolume, quota_clear, role=Role.OPERATOR)),
+    ("quota.list", Verb(Nothing, quota_list)),
+    ("quota.account.set", Verb(AccountQuota, account_set, role=Role.OPERATOR)),
+    ("quota.account.clear", Verb(OneAccount, account_clear, role=Role.OPERATOR)),
 )

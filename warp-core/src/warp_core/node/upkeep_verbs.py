@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
-
 import msgspec
 
 from warp_core.containers.scrub import LOST_MAX
@@ -13,7 +10,7 @@ from warp_core.namespace.check import Check, CheckReport
 from warp_core.namespace.recount import correct, miscounted
 from warp_core.namespace.salvage import SalvageReport, salvage
 from warp_core.node.assembly import Node
-from warp_core.node.control import Nothing, Progress
+from warp_core.node.control import Nothing, Progress, Role, Verb
 
 SLICE = 64 * 1024 * 1024  # bytes between two progress reports of a scrub
 HEAL_SLICE = 64 * 1024 * 1024
@@ -108,10 +105,8 @@ async def _corrected(node: Node) -> int:
     return corrected
 
 
-Run = Callable[[Node, Any, Progress], Awaitable[object]]
-
-UPKEEP_TABLE: tuple[tuple[str, type[msgspec.Struct], Run], ...] = (
-    ("scrub", Scrub, scrub),
-    ("heal", Nothing, heal),
-    ("fsck", Fsck, fsck),
+UPKEEP_TABLE: tuple[tuple[str, Verb[Node]], ...] = (
+    ("scrub", Verb(Scrub, scrub, role=Role.OPERATOR, long=True)),
+    ("heal", Verb(Nothing, heal, role=Role.OPERATOR, long=True)),
+    ("fsck", Verb(Fsck, fsck, role=Role.OPERATOR, long=True)),
 )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import msgspec
 
@@ -14,6 +13,7 @@ from warp_core.containers.format import CONTAINER_SIZE
 from warp_core.errors import Unsupported, WarpError
 from warp_core.metrics import render, snapshot
 from warp_core.node.account_verbs import TABLE as ACCOUNT_TABLE
+from warp_core.node.admin_verbs import ADMIN_TABLE
 from warp_core.node.assembly import Node
 from warp_core.node.control import Nothing, Progress, Verb
 from warp_core.node.disk_verbs import DISK_TABLE
@@ -170,25 +170,24 @@ async def key_revoke(node: Node, arguments: Key, progress: Progress) -> object:
     return {"revoked": arguments.access_key}
 
 
-Run = Callable[[Node, Any, Progress], Awaitable[object]]
-
-_TABLE: tuple[tuple[str, type[msgspec.Struct], Run], ...] = (
-    ("status", Nothing, status),
-    ("metrics", Nothing, metrics),
-    ("metrics.text", Nothing, metrics_text),
+_TABLE: tuple[tuple[str, Verb[Node]], ...] = (
+    ("status", Verb(Nothing, status)),
+    ("metrics", Verb(Nothing, metrics)),
+    ("metrics.text", Verb(Nothing, metrics_text)),
     *VOLUME_TABLE,
     *DISK_TABLE,
-    ("node.token", Anything, alone),
-    ("node.list", Anything, alone),
-    ("node.take", Anything, alone),
+    ("node.token", Verb(Anything, alone)),
+    ("node.list", Verb(Anything, alone)),
+    ("node.take", Verb(Anything, alone)),
     *ACCOUNT_TABLE,
     *KMS_TABLE,
     *EVENTS_TABLE,
     *QUOTA_TABLE,
-    ("key.create", NewKey, key_create),
-    ("key.list", Nothing, key_list),
-    ("key.revoke", Key, key_revoke),
+    ("key.create", Verb(NewKey, key_create)),
+    ("key.list", Verb(Nothing, key_list)),
+    ("key.revoke", Verb(Key, key_revoke)),
     *UPKEEP_TABLE,
+    *ADMIN_TABLE,
 )
 
-VERBS: Mapping[str, Verb[Node]] = {name: Verb(arguments, run) for name, arguments, run in _TABLE}
+VERBS: Mapping[str, Verb[Node]] = dict(_TABLE)

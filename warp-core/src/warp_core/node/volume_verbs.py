@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from warp_core.metadata import Transaction
 from warp_core.namespace.rows import VolumeRow
 from warp_core.namespace.tree import Volume
 from warp_core.node.assembly import Node
-from warp_core.node.control import Nothing, Progress
+from warp_core.node.control import Nothing, Progress, Role, Verb
 from warp_core.node.data import data_policy
 
 
@@ -273,17 +273,15 @@ def _text(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-Run = Callable[[Node, Any, Progress], Awaitable[object]]
-
-VOLUME_TABLE: tuple[tuple[str, type[msgspec.Struct], Run], ...] = (
-    ("volume.list", Nothing, volume_list),
-    ("volume.show", Named, volume_show),
-    ("volume.create", NewVolume, volume_create),
-    ("volume.delete", Named, volume_delete),
-    ("volume.set", Settings, volume_set),
-    ("volume.snapshot", Snapshot, volume_snapshot),
-    ("volume.rollback", Rollback, volume_rollback),
-    ("volume.prune", Prune, volume_prune),
-    ("volume.clone", CloneVolume, volume_clone),
-    ("snapshot.delete", Snapshot, snapshot_delete),
+VOLUME_TABLE: tuple[tuple[str, Verb[Node]], ...] = (
+    ("volume.list", Verb(Nothing, volume_list)),
+    ("volume.show", Verb(Named, volume_show)),
+    ("volume.create", Verb(NewVolume, volume_create, role=Role.OPERATOR)),
+    ("volume.delete", Verb(Named, volume_delete, role=Role.OPERATOR)),
+    ("volume.set", Verb(Settings, volume_set, role=Role.OPERATOR)),
+    ("volume.snapshot", Verb(Snapshot, volume_snapshot, role=Role.OPERATOR)),
+    ("volume.rollback", Verb(Rollback, volume_rollback, role=Role.OPERATOR, long=True)),
+    ("volume.prune", Verb(Prune, volume_prune, role=Role.OPERATOR, long=True)),
+    ("volume.clone", Verb(CloneVolume, volume_clone, role=Role.OPERATOR)),
+    ("snapshot.delete", Verb(Snapshot, snapshot_delete, role=Role.OPERATOR, long=True)),
 )

@@ -26,9 +26,9 @@ from warp_core.errors import Corrupt, NewerFormat, NoSpace, StoreFailed, WarpErr
 from warp_core.interfaces.consistency import Row
 from warp_core.kept import Kept
 from warp_core.metadata.rows import REQUESTS_REMEMBERED
+from warp_core.space import reserve_behind
 
 from warp_local import image
-from warp_local.space import reserve_behind
 
 if TYPE_CHECKING:
     import lmdb

@@ -96,6 +96,7 @@ class Server(Protocol):
             self._context.data / LOGS,
             self._context.queries,
             self._context.targets,
+            self._context.audit,
         )
         await self.service.log.start()
         try:

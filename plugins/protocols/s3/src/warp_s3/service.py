@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from warp_core.errors import NotFound, Unauthenticated, WarpError
 from warp_core.interfaces.accounts import Accounts
+from warp_core.interfaces.audit import NO_AUDIT, Audit
 from warp_core.interfaces.auth import ANONYMOUS, Authenticator, Credential
 from warp_core.interfaces.queries import Queries
 from warp_core.kept import Kept
@@ -22,6 +23,7 @@ from warp_s3 import sigv2
 from warp_s3.access.judging import Access, known_principal
 from warp_s3.access_log.delivery import AccessLog
 from warp_s3.access_log.record import Record, operation_of, signature_of
+from warp_s3.auditing import about, caller_of, is_audited
 from warp_s3.aws_chunked import AwsChunkedDecoder
 from warp_s3.body import Body, Client, Note
 from warp_s3.call import Answer, Call, Outcome, finished
@@ -68,6 +70,7 @@ class Service:
         pool: Threads for hashing.
         queries: Answers questions about an object's content; None: nobody is installed who does.
         targets: Where events may go, by name.
+        audit: Where changes of rules and identities are put on record.
         uploads: Bounds the large bodies in memory.
         region: What GetBucketLocation says.
         config: Options of the protocol.
@@ -87,12 +90,14 @@ class Service:
         folder: Path,
         queries: Queries | None = None,
         targets: "Targets | None" = None,
+        audit: Audit = NO_AUDIT,
     ) -> None:
         """Take what it works on; `folder` is for lines of access logs that wait to be delivered."""
         self.objects = objects
         self.pool = pool
         self.queries = queries
         self.targets: Targets = targets or {}
+        self.audit = audit
         self.region = config.region
         self.uploads = asyncio.Semaphore(config.uploads_max)
         self.config = config
@@ -230,7 +235,13 @@ class Service:
 
     async def _permitted(self, call: Call) -> Answer:
         """Ask first what bucket and object say about access."""
-        await self.access.enter(call)
+        try:
+            await self.access.enter(call)
+        except S3Error as error:
+            operation = call.route.operation
+            if is_audited(operation) and call.principal.name != ANONYMOUS.name:
+                await self.audit.note(caller_of(call), f"s3:{operation}", about(call), error=error)
+            raise
         owner = call.headers.get("x-amz-expected-bucket-owner")
         if owner is not None and call.bucket:
             await self.check_owner(call.bucket, owner)
@@ -305,7 +316,7 @@ class Service:
             )
         if self._queries is None:
             self._queries = QueryService(
-                identities, self._authenticator, self.signing_keys, self.config
+                identities, self._authenticator, self.signing_keys, self.config, self.audit
             )
         return await self._queries.answer(Call(request, route, ANONYMOUS, body, UNSIGNED_PAYLOAD))
 

@@ -9,12 +9,14 @@ from typing import Final
 
 import msgspec
 from warp_core.errors import WarpError
+from warp_core.interfaces.audit import NO_AUDIT, Audit
 from warp_core.interfaces.auth import ANONYMOUS, Authenticator
 
 from warp_s3.access.judging import arns as account_arns
 from warp_s3.access.members import ACCOUNT, Member, judge
 from warp_s3.access.policy import Verdict
 from warp_s3.access.values import RequestValues
+from warp_s3.auditing import about_form, caller_of
 from warp_s3.call import Answer, Call
 from warp_s3.config import Config
 from warp_s3.errors import S3Error
@@ -51,12 +53,14 @@ class QueryService:
         authenticator: Authenticator,
         signing_keys: SigningKeys,
         config: Config,
+        audit: Audit = NO_AUDIT,
     ) -> None:
         self.identities = identities
         self.directory: Directory = identities.directory
         self.authenticator = authenticator
         self.web_identities = WebIdentities(config.identity_providers)
         self._signing_keys = signing_keys
+        self._audit = audit
         self._region = config.region
 
     def now_s(self) -> int:
@@ -99,6 +103,13 @@ class QueryService:
             raise QueryError(
                 "MissingAuthenticationToken", "Request is missing Authentication Token"
             )
+        if operation.changes and action in IAM and known:
+            caller = caller_of(call, ask.principal)
+            async with self._audit.change(caller, f"iam:{action}", about_form(form)):
+                return await self._done(call, ask, action, operation)
+        return await self._done(call, ask, action, operation)
+
+    async def _done(self, call: Call, ask: Ask, action: str, operation: Operation) -> Result:
         if not self.directory.fresh:
             await self.directory.refresh()
         if operation.judges is not None:
