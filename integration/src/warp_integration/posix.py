@@ -15,6 +15,7 @@ import random
 import shutil
 import socket
 import stat
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ USERS: list[tuple[int, int, list[int]]] = [
     (65534, 65532, [65533]),
     (65531, 65534, []),
 ]
+UMASKS = (0, 0o027, 0, 0o022, 0o077)
 IDS = (-1, 0, 65531, 65532, 65533, 65534)
 FILES = ("a", "b", "c", "d", "e")
 DIRECTORIES = ("D1", "D2")
@@ -46,6 +48,7 @@ OPEN_FLAGS = (
     *(0, 0, os.O_CREAT, os.O_CREAT | os.O_EXCL, os.O_TRUNC, os.O_CREAT | os.O_TRUNC),
     *(os.O_NOFOLLOW, os.O_DIRECTORY, os.O_CREAT | os.O_NOFOLLOW),
 )
+LISTS = ("system.posix_acl_access", "system.posix_acl_default")
 HELD = ("fstat", "pwrite", "pread", "ftruncate", "fchmod", "posix_fallocate", "close")
 SPECIAL = (stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFREG)
 
@@ -102,6 +105,8 @@ def drawn(random_: random.Random) -> Call:
         ),
         (2, "getxattr", lambda: [path(), pick(XATTRS)]),
         (1, "removexattr", lambda: [path(), pick(XATTRS)]),
+        (5, "setacl", lambda: [path(), pick(LISTS), drawn_acl(random_)]),
+        (2, "getacl", lambda: [path(), pick(LISTS)]),
         (2, "listdir", lambda: [path()]),
         (2, "read", lambda: [path()]),
     ]
@@ -110,17 +115,34 @@ def drawn(random_: random.Random) -> Call:
     return [name, *arguments()]
 
 
+def drawn_acl(random_: random.Random) -> str:
+    """Return a POSIX ACL as it is in an extended attribute, in hex; one in ten is none that Linux takes."""
+    pick = random_.choice
+    named = [(2, pick((0, 4, 6, 7)), each) for each in random_.sample(IDS[1:], pick((0, 1, 2)))]
+    groups = [(8, pick((0, 4, 6, 7)), each) for each in random_.sample(IDS[1:], pick((0, 1)))]
+    entries = [(1, pick((6, 7)), -1), *sorted(named, key=lambda each: each[2])]
+    entries += [(4, pick((0, 4, 5)), -1), *groups]
+    if named or groups or random_.random() < 0.5:
+        entries.append((16, pick((4, 5, 6, 7)), -1))
+    entries.append((32, pick((0, 4, 5)), -1))
+    if random_.random() < 0.1:
+        entries.remove(pick(entries))
+    return (b"\2\0\0\0" + b"".join(struct.pack("<HHi", *each) for each in entries)).hex()
+
+
 class User:
     """A process with its own credentials, in a directory. It holds at most one file open."""
 
-    def __init__(self, directory: Path, uid: int, gid: int, groups: Sequence[int]) -> None:
+    def __init__(
+        self, directory: Path, umask: int, uid: int, gid: int, groups: Sequence[int]
+    ) -> None:
         ours, theirs = socket.socketpair()
         self._process = os.fork()
         if not self._process:
             try:
                 ours.close()
                 os.chdir(directory)
-                os.umask(0)
+                os.umask(umask)
                 os.setgroups(groups)
                 os.setresgid(gid, gid, gid)
                 os.setresuid(uid, uid, uid)
@@ -190,6 +212,10 @@ def _do(held: list[int], name: str, *arguments: Any) -> Any:
         os.setxattr(path, arguments[1], arguments[2].encode(), arguments[3])
     elif name == "getxattr":
         return os.getxattr(path, arguments[1]).decode()
+    elif name == "setacl":
+        os.setxattr(path, arguments[1], bytes.fromhex(arguments[2]))
+    elif name == "getacl":
+        return os.getxattr(path, arguments[1]).hex()
     elif name == "listdir":
         return sorted(os.listdir(path))
     else:
@@ -250,8 +276,8 @@ def users(directory: Path) -> Iterator[list[User]]:
     """Begin all users in a directory."""
     with ExitStack() as stack:
         began = []
-        for credentials in USERS:
-            user = User(directory, *credentials)
+        for umask, credentials in zip(UMASKS, USERS, strict=True):
+            user = User(directory, umask, *credentials)
             stack.callback(user.end)
             began.append(user)
         yield began

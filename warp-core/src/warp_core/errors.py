@@ -39,6 +39,24 @@ class TooLarge(InvalidArgument):
     errno = _errno.EFBIG
 
 
+class AttributeNameInvalid(InvalidArgument):
+    """A name that no extended attribute has."""
+
+    errno = _errno.ERANGE
+
+
+class AttributeTooLarge(TooLarge):
+    """The value of an extended attribute, beyond what one may have."""
+
+    errno = _errno.E2BIG
+
+
+class AttributesFull(TooLarge):
+    """An inode has no room for one more extended attribute, or for a longer access control list."""
+
+    errno = _errno.ENOSPC
+
+
 class OutOfRange(InvalidArgument):
     """A byte range outside the object."""
 
@@ -67,6 +85,12 @@ class VersionNotFound(NotFound):
 
 class UploadNotFound(NotFound):
     """No multipart upload with that id: never begun, completed or aborted."""
+
+
+class AttributeNotFound(NotFound):
+    """No such extended attribute."""
+
+    errno = _errno.ENODATA
 
 
 class IsDeleteMarker(NotFound):
@@ -147,6 +171,12 @@ class PermissionDenied(WarpError):
     """A known principal without the right."""
 
     errno = _errno.EACCES
+
+
+class NotPermitted(PermissionDenied):
+    """Something that only the owner or the superuser does, whatever access is granted."""
+
+    errno = _errno.EPERM
 
 
 class Retained(PermissionDenied):

@@ -325,12 +325,14 @@ class CountsEntries(Stage):
 @faults(OnFiles, "Files.rmdir", "removes-full-directories")
 class RemovesFull(Stage):
     class View(NamespaceFiles):
-        async def rmdir(self, directory: Ref, name: bytes, caller: Caller = ROOT) -> None:
+        async def rmdir(
+            self, directory: Ref, name: bytes, caller: Caller = ROOT, *, by: Owner | None = None
+        ) -> None:
             info = await self.lookup(directory, name, caller)
             if info.kind == "directory":
                 for entry in (await self.readdir(info.ref))[0]:
                     await self.unlink(info.ref, entry.name)
-            await super().rmdir(directory, name, caller)
+            await super().rmdir(directory, name, caller, by=by)
 
     files_view = View
 
@@ -387,7 +389,13 @@ class CrossesVolumesSilently(Stage):
 class CopiesLinks(Stage):
     class View(NamespaceFiles):
         async def link(
-            self, file: Ref, directory: Ref, name: bytes, caller: Caller = ROOT
+            self,
+            file: Ref,
+            directory: Ref,
+            name: bytes,
+            caller: Caller = ROOT,
+            *,
+            by: Owner | None = None,
         ) -> FileInfo:
             info = await self.getattr(file)
             if info.kind == "directory":
@@ -473,11 +481,100 @@ class SaysYes(Stage):
 @faults(OnFiles, "Files.set_xattr", "replaces-all")
 class DropsAttributes(Stage):
     class View(NamespaceFiles):
-        async def xattrs(self, file: Ref) -> Mapping[bytes, bytes]:
-            found = await super().xattrs(file)
+        async def xattrs(self, file: Ref, caller: Caller = ROOT) -> Mapping[bytes, bytes]:
+            found = await super().xattrs(file, caller)
             return dict(list(found.items())[-1:])
 
     files_view = View
+
+
+class Setting(NamespaceFiles):
+    """Sets attributes otherwise."""
+
+    async def set_xattr(
+        self,
+        file: Ref,
+        name: bytes,
+        value: bytes | None,
+        caller: Caller = ROOT,
+        *,
+        must: Literal["", "create", "replace"] = "",
+        by: Owner | None = None,
+    ) -> None:
+        caller, value = self.meant(name, caller, value)
+        await super().set_xattr(file, name, value, caller, must=must, by=by)
+
+    def meant(
+        self, name: bytes, caller: Caller, value: bytes | None
+    ) -> tuple[Caller, bytes | None]:
+        raise NotImplementedError
+
+
+@faults(OnFiles, "Files.set_xattr", "lists-by-anybody")
+class SetsForAll(Stage):
+    class View(Setting):
+        def meant(
+            self, name: bytes, caller: Caller, value: bytes | None
+        ) -> tuple[Caller, bytes | None]:
+            return (ROOT if name.startswith(b"system.") else caller), value
+
+    files_view = View
+
+
+@faults(OnFiles, "Files.set_xattr", "drops-the-mask")
+class Unmasks(Stage):
+    class View(Setting):
+        def meant(
+            self, name: bytes, caller: Caller, value: bytes | None
+        ) -> tuple[Caller, bytes | None]:
+            if name == b"system.posix_acl_access" and value is not None:
+                value = value.replace(bytes.fromhex("10000600"), bytes.fromhex("10000700"))
+            return caller, value
+
+    files_view = View
+
+
+@faults(OnFiles, "Files.set_xattr", "everybody's-namespace")
+class TrustsAll(Stage):
+    class View(Setting):
+        def meant(
+            self, name: bytes, caller: Caller, value: bytes | None
+        ) -> tuple[Caller, bytes | None]:
+            return (ROOT if name.startswith(b"trusted.") else caller), value
+
+    files_view = View
+
+
+@faults(OnFiles, "Files.xattr", "read-by-anybody")
+class ShowsAll(Stage):
+    class View(NamespaceFiles):
+        async def xattr(self, file: Ref, name: bytes, caller: Caller = ROOT) -> bytes:
+            return await super().xattr(file, name, ROOT)
+
+    files_view = View
+
+
+@faults(OnFiles, "Files.mkdir", "ignores-the-default")
+class InheritsNothing(Stage):
+    class View(NamespaceFiles):
+        async def mkdir(
+            self, directory: Ref, name: bytes, mode: int, caller: Caller = ROOT
+        ) -> FileInfo:
+            info = await super().mkdir(directory, name, mode, caller)
+            await self.set_xattr(info.ref, b"system.nfs4_acl", None)
+            return info
+
+    files_view = View
+
+
+@faults(OnFiles, "OpenFile.write", "keeps-set-id")
+class KeepsSetIds(Stage):
+    class Handle(NamespaceFile):
+        async def write(self, offset: int, data: Buffer, *, sync: bool = False) -> int:
+            self._clears = None
+            return await super().write(offset, data, sync=sync)
+
+    files_view = with_handle(Handle)
 
 
 @faults(OnFiles, "Files.statfs", "forgets-deletes")

@@ -71,6 +71,7 @@ READING = frozenset(
         "files.getattr",
         "files.access",
         "files.xattrs",
+        "files.xattr",
         "files.statfs",
         "blocks.open",  # one without an answer ended with the session that asked
         "blocks.show",
@@ -397,12 +398,23 @@ class RoutedFiles(Files):
 
         await self._router.do(source.volume, verb)
 
-    async def link(self, file: Ref, directory: Ref, name: bytes, caller: Caller = ROOT) -> FileInfo:
+    async def link(
+        self,
+        file: Ref,
+        directory: Ref,
+        name: bytes,
+        caller: Caller = ROOT,
+        *,
+        by: Owner | None = None,
+    ) -> FileInfo:
         """As `Files.link`."""
         _demand_one(file, directory)
-        return await self._router.do(
-            file.volume, lambda views: views.files.link(file, directory, name, caller)
-        )
+
+        async def verb(views: Views) -> FileInfo:
+            owner = await self._claims.owner_at(views, by)
+            return await views.files.link(file, directory, name, caller, by=owner)
+
+        return await self._router.do(file.volume, verb)
 
     async def clone(
         self,

@@ -261,6 +261,7 @@ OF: Mapping[str, tuple[type, tuple[str, ...]]] = {
             "setattr",
             "access",
             "xattrs",
+            "xattr",
             "set_xattr",
             "statfs",
             "sync",

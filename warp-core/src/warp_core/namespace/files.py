@@ -19,17 +19,23 @@ from warp_core.errors import (
     ReadOnly,
     Retained,
     StaleHandle,
-    TooLarge,
     Unsupported,
     WarpError,
 )
 from warp_core.logs import get
 from warp_core.namespace import access as permission
-from warp_core.namespace import keys, rows
+from warp_core.namespace import acls, attributes, keys, rows
 from warp_core.namespace.apart import Inodes, inode_row, put_disk, put_inode
 from warp_core.namespace.changes import Change
 from warp_core.namespace.contents import Content
-from warp_core.namespace.finding import KINDS, SNAPSHOTS_INODE, SNAPSHOTS_NAME, Found, check_name
+from warp_core.namespace.finding import (
+    KINDS,
+    SNAPSHOTS,
+    SNAPSHOTS_INODE,
+    SNAPSHOTS_NAME,
+    Found,
+    check_name,
+)
 from warp_core.namespace.folding import note_copy
 from warp_core.namespace.inodes import Inode
 from warp_core.namespace.layers import load_layers
@@ -37,14 +43,12 @@ from warp_core.namespace.leases import FOR_READ, FOR_WRITE
 from warp_core.namespace.ledgers import VolumeLedger
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.naming import Namer, event_of, new_inode
-from warp_core.namespace.openfiles import NamespaceFile
+from warp_core.namespace.openfiles import SET_IDS, NamespaceFile
 from warp_core.namespace.opens import HERE, Access, Node, Owner
 from warp_core.namespace.rows import Name, Revision
 from warp_core.namespace.tree import Volume
 from warp_core.views.files import (
     ROOT,
-    XATTR_NAME_MAX,
-    XATTRS_MAX,
     Caller,
     FileInfo,
     OpenFile,
@@ -97,7 +101,7 @@ class NamespaceFiles(Namer):
                 permission.demand(above, Want.EXECUTE, caller, "create")
                 return there, False
             above = await self._open_directory(change, directory)
-            permission.demand(above, Want.WRITE | Want.EXECUTE, caller, "create")
+            permission.demand_entry(above, caller, "create")
             inode = new_inode(change, rows.FILE, mode & 0o7777, above, caller)
             revision = await change.take_id()
             etag = f"{secrets.token_hex(16)}-0"
@@ -115,9 +119,7 @@ class NamespaceFiles(Namer):
         found, made = await self.namespace.change(directory.volume, body)
         ref = Ref(directory.volume, found.number, directory.inode, name)
         # POSIX: whoever makes a file has the access asked for, whatever its mode.
-        file = await self._open(
-            ref, ROOT if made else caller, owner, access, deny, truncate and not made
-        )
+        file = await self._open(ref, caller, owner, access, deny, truncate and not made, made=made)
         return file, made
 
     async def open(
@@ -134,7 +136,15 @@ class NamespaceFiles(Namer):
         return await self._open(file, caller, owner, access, deny, truncate)
 
     async def _open(
-        self, file: Ref, caller: Caller, owner: Owner, access: Access, deny: Access, truncate: bool
+        self,
+        file: Ref,
+        caller: Caller,
+        owner: Owner,
+        access: Access,
+        deny: Access,
+        truncate: bool,
+        *,
+        made: bool = False,
     ) -> NamespaceFile:
         volume = await self._volume(file)
         stored = self._rows(volume)
@@ -148,7 +158,11 @@ class NamespaceFiles(Namer):
             want |= Want.READ
         if access & Access.WRITE or truncate:
             want |= Want.WRITE
-        permission.demand(found.inode, want, caller, "open")
+        appends = not truncate and not made and permission.appends_only(found.inode, want, caller)
+        if appends:
+            permission.demand(found.inode, want & ~Want.WRITE, caller, "open")
+        elif not made:
+            permission.demand(found.inode, want, caller, "open")
         if file.snapshot:
             if want & Want.WRITE:
                 raise ReadOnly(f"snapshot {file.snapshot!r} is read only")
@@ -170,6 +184,9 @@ class NamespaceFiles(Namer):
             self.opens.close(opened)
             raise
 
+        async def clears() -> None:
+            await self._clear_set_ids(volume, handle.ref, caller, owner)
+
         async def on_close() -> None:
             try:
                 await self.inodes.give(volume.number, file.inode)
@@ -187,16 +204,35 @@ class NamespaceFiles(Namer):
             on_close=on_close,
             stat=self._stat_open(content),
             room=self._room,
+            clears=None if caller.superuser else clears,
+            appends=appends,
         )
         if truncate and content.size:
             try:
                 await self.opens.recall(volume.number, file.inode, FOR_WRITE, by=owner)
                 await content.ready()
+                if not caller.superuser and inode.mode & SET_IDS:
+                    await clears()
                 content.truncate(0)
             except BaseException:
                 await handle.close()
                 raise
         return handle
+
+    async def _clear_set_ids(self, volume: Volume, file: Ref, caller: Caller, by: Owner) -> None:
+        """Take set-id bits from a file that somebody else than the superuser writes to."""
+
+        async def body(change: Change) -> None:
+            inode = await inode_row(change.rows, file.inode)
+            mode = None if inode is None else permission.without_set_ids(inode, caller)
+            if inode is not None and mode is not None:
+                mode |= inode.mode & ~0o7777
+                new = msgspec.structs.replace(inode, mode=mode, changed_ns=change.now_ns)
+                await put_inode(change, file.inode, new)
+
+        async with self.opens.changing(volume.number, file.inode, FOR_WRITE, by=by):
+            await self.namespace.change(file.volume, body)
+            await self._refresh(volume, file)
 
     async def _open_snapshot(
         self, file: Ref, volume: Volume, found: Found, owner: Owner, access: Access
@@ -333,17 +369,26 @@ class NamespaceFiles(Namer):
             inode = await self._directory(stored, volume, file)
         else:
             inode = (await self._by_ref(stored, volume, file)).inode
-        return want & permission.allowed(inode, caller)
+        return permission.best(inode, want, caller)
 
-    async def xattrs(self, file: Ref) -> Mapping[bytes, bytes]:
+    async def xattrs(self, file: Ref, caller: Caller = ROOT) -> Mapping[bytes, bytes]:
         """See `Files.xattrs`."""
+        return attributes.visible(await self._any_inode(file), caller)
+
+    async def xattr(self, file: Ref, name: bytes, caller: Caller = ROOT) -> bytes:
+        """See `Files.xattr`."""
+        attributes.check_name(name)
+        return attributes.value_of(await self._any_inode(file), name, caller)
+
+    async def _any_inode(self, file: Ref) -> Inode:
+        """Return the inode of a file or directory, the one of snapshots among them."""
         if file.inode == SNAPSHOTS_INODE:
-            return {}
+            return SNAPSHOTS
         volume = await self._volume(file)
         stored = self._rows(volume)
         if file.inode == keys.ROOT:
-            return (await self._directory(stored, volume, file)).xattrs
-        return (await self._by_ref(stored, volume, file)).inode.xattrs
+            return await self._directory(stored, volume, file)
+        return (await self._by_ref(stored, volume, file)).inode
 
     async def set_xattr(
         self,
@@ -353,10 +398,10 @@ class NamespaceFiles(Namer):
         caller: Caller = ROOT,
         *,
         must: Literal["", "create", "replace"] = "",
+        by: Owner | None = None,
     ) -> None:
         """See `Files.set_xattr`."""
-        if not 0 < len(name) <= XATTR_NAME_MAX or b"\0" in name:
-            raise InvalidArgument(f"attribute name of {len(name)} bytes, 1 to {XATTR_NAME_MAX}")
+        attributes.check_name(name)
         volume = await self._writable(file)
 
         async def body(change: Change) -> None:
@@ -368,27 +413,13 @@ class NamespaceFiles(Namer):
                     old = await self._open_directory(change, file)
                 else:
                     old = await self._apart(change, file, found)
-            permission.demand(old, Want.WRITE, caller, "setxattr")
-            attributes = dict(old.xattrs)
-            if name in attributes and must == "create":
-                raise AlreadyExists(f"attribute {name!r} is there")
-            if name not in attributes and (must == "replace" or value is None):
-                raise NotFound(f"no attribute {name!r}")
-            if value is None:
-                del attributes[name]
-            else:
-                attributes[name] = value
-            total = sum(len(key) + len(each) for key, each in attributes.items())
-            if total > XATTRS_MAX:
-                raise TooLarge(f"attributes of {total} bytes > XATTRS_MAX {XATTRS_MAX}")
-            await put_inode(
-                change,
-                file.inode,
-                msgspec.structs.replace(old, xattrs=attributes, changed_ns=change.now_ns),
-            )
+            new = attributes.changed(old, name, value, caller, must=must)
+            new = msgspec.structs.replace(new, changed_ns=change.now_ns)
+            await put_inode(change, file.inode, new)
 
-        await self.namespace.change(file.volume, body)
-        await self._refresh(volume, file)
+        async with self.opens.changing(volume.number, file.inode, FOR_WRITE, by=by):
+            await self.namespace.change(file.volume, body)
+            await self._refresh(volume, file)
 
     async def statfs(self, volume: str) -> SpaceInfo:
         """See `Files.statfs`."""
@@ -477,7 +508,7 @@ class NamespaceFiles(Namer):
         mode: int | None,
     ) -> Found:
         above = await self._open_directory(change, directory)
-        permission.demand(above, Want.WRITE | Want.EXECUTE, caller, "clone")
+        permission.demand_entry(above, caller, "clone")
         await self._absent(change, directory, name)
         old = await inode_row(change.rows, file.inode)
         if old is None or old.kind != rows.FILE:
@@ -508,9 +539,11 @@ class NamespaceFiles(Namer):
         )
         await put_inode(change, file.inode, msgspec.structs.replace(old, shared=True))
         kept = old.mode if mode is None else old.mode & ~0o7777 | mode
-        inode = new_inode(change, rows.FILE, kept, above, caller)
+        inode = new_inode(change, rows.FILE, kept & 0o7777, above, caller)
         inode = msgspec.structs.replace(
             inode,
+            mode=kept,
+            acl=_handed_on(old, kept),
             revision=revision,
             etag=old.etag,
             size=old.size,
@@ -527,14 +560,21 @@ class NamespaceFiles(Namer):
         return Found(entry, inode, directory.inode, name)
 
 
+def _handed_on(inode: Inode, mode: int) -> acls.Acl | None:
+    """Return the list of a clone: what its origin's says, so that nobody may more by it."""
+    return acls.chmod(inode.acl, inode.mode, mode, directory=False)
+
+
 def _changed(inode: Inode, change: SetInfo, now_ns: int) -> Inode:
     """Return an inode with attributes changed."""
-    mode = inode.mode
+    mode, acl = inode.mode, inode.acl
     if change.mode is not None:
         mode = mode & ~0o7777 | change.mode & 0o7777
+        acl = acls.chmod(acl, inode.mode, mode, directory=inode.kind == rows.DIRECTORY)
     return msgspec.structs.replace(
         inode,
         mode=mode,
+        acl=acl,
         uid=inode.uid if change.uid is None else change.uid,
         gid=inode.gid if change.gid is None else change.gid,
         accessed_ns=inode.accessed_ns if change.accessed_ns is None else change.accessed_ns,

@@ -22,6 +22,7 @@ from warp_core.metadata import counters
 from warp_core.namespace import access as permission
 from warp_core.namespace import keys, rows
 from warp_core.namespace.apart import Inodes, inode_row, name_at
+from warp_core.namespace.attributes import checked_mode
 from warp_core.namespace.changes import Change
 from warp_core.namespace.inodes import Inode, implied_directory, implied_file
 from warp_core.namespace.ledgers import Fresh
@@ -59,6 +60,12 @@ SPECIAL: Final[dict[int, FileKind]] = {
     0o060000: "block",
     0o020000: "character",
 }
+
+
+SNAPSHOTS: Final = msgspec.structs.replace(
+    implied_directory(Name(0, rows.DIRECTORY, SNAPSHOTS_INODE), 0), mode=0o555
+)
+"""The directory of snapshots, but for its times."""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -267,6 +274,7 @@ class Finder(Files):
             device=inode.device,
             disk=inode.disk,
             attributes=inode.attributes,
+            checked_mode=None if inode.acl is None else checked_mode(inode),
         )
 
     async def lookup(self, directory: Ref, name: bytes, caller: Caller = ROOT) -> FileInfo:
@@ -414,7 +422,7 @@ class Finder(Files):
     async def _snapshots_info(self, volume: str) -> FileInfo:
         when = max((created for _, created in await self._snapshots(volume)), default=0)
         name = Name(0, rows.DIRECTORY, SNAPSHOTS_INODE)
-        inode = msgspec.structs.replace(implied_directory(name, when), mode=0o555)
+        inode = msgspec.structs.replace(implied_directory(name, when), mode=SNAPSHOTS.mode)
         found = Found(name, inode, keys.ROOT, SNAPSHOTS_NAME)
         return await self._info(await self._volume(volume), Ref(volume, SNAPSHOTS_INODE), found)
 

@@ -12,6 +12,7 @@ import msgspec
 
 from warp_core.errors import Corrupt
 from warp_core.namespace import rows
+from warp_core.namespace.acls import Acl
 
 FILE_MODE: Final = 0o644  # of an object born over S3
 DIRECTORY_MODE: Final = 0o755  # of a directory that S3 keys imply
@@ -50,6 +51,7 @@ class Inode(msgspec.Struct, frozen=True, array_like=True, gc=False):
         False  # something else refers to the current revision: the next write makes a new one
     )
     orphan: bool = False  # no name is left
+    acl: Acl | None = None  # what it says beyond its mode
 
 
 decode_inode = msgspec.msgpack.Decoder(Inode).decode

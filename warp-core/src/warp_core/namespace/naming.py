@@ -17,13 +17,13 @@ from warp_core.errors import (
     NotADirectory,
     NotEmpty,
     NotFound,
-    PermissionDenied,
+    NotPermitted,
     ReadOnly,
     StaleHandle,
     TooManyLinks,
 )
 from warp_core.namespace import access as permission
-from warp_core.namespace import keys, rows
+from warp_core.namespace import acls, keys, rows
 from warp_core.namespace.apart import inode_row, put_inode
 from warp_core.namespace.changes import LEVELS, Change
 from warp_core.namespace.finding import (
@@ -36,7 +36,7 @@ from warp_core.namespace.finding import (
     check_name,
 )
 from warp_core.namespace.inodes import Inode
-from warp_core.namespace.leases import FOR_NAMES
+from warp_core.namespace.leases import FOR_NAMES, FOR_WRITE
 from warp_core.namespace.opens import Access, Owner
 from warp_core.namespace.paths import Path
 from warp_core.namespace.rows import Event, Name, decode_name, encode
@@ -84,13 +84,7 @@ class Namer(Finder):
             entry = Name(change.epoch, rows.DIRECTORY, number, modified_ns=change.now_ns)
             await change.put_name(path, entry)
             inode = new_inode(change, rows.DIRECTORY, mode & 0o7777, above, caller)
-            inode = msgspec.structs.replace(
-                inode,
-                links=2,
-                directory=directory.inode,
-                name=name,
-                mode=inode.mode | (above.mode & permission.SETGID),
-            )
+            inode = msgspec.structs.replace(inode, links=2, directory=directory.inode, name=name)
             return entry, await put_inode(change, number, inode)
 
         return await self._make(directory, name, caller, "mkdir", make)
@@ -135,7 +129,7 @@ class Namer(Finder):
         if bits is None:
             raise InvalidArgument(f"mknod makes fifos, sockets and devices, not a {kind}")
         if kind in ("block", "character") and not caller.superuser:
-            raise PermissionDenied("device nodes are the superuser's to make")
+            raise NotPermitted("device nodes are the superuser's to make")
 
         async def make(change: Change, above: Inode) -> tuple[Name, Inode]:
             inode = new_inode(change, rows.SPECIAL, bits | mode & 0o7777, above, caller)
@@ -154,7 +148,7 @@ class Namer(Finder):
 
         async def body(change: Change) -> Found:
             above = await self._open_directory(change, directory)
-            permission.demand(above, Want.WRITE | Want.EXECUTE, caller, verb)
+            permission.demand_entry(above, caller, verb, subdirectory=verb == "mkdir")
             await self._absent(change, directory, name)
             entry, inode = await make(change, above)
             change.tell(event_of(verb, change, directory.inode, name, entry.inode, caller))
@@ -235,10 +229,13 @@ class Namer(Finder):
         await self.namespace.volumes.writable(ref.volume)
         return await self._volume(ref)
 
-    async def rmdir(self, directory: Ref, name: bytes, caller: Caller = ROOT) -> None:
+    async def rmdir(
+        self, directory: Ref, name: bytes, caller: Caller = ROOT, *, by: Owner | None = None
+    ) -> None:
         """See `Files.rmdir`."""
         check_name(name)
-        await self._writable(directory)
+        volume = await self._writable(directory)
+        target = await self.lookup(directory, name, caller)
 
         async def body(change: Change) -> None:
             above = await self._open_directory(change, directory)
@@ -249,7 +246,8 @@ class Namer(Finder):
             await self._drop_directory(change, directory, found)
             change.tell(event_of("rmdir", change, directory.inode, name, found.number, caller))
 
-        await self.namespace.change(directory.volume, body)
+        async with self.opens.changing(volume.number, target.ref.inode, FOR_NAMES, by=by):
+            await self.namespace.change(directory.volume, body)
 
     async def _drop_directory(self, change: Change, directory: Ref, found: Found) -> None:
         if await change.rows.scan(*keys.names_of(found.number), limit=1):
@@ -303,7 +301,15 @@ class Namer(Finder):
         await change.drop_name(path)
         await self.inodes.unnamed(change, found.number)
 
-    async def link(self, file: Ref, directory: Ref, name: bytes, caller: Caller = ROOT) -> FileInfo:
+    async def link(
+        self,
+        file: Ref,
+        directory: Ref,
+        name: bytes,
+        caller: Caller = ROOT,
+        *,
+        by: Owner | None = None,
+    ) -> FileInfo:
         """See `Files.link`."""
         check_name(name)
         if file.volume != directory.volume or file.snapshot:
@@ -312,11 +318,11 @@ class Namer(Finder):
 
         async def body(change: Change) -> Found:
             above = await self._open_directory(change, directory)
-            permission.demand(above, Want.WRITE | Want.EXECUTE, caller, "link")
+            permission.demand_entry(above, caller, "link")
             await self._absent(change, directory, name)
             old = await self._by_ref(change.rows, volume, file)
             if old.is_directory or old.inode.kind == rows.DIRECTORY:
-                raise PermissionDenied("directories have one name")
+                raise NotPermitted("directories have one name")
             inode = await self._apart(change, file, old)
             if inode.links >= LINKS_MAX:
                 raise TooManyLinks(f"inode {file.inode} has {LINKS_MAX} names")
@@ -342,7 +348,8 @@ class Namer(Finder):
             change.tell(event_of("link", change, directory.inode, name, file.inode, caller))
             return Found(entry, inode, directory.inode, name)
 
-        found = await self.namespace.change(directory.volume, body)
+        async with self.opens.changing(volume.number, file.inode, FOR_WRITE, by=by):
+            found = await self.namespace.change(directory.volume, body)
         return await self._info(volume, directory, found)
 
     async def _apart(self, change: Change, file: Ref, found: Found) -> Inode:
@@ -410,13 +417,15 @@ class Namer(Finder):
         moved = await self._existing(change, source, source_name)
         there = await self._find(change.rows, change.rows.volume, target.inode, target_name)
         permission.demand_removal(from_above, moved.inode, caller, "rename")
-        permission.demand(to_above, Want.WRITE | Want.EXECUTE, caller, "rename")
+        self._demand_move(to_above, moved, source, target, caller)
         if target_name == SNAPSHOTS_NAME and target.inode == keys.ROOT:
             raise ReadOnly("snapshots are made by snapshot commands")
         if there is not None:
             if how == Rename.NOREPLACE:
                 raise AlreadyExists(f"{target_name!r} exists in directory {target.inode}")
             permission.demand_removal(to_above, there.inode, caller, "rename")
+            if how == Rename.EXCHANGE:
+                self._demand_move(from_above, there, target, source, caller)
             if there.number == moved.number and how == Rename.REPLACE:
                 return
         elif how == Rename.EXCHANGE:
@@ -448,6 +457,14 @@ class Namer(Finder):
                 await self._drop_file(change, target, there)
             await self._land(change, target, target_name, moved, lifted)
         change.tell(event_of("rename", change, target.inode, target_name, moved.number, caller))
+
+    def _demand_move(
+        self, above: Inode, moved: Found, source: Ref, target: Ref, caller: Caller
+    ) -> None:
+        """Check that something may be put into a directory: one that moves has another `..` then, which is writing it."""
+        permission.demand_entry(above, caller, "rename", subdirectory=moved.is_directory)
+        if moved.is_directory and source.inode != target.inode:
+            permission.demand(moved.inode, Want.WRITE, caller, "rename")
 
     async def _no_circle(self, change: Change, moved: Found, target: Ref) -> None:
         """Refuse to move a directory below itself."""
@@ -574,10 +591,16 @@ async def take_row(change: Change, path: Path) -> None:
 def new_inode(change: Change, kind: int, mode: int, above: Inode, caller: Caller) -> Inode:
     """Return the inode of a new entry; a set-group-id directory hands its group down."""
     now = change.now_ns
+    acl = None
+    if kind != rows.SYMLINK:
+        directory = kind == rows.DIRECTORY
+        mode = permission.made_mode(mode, above, caller, directory=directory)
+        acl, mode = acls.inherited(above.acl, mode, caller.umask, directory=directory)
     return Inode(
         born=change.epoch,
         kind=kind,
         mode=mode,
+        acl=acl,
         uid=caller.uid,
         gid=above.gid if above.mode & permission.SETGID else caller.gid,
         accessed_ns=now,

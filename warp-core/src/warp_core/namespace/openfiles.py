@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Literal
+from typing import Final, Literal
 
 from warp_core.errors import (
     InvalidArgument,
@@ -22,6 +22,8 @@ from warp_core.namespace.leases import FOR_READ, FOR_WRITE
 from warp_core.namespace.opens import Access, Open, Opens, Owner
 from warp_core.views.files import FILE_SIZE_MAX, IO_MAX, FileInfo, OpenFile, Ref
 
+SET_IDS: Final = 0o6000
+
 
 class NamespaceFile(OpenFile):
     """A handle. `on_close` gives the content back; `stat` tells the file's attributes."""
@@ -39,7 +41,15 @@ class NamespaceFile(OpenFile):
         on_close: Callable[[], Awaitable[None]],
         stat: Callable[[Ref], Awaitable[FileInfo]],
         room: Callable[[int], Awaitable[None]],
+        clears: Callable[[], Awaitable[None]] | None = None,
+        appends: bool = False,
     ) -> None:
+        """Take what an open found.
+
+        Args:
+            clears: Takes the set-id bits from the file, which a write through this handle does; None: it is the superuser's.
+            appends: The access control list allows writing at the end only.
+        """
         self.ref = ref
         self.access = access
         self.owner = owner
@@ -50,6 +60,8 @@ class NamespaceFile(OpenFile):
         self._on_close = on_close
         self._stat = stat
         self._room = room
+        self._clears = clears
+        self._appends = appends
         self._closed = False
         self._failures_seen = content.failures
         # The access that was last found to allow reads, and writes: to look at its flags costs as much as all else.
@@ -107,6 +119,7 @@ class NamespaceFile(OpenFile):
             self._writes = opened.access
         if (
             length > CHUNK_MAX
+            or self._clears is not None
             or self._opens.leased_to_any(self._node)
             or not content.ready_now(length)
         ):
@@ -124,6 +137,8 @@ class NamespaceFile(OpenFile):
         length = len(data)
         _check_range(offset, length)
         await self._prepare(min(length, CHUNK_MAX))
+        if self._appends and offset != self.content.size:
+            raise PermissionDenied(f"inode {self.ref.inode} may only be appended to")
         self._check_end(offset + length)
         self._admit(offset, offset + length)
         await self._write(offset, data)
@@ -168,7 +183,7 @@ class NamespaceFile(OpenFile):
         """See `OpenFile.truncate`."""
         if not 0 <= size <= FILE_SIZE_MAX:
             raise TooLarge(f"size {size} > FILE_SIZE_MAX {FILE_SIZE_MAX}")
-        await self._prepare(0)
+        await self._prepare_anywhere()
         if self.content.inode.disk:
             raise InvalidArgument(f"inode {self.ref.inode} is a disk: its size is fixed")
         self._admit(self.content.size, size)
@@ -179,7 +194,7 @@ class NamespaceFile(OpenFile):
         _check_range(offset, length)
         if not length:
             raise InvalidArgument("nothing to allocate")
-        await self._prepare(0)
+        await self._prepare_anywhere()
         self._check_end(offset + length)
         await self._room(length)
         if not keep_size and offset + length > self.content.size:
@@ -192,7 +207,7 @@ class NamespaceFile(OpenFile):
         _check_range(offset, length)
         if not length:
             raise InvalidArgument("nothing to punch")
-        await self._prepare(0)
+        await self._prepare_anywhere()
         self.content.punch(offset, length)
 
     async def seek(self, offset: int, what: Literal["data", "hole"]) -> int:
@@ -218,8 +233,16 @@ class NamespaceFile(OpenFile):
         self._check(Access.WRITE)
         if length > IO_MAX:
             raise TooLarge(f"write of {length} bytes > IO_MAX {IO_MAX}")
+        if self._clears is not None and self.content.inode.mode & SET_IDS:
+            await self._clears()
         await self._room_for(length)
         self._check(Access.WRITE)
+
+    async def _prepare_anywhere(self) -> None:
+        """Make sure that a change may be made that is no write at the end."""
+        if self._appends:
+            raise PermissionDenied(f"inode {self.ref.inode} may only be appended to")
+        await self._prepare(0)
 
     def _admit(self, start: int, end: int) -> None:
         """Ask the volume's quotas about a write; raises QuotaExceeded."""

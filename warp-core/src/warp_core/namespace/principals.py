@@ -39,6 +39,11 @@ def uid_of(principal: Principal) -> int:
     return made(principal.name)
 
 
+def uid_of_name(name: str) -> int:
+    """Return the user number of a principal of which only the name is known."""
+    return number_of(name, "unix:")
+
+
 def number_of(name: str, prefix: str) -> int:
     """Return the number in a name such as `unix-group:100`, or one made of it."""
     number = _after(name, prefix)

@@ -27,6 +27,7 @@ NAME_MAX = 255  # bytes of a name, as Linux has it; longer S3 keys exist for S3 
 TARGET_MAX = 4095  # bytes of a symbolic link, PATH_MAX without its zero
 LINKS_MAX = 65_000  # names of one file, as ext4 has it
 XATTR_NAME_MAX = 255
+XATTR_MAX = 64 * 1024  # bytes of one value, as Linux has it; fewer fit (XATTRS_MAX)
 XATTRS_MAX = 32 * 1024  # bytes of names and values on one inode: they lie in its row
 FILE_SIZE_MAX = 1 << 60  # bytes; what protocols with signed 64-bit offsets can name, with room
 IO_MAX = 8 * 1024 * 1024  # bytes of one read or write; protocols ask for 1 MiB
@@ -52,7 +53,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     gid: int
     groups: frozenset[int] = frozenset()
     name: str = ""  # canonical principal; becomes the owner that S3 shows
-    superuser: bool = False  # passes all checks of mode bits
+    superuser: bool = False  # passes all checks but those for executing
+    umask: int = 0  # bits that what it makes does not get, where a directory hands no ACL down
 
 
 ROOT = Caller(uid=0, gid=0, name="unix:0", superuser=True)
@@ -77,6 +79,8 @@ class FileInfo(msgspec.Struct, frozen=True, kw_only=True):
     device: tuple[int, int] = (0, 0)
     disk: bool = False  # marked as a disk: fixed size
     attributes: int = 0  # DOS attributes (MS-FSCC 2.6), kept as they are
+    # Of a file whose access control list says what mode and POSIX ACL cannot: the mode for clients that check access by those.
+    checked_mode: int | None = None
 
 
 class SetInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -295,7 +299,9 @@ class Files:
         """
         raise NotImplementedError
 
-    async def rmdir(self, directory: Ref, name: bytes, caller: Caller = ROOT) -> None:
+    async def rmdir(
+        self, directory: Ref, name: bytes, caller: Caller = ROOT, *, by: Owner | None = None
+    ) -> None:
         """Remove an empty directory.
 
         Raises:
@@ -338,7 +344,15 @@ class Files:
         """
         raise NotImplementedError
 
-    async def link(self, file: Ref, directory: Ref, name: bytes, caller: Caller = ROOT) -> FileInfo:
+    async def link(
+        self,
+        file: Ref,
+        directory: Ref,
+        name: bytes,
+        caller: Caller = ROOT,
+        *,
+        by: Owner | None = None,
+    ) -> FileInfo:
         """Give a file another name.
 
         Raises:
@@ -446,11 +460,24 @@ class Files:
         raise NotImplementedError
 
     async def access(self, file: Ref, want: Want, caller: Caller) -> Want:
-        """Return the part of `want` that the mode bits allow."""
+        """Return the part of `want` that the caller is allowed, all of it at once."""
         raise NotImplementedError
 
-    async def xattrs(self, file: Ref) -> Mapping[bytes, bytes]:
-        """Return all extended attributes."""
+    async def xattrs(self, file: Ref, caller: Caller = ROOT) -> Mapping[bytes, bytes]:
+        """Return the extended attributes that the caller may read.
+
+        Access control lists are among them where they say more than the mode: `system.posix_acl_access` and
+        `system.posix_acl_default` in Linux's form, `system.nfs4_acl` as Linux's NFS client has it.
+        """
+        raise NotImplementedError
+
+    async def xattr(self, file: Ref, name: bytes, caller: Caller = ROOT) -> bytes:
+        """Return an extended attribute. `system.nfs4_acl` is the whole list, also where it says what the mode does.
+
+        Raises:
+            AttributeNotFound: There is none; or it is `trusted.`, and the caller no superuser.
+            PermissionDenied: It is `user.`, and the caller may not read the file.
+        """
         raise NotImplementedError
 
     async def set_xattr(
@@ -461,14 +488,20 @@ class Files:
         caller: Caller = ROOT,
         *,
         must: Literal["", "create", "replace"] = "",
+        by: Owner | None = None,
     ) -> None:
-        """Set an extended attribute, or remove it (None).
+        """Set an extended attribute, or remove it (None). Those named in `xattrs` set the access control list.
+
+        `user.` is of files and directories, for who may write them, in sticky directories for the owner; `trusted.` and
+        `security.` are the superuser's, the list is the owner's.
 
         Raises:
             AlreadyExists: `must` is "create" and it is there.
-            NotFound: `must` is "replace", or it is to be removed, and it is not there.
-            TooLarge: All together would be more than XATTRS_MAX.
-            PermissionDenied, ReadOnly, StaleHandle
+            AttributeNotFound: `must` is "replace", or it is to be removed, and it is not there.
+            AttributeNameInvalid, AttributeTooLarge, AttributesFull: XATTR_NAME_MAX, XATTR_MAX, XATTRS_MAX
+            InvalidArgument: It is no access control list.
+            Unsupported: Another namespace; or a list of a symbolic link.
+            PermissionDenied, NotPermitted, ReadOnly, StaleHandle
         """
         raise NotImplementedError
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
+from collections.abc import Mapping
 from typing import Final
 
-from warp_core.errors import NotFound
 from warp_core.interfaces.stores import Buffer
+from warp_core.namespace.attributes import LISTS, Must
+from warp_core.namespace.nfs_acls import NFS4
 from warp_core.views.files import (
     NAME_MAX,
     SetInfo,
@@ -16,9 +19,10 @@ from warp_core.views.files import (
 
 from warp_fuse import wire
 from warp_fuse.connection import Answer, Refuse
-from warp_fuse.state import NS, State, caller_of
-from warp_fuse.wire import Request, SetAttr
+from warp_fuse.state import NS, State, caller_of, unchecked_caller_of
+from warp_fuse.wire import Init, Request, SetAttr
 
+_MUST: Final[Mapping[int, Must]] = {0: "", os.XATTR_CREATE: "create", os.XATTR_REPLACE: "replace"}
 FREE_INODES: Final = 1 << 31  # there is no such limit; programs want to see one
 
 
@@ -75,23 +79,21 @@ class Attributes(State):
 
     async def setxattr(self, request: Request) -> Answer:
         """Set an extended attribute."""
-        size, flags = wire.SETXATTR_IN.unpack_from(request.body)
-        (name,) = wire.names(request.body[wire.SETXATTR_IN.size :], 1)
-        at = wire.SETXATTR_IN.size + len(name) + 1
-        value = bytes(request.body[at : at + size])
-        _check_xattr(name)
-        ref, caller = self.node(request.node).ref, caller_of(request)
-        if flags == os.XATTR_CREATE:
-            await self.files.set_xattr(ref, name, value, caller, must="create")
-        elif flags == os.XATTR_REPLACE:
-            try:
-                await self.files.set_xattr(ref, name, value, caller, must="replace")
-            except NotFound:
-                raise Refuse(errno.ENODATA) from None
-        elif flags == 0:
-            await self.files.set_xattr(ref, name, value, caller)
+        more = 0
+        if self.agreed & Init.SETXATTR_EXT:
+            head = wire.SETXATTR_EXT_IN
+            size, flags, more, _ = head.unpack_from(request.body)
         else:
+            head = wire.SETXATTR_IN
+            size, flags = head.unpack_from(request.body)
+        (name,) = wire.names(request.body[head.size :], 1)
+        at = head.size + len(name) + 1
+        value = bytes(request.body[at : at + size])
+        if flags not in _MUST:
             raise Refuse(errno.EINVAL)
+        if more & wire.SETXATTR_KILL_SGID:
+            await self._kill_sgid(request)
+        await self._set(request, name, value, _MUST[flags])
         return b""
 
     async def getxattr(self, request: Request) -> Answer:
@@ -99,26 +101,37 @@ class Attributes(State):
         size, _ = wire.GETXATTR_IN.unpack_from(request.body)
         (name,) = wire.names(request.body[wire.GETXATTR_IN.size :], 1)
         _check_xattr(name)
-        value = (await self.files.xattrs(self.node(request.node).ref)).get(name)
-        if value is None:
-            raise Refuse(errno.ENODATA)
+        value = await self.files.xattr(self.node(request.node).ref, name, caller_of(request))
         return _sized(value, size)
 
     async def listxattr(self, request: Request) -> Answer:
         """Return the names of the extended attributes, or their size."""
         size, _ = wire.GETXATTR_IN.unpack_from(request.body)
-        names = await self.files.xattrs(self.node(request.node).ref)
+        found = await self.files.xattrs(self.node(request.node).ref, caller_of(request))
+        names = [name for name in found if request.uid == 0 or not name.startswith(b"trusted.")]
         return _sized(b"".join(name + b"\0" for name in names), size)
 
     async def removexattr(self, request: Request) -> Answer:
         """Remove an extended attribute."""
         (name,) = wire.names(request.body, 1)
-        _check_xattr(name)
-        try:
-            await self.files.set_xattr(self.node(request.node).ref, name, None, caller_of(request))
-        except NotFound:
-            raise Refuse(errno.ENODATA) from None
+        await self._set(request, name, None, "")
         return b""
+
+    async def _set(self, request: Request, name: bytes, value: bytes | None, must: Must) -> None:
+        _check_xattr(name)
+        # Of what it does not know the kernel checks nothing.
+        caller = unchecked_caller_of(request) if name == NFS4 else caller_of(request)
+        ref = self.node(request.node).ref
+        await self.files.set_xattr(ref, name, value, caller, must=must, by=self.cache.owner)
+        if name == NFS4:  # the kernel does not know that modes follow from it
+            self.cache.stale(self.node(request.node))
+
+    async def _kill_sgid(self, request: Request) -> None:
+        ref = self.node(request.node).ref
+        mode = (await self.files.getattr(ref)).mode
+        if mode & stat.S_ISGID:
+            change = SetInfo(mode=mode & ~stat.S_ISGID)
+            await self.files.setattr(ref, change, caller_of(request), by=self.cache.owner)
 
 
 def _chosen(
@@ -133,8 +146,7 @@ def _chosen(
 
 
 def _check_xattr(name: bytes) -> None:
-    # Not `system.`: those are POSIX ACLs, which the kernel would not obey here.
-    if not name.startswith((b"user.", b"trusted.", b"security.")):
+    if name not in LISTS and not name.startswith((b"user.", b"trusted.", b"security.")):
         raise Refuse(errno.EOPNOTSUPP)
 
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeAlias
 
 from warp_core import logs
-from warp_core.errors import OutOfRange, Retained, WarpError
+from warp_core.errors import OutOfRange, WarpError
 from warp_core.interfaces.stores import Buffer
 
 from warp_fuse import wire
@@ -30,13 +30,16 @@ FLAGS: Final = (
     Init.ASYNC_READ
     | Init.POSIX_LOCKS
     | Init.BIG_WRITES
+    | Init.DONT_MASK  # a directory's default ACL takes the place of the umask
     | Init.FLOCK_LOCKS
     | Init.DO_READDIRPLUS
     | Init.READDIRPLUS_AUTO
     | Init.ASYNC_DIO
     | Init.PARALLEL_DIROPS
+    | Init.POSIX_ACL
     | Init.MAX_PAGES
     | Init.EXPLICIT_INVAL_DATA
+    | Init.SETXATTR_EXT
 )
 BACKGROUND_MAX: Final = 64  # read-ahead and asynchronous I/O that the kernel keeps on its way
 _SILENT: Final = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT})
@@ -64,6 +67,7 @@ class Connection:
         handlers: Mapping[int, Handler],
         forget: Callable[[int, int], None],
         ended: Callable[[], None],
+        agreed: Callable[[Init], None] = lambda flags: None,
     ) -> None:
         """Take a descriptor of /dev/fuse that does not block.
 
@@ -71,11 +75,13 @@ class Connection:
             handlers: By opcode; one that is missing is answered with ENOSYS.
             forget: Told (node, times) of what the kernel forgot.
             ended: Called once when the mount is gone.
+            agreed: Told what kernel and server agreed on, before the first request.
         """
         self._descriptor = descriptor
         self._handlers = handlers
         self._forget = forget
         self._ended = ended
+        self._agreed = agreed
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(wire.BUFFER))
         self._working: dict[int, asyncio.Task[None]] = {}
@@ -209,6 +215,7 @@ class Connection:
             self._send(wire.failure(request.unique, errno.EPROTO))
             self._gone()
             return
+        self._agreed(Init(offered & FLAGS))
         answer = wire.INIT_OUT.pack(
             wire.MAJOR,
             min(minor, wire.MINOR),
@@ -245,6 +252,4 @@ def errno_of(error: WarpError) -> int:
     """Return what a file system answers."""
     if isinstance(error, OutOfRange):
         return errno.ENXIO  # of SEEK_DATA and SEEK_HOLE: nothing of the kind follows
-    if isinstance(error, Retained):
-        return errno.EPERM
     return error.errno

@@ -56,12 +56,12 @@ class Names(State):
     async def mknod(self, request: Request) -> Answer:
         """Make a node: a fifo, socket or device, or an empty file."""
         above = self.node(request.node)
-        mode, device, _, _ = wire.MKNOD_IN.unpack_from(request.body)
+        mode, device, umask, _ = wire.MKNOD_IN.unpack_from(request.body)
         (name,) = wire.names(request.body[wire.MKNOD_IN.size :], 1)
         kind = KINDS.get(stat.S_IFMT(mode))
         if kind is None or kind in ("directory", "symlink"):
             raise Refuse(errno.EINVAL)
-        permissions, caller = mode & 0o7777, caller_of(request)
+        permissions, caller = mode & 0o7777, caller_of(request, umask)
         if kind == "file":
             file, _ = await self.files.create(
                 above.ref,
@@ -84,9 +84,9 @@ class Names(State):
     async def mkdir(self, request: Request) -> Answer:
         """Make a directory."""
         above = self.node(request.node)
-        mode, _ = wire.MKDIR_IN.unpack_from(request.body)
+        mode, umask = wire.MKDIR_IN.unpack_from(request.body)
         (name,) = wire.names(request.body[wire.MKDIR_IN.size :], 1)
-        info = await self.files.mkdir(above.ref, name, mode & 0o7777, caller_of(request))
+        info = await self.files.mkdir(above.ref, name, mode & 0o7777, caller_of(request, umask))
         return await self.entry(above, name, info)
 
     async def unlink(self, request: Request) -> Answer:
@@ -99,7 +99,9 @@ class Names(State):
     async def rmdir(self, request: Request) -> Answer:
         """Remove an empty directory."""
         (name,) = wire.names(request.body, 1)
-        await self.files.rmdir(self.node(request.node).ref, name, caller_of(request))
+        await self.files.rmdir(
+            self.node(request.node).ref, name, caller_of(request), by=self.cache.owner
+        )
         return b""
 
     async def rename(self, request: Request) -> Answer:
@@ -132,7 +134,9 @@ class Names(State):
         above = self.node(request.node)
         (number,) = wire.LINK_IN.unpack_from(request.body)
         (name,) = wire.names(request.body[wire.LINK_IN.size :], 1)
-        info = await self.files.link(self.node(number).ref, above.ref, name, caller_of(request))
+        info = await self.files.link(
+            self.node(number).ref, above.ref, name, caller_of(request), by=self.cache.owner
+        )
         return await self.entry(above, name, info)
 
     async def opendir(self, request: Request) -> Answer:

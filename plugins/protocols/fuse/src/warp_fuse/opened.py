@@ -48,13 +48,13 @@ class OpenFiles(State):
     async def create(self, request: Request) -> Answer:
         """Make a regular file and open it."""
         above = self.node(request.node)
-        flags, mode, _, _ = wire.CREATE_IN.unpack_from(request.body)
+        flags, mode, umask, _ = wire.CREATE_IN.unpack_from(request.body)
         (name,) = wire.names(request.body[wire.CREATE_IN.size :], 1)
         file, _ = await self.files.create(
             above.ref,
             name,
             mode & 0o7777,
-            caller_of(request),
+            caller_of(request, umask),
             owner=self.cache.owner,
             access=_access(flags),
             deny=Access.NONE,

@@ -128,5 +128,5 @@ class Server(Protocol):
         def ended() -> None:
             _log.info("unmounted by somebody else", volume=volume, directory=str(directory))
 
-        connection = Connection(descriptor, verbs.handlers, verbs.forget, ended)
+        connection = Connection(descriptor, verbs.handlers, verbs.forget, ended, verbs.agree)
         return Mount(volume, directory, connection, verbs, cache)

@@ -24,7 +24,7 @@ from warp_fuse import wire
 from warp_fuse.caching import Cache
 from warp_fuse.connection import Refuse
 from warp_fuse.nodes import Node, Nodes
-from warp_fuse.wire import Request
+from warp_fuse.wire import Init, Request
 
 TYPES: Final[Mapping[FileKind, int]] = {
     "file": stat.S_IFREG,
@@ -60,6 +60,11 @@ class State:
         self.handles: dict[int, Handle] = {}
         self.numbers = itertools.count(1)
         self.lockers: dict[int, int] = {}  # process ids by lock owner, for F_GETLK
+        self.agreed = Init(0)
+
+    def agree(self, flags: Init) -> None:
+        """Note what kernel and server agreed on."""
+        self.agreed = flags
 
     async def close(self) -> None:
         """Close what is open."""
@@ -128,9 +133,21 @@ class State:
             raise Refuse(errno.EBADF) from None
 
 
-def caller_of(request: Request) -> Caller:
+def caller_of(request: Request, umask: int = 0) -> Caller:
     """Return who asks: the kernel has checked what he may."""
-    return Caller(uid=request.uid, gid=request.gid, name=name_of(request.uid), superuser=True)
+    return Caller(
+        uid=request.uid, gid=request.gid, name=name_of(request.uid), superuser=True, umask=umask
+    )
+
+
+def unchecked_caller_of(request: Request) -> Caller:
+    """Return who asks for what the kernel does not check; it does not tell all of his groups."""
+    return Caller(
+        uid=request.uid,
+        gid=request.gid,
+        name=name_of(request.uid),
+        superuser=request.uid == 0,
+    )
 
 
 def span(seconds: float) -> tuple[int, int]:
@@ -157,7 +174,7 @@ def attr(info: FileInfo) -> bytes:
         -(-info.allocated // 512),
         *seconds,
         *(when % NS for when in times),
-        TYPES[info.kind] | info.mode,
+        TYPES[info.kind] | (info.mode if info.checked_mode is None else info.checked_mode),
         info.links,
         info.uid,
         info.gid,

@@ -42,6 +42,7 @@ WRITE_OUT: Final = struct.Struct("=II")  # size -
 STATFS_OUT: Final = struct.Struct("=QQQQQIIII24x")
 FSYNC_IN: Final = struct.Struct("=QII")  # handle flags -
 SETXATTR_IN: Final = struct.Struct("=II")  # size flags
+SETXATTR_EXT_IN: Final = struct.Struct("=IIII")  # size flags more-flags -
 GETXATTR_IN: Final = struct.Struct("=II")  # size -
 GETXATTR_OUT: Final = struct.Struct("=II")
 LOCK_IN: Final = struct.Struct("=QQQQIIII")  # handle owner start end type pid lock-flags -
@@ -118,15 +119,18 @@ class Init(IntFlag):
     POSIX_LOCKS = 1 << 1
     ATOMIC_O_TRUNC = 1 << 3
     BIG_WRITES = 1 << 5
+    DONT_MASK = 1 << 6
     FLOCK_LOCKS = 1 << 10
     AUTO_INVAL_DATA = 1 << 12
     DO_READDIRPLUS = 1 << 13
     READDIRPLUS_AUTO = 1 << 14
     ASYNC_DIO = 1 << 15
     PARALLEL_DIROPS = 1 << 18
+    POSIX_ACL = 1 << 20
     MAX_PAGES = 1 << 22
     CACHE_SYMLINKS = 1 << 23
     EXPLICIT_INVAL_DATA = 1 << 25
+    SETXATTR_EXT = 1 << 29
 
 
 class SetAttr(IntFlag):
@@ -150,6 +154,7 @@ class OpenFlag(IntFlag):
     KEEP_CACHE = 1 << 1
 
 
+SETXATTR_KILL_SGID: Final = 1  # whoever sets the ACL is no member of the file's group
 GETATTR_HANDLE: Final = 1  # the request names an open file
 LOCK_FLOCK: Final = 1  # it is flock(2), not fcntl(2)
 RELEASE_FLOCK_UNLOCK: Final = 1 << 1
