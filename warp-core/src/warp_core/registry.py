@@ -30,6 +30,7 @@ class Entry(Generic[P]):
     no privilege, and its configuration's defaults stay on loopback. `answers_queries` says of a service that it is one for requests
     (`interfaces.queries`): it is built without a context, once for each node that serves. `takes_events` says that it is no service at
     all but what an `[[event_target]]` may be of (`interfaces.targets`): it is built once for each of these, with a `TargetContext`.
+    `whole_only` says of a store that it keeps whole blobs only, so that it is of use to storage classes alone.
     `key_files(config, data)` tells which files of 32 random bytes (mode 0600) all nodes of a cluster need the same, by the option that
     names each, "" where none does.
     """
@@ -42,6 +43,7 @@ class Entry(Generic[P]):
     by_default: bool = True
     answers_queries: bool = False
     takes_events: bool = False
+    whole_only: bool = False
     key_files: Callable[[Any, Path], Mapping[str, Path]] | None = None
 
     def sampled(self, folder: Path) -> msgspec.Struct:

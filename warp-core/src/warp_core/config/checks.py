@@ -46,17 +46,83 @@ WELL_KNOWN_SECRETS = frozenset(
 def check(settings: Settings, source: Source, registries: Registries) -> None:
     """Note every problem of settings that are complete."""
     _stores(settings, source)
+    _classes(settings, source, registries)
     _exports(settings, source)
     _accounts(settings, source)
     _listening(settings, source)
     for name, policy in settings.policies.items() if settings.stores else ():  # not a witness's
         _policy(settings, source, registries, name, policy)
-    if settings.metadata.copies > len(settings.stores):
+    stores = len(settings.common_stores)
+    if settings.metadata.copies > stores:
         source.problem(
             ("metadata", "copies"),
-            f"more copies than stores ({len(settings.stores)})",
+            f"more copies than stores ({stores})",
             found=settings.metadata.copies,
-            allowed=f"at most {len(settings.stores)}; add a [[store]] for each further copy",
+            allowed=f"at most {stores}; add a [[store]] for each further copy",
+        )
+
+
+def _classes(settings: Settings, source: Source, registries: Registries) -> None:
+    """Note what is wrong with the stores of storage classes."""
+    labels = {part.label for part in settings.stores if part.label}
+    named: set[str] = set()
+    for name, each in settings.storage_classes.items():
+        here: Keys = ("storage_class", name)
+        for index, label in enumerate(each.stores):
+            if label not in labels:
+                source.problem(
+                    (*here, "stores", index),
+                    "is the name of no [[store]]",
+                    found=label,
+                    allowed=", ".join(sorted(labels)) or 'name = "..." in a [[store]]',
+                )
+            elif label in each.stores[:index]:
+                source.problem(
+                    (*here, "stores", index), "is said twice", found=label, allowed="each once"
+                )
+        if each.stores and each.copies > len(each.stores):
+            source.problem(
+                (*here, "copies"),
+                f"more copies than stores of the class ({len(each.stores)})",
+                found=each.copies,
+                allowed=f"at most {len(each.stores)}",
+            )
+        if not each.stores and each.copies != 1:
+            source.problem(
+                (*here, "copies"),
+                "is said of a class without stores of its own",
+                found=each.copies,
+                allowed="stores, or a policy with redundancy",
+            )
+        if each.stores and settings.cluster is not None:
+            source.problem(
+                (*here, "stores"),
+                "is for a node alone, but [cluster] makes this node one of several",
+                found=", ".join(each.stores),
+                allowed="a policy",
+            )
+        named.update(each.stores)
+    for index, part in enumerate(settings.stores):
+        if part.label not in named and registries["stores"].get(part.name).whole_only:
+            source.problem(
+                ("store", index),
+                "keeps whole blobs only, and no storage class names it",
+                found=part.label or part.name,
+                allowed='a name, and [storage_class.GLACIER] with stores = ["that name"]',
+            )
+    for index, export in enumerate(settings.exports):
+        if registries["stores"].get(export.part.name).whole_only:
+            source.problem(
+                ("export", index),
+                "keeps whole blobs only, so no other node could write to it",
+                found=export.part.name,
+                allowed='kind = "disk"',
+            )
+    if settings.stores and not settings.common_stores:
+        source.problem(
+            ("store",),
+            "storage classes have all stores for themselves",
+            allowed="a [[store]] that none of them names, for everything else",
         )
 
 
@@ -222,7 +288,7 @@ def _policy(
     settings: Settings, source: Source, registries: Registries, name: str, policy: Policy
 ) -> None:
     path: Keys = ("policy", name)
-    stores = len(settings.stores)
+    stores = len(settings.common_stores)
     if policy.redundancy.striped:
         source.problem(
             (*path, "redundancy"),

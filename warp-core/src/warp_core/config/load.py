@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +14,7 @@ from warp_core.config.checks import check
 from warp_core.config.decode import decode, meant
 from warp_core.config.model import (
     ACCOUNTS_MAX,
+    LABEL,
     STORES_MAX,
     TARGETS_MAX,
     AuditLog,
@@ -208,17 +211,35 @@ class _Loading:
             return []
         if not 1 <= len(tables) <= STORES_MAX:
             source.problem(("store",), "wrong number of stores", allowed=f"1 to {STORES_MAX}")
-        parts = []
+        parts: list[Part] = []
         for index, table in enumerate(tables):
-            own, rest = _split(table, ("kind",))
+            own, rest = _split(table, ("kind", "name"))
             kind = own.get("kind", "disk")
             if not isinstance(kind, str):
                 source.problem(
                     ("store", index, "kind"), "the wrong type", found=kind, allowed="text"
                 )
                 continue
-            parts.append(self._part("stores", kind, ("store", index), rest, said="kind"))
-        return [part for part in parts if part is not None]
+            part = self._part("stores", kind, ("store", index), rest, said="kind")
+            label = self._label(("store", index, "name"), own.get("name", ""), parts)
+            if part is not None:
+                parts.append(replace(part, label=label))
+        return parts
+
+    def _label(self, path: Keys, label: object, before: Sequence[Part]) -> str:
+        """Return what storage classes call a store."""
+        if label == "":
+            return ""
+        if not isinstance(label, str) or not re.match(LABEL, label):
+            self.source.problem(
+                path, "is no name of a store", found=label, allowed="1 to 64 of A-Z a-z 0-9 . _ -"
+            )
+            return ""
+        if any(part.label == label for part in before):
+            self.source.problem(
+                path, "is taken by another [[store]]", found=label, allowed="another name"
+            )
+        return label
 
     def _policies(self, tables: object) -> dict[str, Policy]:
         policies = {"default": Policy()}
@@ -238,7 +259,14 @@ class _Loading:
             made = decode(self.source, ("storage_class", name), table, StorageClass)
             if made is None:
                 continue
-            if made.policy not in policies:
+            if not made.policy and not made.stores and not made.archive:
+                self.source.problem(
+                    ("storage_class", name),
+                    "says nothing about its contents",
+                    allowed="policy, stores or archive",
+                )
+                continue
+            if made.policy and made.policy not in policies:
                 self.source.problem(
                     ("storage_class", name, "policy"),
                     "is no policy",

@@ -16,6 +16,7 @@ from warp_core.interfaces.accounts import Account, account
 from warp_core.interfaces.quotas import Quota, check_quota
 
 STORES_MAX = 4096
+LABEL = r"^[A-Za-z0-9._-]{1,64}$"  # of a store
 TARGETS_MAX = 100  # for events of one node; each keeps connections open
 ACCOUNTS_MAX = 1000  # that a file describes; more belong into the metadata
 ACCOUNT_KEYS_MAX = 16  # of one such account
@@ -73,7 +74,13 @@ class Policy(msgspec.Struct, frozen=True):
 class StorageClass(msgspec.Struct, frozen=True):
     """`[storage_class.NAME]`: how the contents of a class are kept, whatever their volume says."""
 
-    policy: str  # one of the `[policy.NAME]`
+    policy: str = ""  # one of the `[policy.NAME]`; empty: the volume's
+    # Names of the [[store]]s that keep the contents of the class, and nothing else; empty: those of everything else.
+    stores: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
+    # On how many of these stores each content lies.
+    copies: Annotated[int, Meta(ge=1, le=8)] = 1
+    # Contents are read only after they were restored (RestoreObject), for as long as that says.
+    archive: bool = False
 
 
 class Kms(msgspec.Struct, frozen=True):
@@ -212,6 +219,7 @@ class Part:
     name: str
     config: msgspec.Struct
     key: str  # where its table stands: "protocols.s3", "store[0]"
+    label: str = ""  # of a store: what storage classes call it
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +282,13 @@ class Settings:
         return self.node.name or socket.gethostname().partition(".")[0] or "node"
 
     @property
+    def common_stores(self) -> tuple[Part, ...]:
+        """The stores that no storage class has for itself: of everything else, metadata included."""
+        apart = {label for each in self.storage_classes.values() for label in each.stores}
+        return tuple(part for part in self.stores if not part.label or part.label not in apart)
+
+    @property
     def metadata_copies(self) -> int:
         """How many stores keep the metadata."""
         wanted = self.metadata.copies or 1 + self.policies["default"].redundancy.tolerates
-        return min(wanted, len(self.stores))
+        return min(wanted, len(self.common_stores))

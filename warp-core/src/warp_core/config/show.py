@@ -34,6 +34,8 @@ def effective(settings: Settings) -> list[Setting]:
     found += _struct("metadata", settings.engine.config, settings.origins)
     for part in settings.stores:
         found.append(_one(f"{part.key}.kind", part.name, settings.origins))
+        if part.label:
+            found.append(_one(f"{part.key}.name", part.label, settings.origins))
         found += _struct(part.key, part.config, settings.origins)
     for name, policy in settings.policies.items():
         found += _struct(f"policy.{name}", policy, settings.origins)

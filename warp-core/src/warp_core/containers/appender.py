@@ -18,9 +18,10 @@ COPY_STEP = 1024 * 1024  # bytes moved at once when a lost copy is made anew
 class OpenContainer:
     """A container that grows. `tail` is where its next record will begin; one task places records, many may write them."""
 
-    def __init__(self, fleet: Fleet, wanted: int) -> None:
-        self.id = fleet.new_id()
+    def __init__(self, fleet: Fleet, wanted: int, place: int = 0) -> None:
+        self.id = fleet.new_id(place)
         self.wanted = wanted
+        self.kept = (wanted, place)
         self.tail = PAGE
         self.created = False
         self.entry: Container = fleet.entry(self.id)
@@ -55,7 +56,7 @@ class OpenContainer:
             NoSpace: They are here, but full.
         """
         fleet = self._fleet
-        fleet.check_policy(self.wanted)
+        fleet.check_policy(*self.kept)
         candidates = await fleet.candidates(self.id, fleet.reserve)
         while len(self.entry.copies) < self.enough and candidates:
             missing = self.enough - len(self.entry.copies)

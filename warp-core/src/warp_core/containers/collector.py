@@ -8,7 +8,17 @@ from contextlib import suppress
 
 from warp_core.containers import facts
 from warp_core.containers.fleet import Container, Copy, Fleet
-from warp_core.containers.format import PAGE, Chunk, Head, Kind, Lane, State, align, lane_of
+from warp_core.containers.format import (
+    PAGE,
+    Chunk,
+    Head,
+    Kind,
+    Lane,
+    State,
+    align,
+    is_container,
+    lane_of,
+)
 from warp_core.containers.pages import Page, pack_page
 from warp_core.containers.rebuild import rebuild
 from warp_core.containers.reclaim import Refers
@@ -25,6 +35,7 @@ GLANCE = 100  # records at the front of a segment that tell what it is used for
 COMPACT_DEAD = 0.5  # dead share from which a container is rewritten: a byte is copied for each byte freed, at most
 COMPACT_DEAD_TIGHT = 0.2  # …when less than TIGHT of a store is free
 TIGHT = 0.1
+DOOMED_MAX = 100_000  # blobs remembered to be deleted later; the next start finds the others
 
 
 class Collector:
@@ -53,6 +64,9 @@ class Collector:
         )  # (moment, containers) of each reclaim
         self._blocked: dict[int, int] = {}  # container → reclaims of it that a pin may hold
         self._todo: dict[int, None] = {}
+        self._doomed: list[
+            Copy
+        ] = []  # blobs of containers that are gone, which a store did not delete
         self._payload: dict[int, int] = {}  # journal segment → bytes of payload records in it
         self.damaged: set[int] = (
             set()
@@ -97,6 +111,8 @@ class Collector:
             "copied_bytes": 0,
         }
         await self._fleet.ledger.flush()
+        if self._doomed:
+            await self._bury()
         self._pass_pins()
         for container in [one for one in self._todo if not self._blocked.get(one)]:
             if counts["copied_bytes"] >= budget:
@@ -240,9 +256,20 @@ class Collector:
         self._payload.pop(entry.id, None)
         self._todo.pop(entry.id, None)
         self._forget(entry.id)
-        for copy in entry.copies:
-            with suppress(NotFound, StoreFailed):  # the next start sees that it is gone
+        self._doomed += entry.copies
+        await self._bury()
+
+    async def _bury(self) -> None:
+        """Delete the blobs of what is gone; a store that cannot now is asked again by the next pass, or at the next start."""
+        doomed, self._doomed = self._doomed, []
+        for copy in doomed:
+            try:
                 await copy.slot.store.delete(copy.name)
+            except NotFound:
+                continue
+            except StoreFailed:
+                if len(self._doomed) < DOOMED_MAX:
+                    self._doomed.append(copy)
 
     # After a crash --------------------------------------------------------------------------------
 
@@ -258,6 +285,8 @@ class Collector:
             except Corrupt:
                 self.damaged.add(entry.id)
                 entry.doubtful = False
+                continue
+            except StoreFailed:  # its store is away: asked again by the next pass
                 continue
             unsealed = not entry.size
             if unsealed:
@@ -276,7 +305,7 @@ class Collector:
             self._todo[entry.id] = None
             if entry.size == PAGE:
                 await self.delete(entry)
-            elif unsealed and lane_of(entry.id) == Lane.CONTAINERS:
+            elif unsealed and is_container(entry.id):
                 await self._seal(entry)
             left -= len(found) * 256 + 64 * 1024
         return True

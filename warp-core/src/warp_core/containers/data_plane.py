@@ -32,7 +32,7 @@ from warp_core.containers.format import (
 )
 from warp_core.containers.keyring import Keyring
 from warp_core.containers.leases import Leases
-from warp_core.containers.policy import DataPolicy, StoreSlot
+from warp_core.containers.policy import DataPolicy, Place, StoreSlot
 from warp_core.containers.reader import Reader
 from warp_core.containers.reclaim import Pin, Refers
 from warp_core.containers.records import inventory
@@ -40,7 +40,7 @@ from warp_core.containers.scrub import HealReport, Scrubber, ScrubReport
 from warp_core.containers.shared import SharedLog
 from warp_core.containers.standing import ALONE, Standing
 from warp_core.containers.writer import ChunkWriter
-from warp_core.errors import Corrupt, TooLarge, Unavailable, WarpError
+from warp_core.errors import Corrupt, StoreFailed, TooLarge, Unavailable, WarpError
 from warp_core.interfaces.codecs import Codec
 from warp_core.interfaces.stores import Buffer
 
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 ROTTEN_MAX = 10_000  # containers remembered for repair; more damage than this is for scrub and heal
 APPEND_MAX = 1024 * 1024  # bytes of one small payload: what a batch of the journal holds
+SETTLE_S = 10.0  # a container that waits so long for more goes to its place: a sweep sends contents one after the other
 CODEC_THREADS = 2  # filters of streams; more would only compete with the loop on small machines
 
 
@@ -65,6 +66,7 @@ class Containers:
         monotonic: Callable[[], float] = time.monotonic,
         container_size: int = CONTAINER_SIZE,
         standing: Standing = ALONE,
+        places: Sequence[Place] = (),
     ) -> None:
         """Take the parts.
 
@@ -73,6 +75,7 @@ class Containers:
             codec: Makes a codec of a policy's word, such as "zstd:3".
             journal: Entered; None for a node whose small payloads share containers only.
             standing: How many copies have to be written.
+            places: Stores among these that storage classes have for themselves.
         """
         self._fleet = Fleet(
             stores,
@@ -80,13 +83,14 @@ class Containers:
             monotonic=monotonic,
             container_size=container_size,
             standing=standing,
+            places=places,
         )
         self._standing = standing
         self._codecs = Codecs(codec)
         self._journal = journal
         self._pool = BufferPool()
         self._leases = Leases(self._fleet)
-        self._shared: dict[int, SharedLog] = {}
+        self._shared: dict[tuple[int, int], SharedLog] = {}
         self._rotten: set[int] = set()  # containers of which reads found a damaged copy
         self._reader = Reader(self._fleet, self._codecs, self._pending, self._note_rotten)
         self._journal_floor = 0  # segments from this one on are replayed by a restart
@@ -155,14 +159,17 @@ class Containers:
             raise TooLarge(f"payload of {length} bytes > APPEND_MAX {APPEND_MAX}: use a writer")
         copies = self._standing.copies(policy.copies)
         journal = self._journal
-        if journal is not None and sum(
-            one.alive for one in journal.copies
-        ) >= self._standing.enough(copies):
+        if (
+            journal is not None
+            and not policy.place
+            and sum(one.alive for one in journal.copies) >= self._standing.enough(copies)
+        ):
             packer = self.packer(",".join(policy.filters)) if policy.filters else None
             return journal.append(Kind.PAYLOAD, payload, owner=owner, packer=packer)
-        shared = self._shared.get(copies)
+        kept = self._kept(policy, copies)
+        shared = self._shared.get(kept)
         if shared is None:
-            shared = self._shared[copies] = SharedLog(self._fleet, copies)
+            shared = self._shared[kept] = SharedLog(self._fleet, *kept)
         if policy.filters:
             return self._append_filtered(shared, payload, owner, ",".join(policy.filters))
         stored = stored_size(length)
@@ -181,6 +188,18 @@ class Containers:
         )
         shared.put(align(stored), buffers, payload)
         return Chunk(container, offset, stored, len(payload))
+
+    def _kept(self, policy: DataPolicy, copies: int) -> tuple[int, int]:
+        """Return how many copies a container gets while it is written, and the number of the place that it belongs to.
+
+        Raises:
+            Unavailable: There is no such place.
+        """
+        if not policy.place:
+            return copies, 0
+        number = self._fleet.number_of(policy.place)
+        place = self._fleet.place_by(number)
+        return (place.copies if place.grows else copies), number
 
     @property
     def keyring(self) -> Keyring:
@@ -245,14 +264,14 @@ class Containers:
             Unavailable: The policy wants more copies than there are stores.
             NotFound, InvalidArgument: Its chunker or filters.
         """
-        copies = self._standing.copies(policy.copies)
-        self._fleet.check_policy(copies)
+        kept = self._kept(policy, self._standing.copies(policy.copies))
+        self._fleet.check_policy(*kept)
         filters = ",".join(policy.filters)
         return ChunkWriter(
             self._fleet,
             self._leases,
             self._pool,
-            copies=copies,
+            kept=kept,
             owner=owner,
             chunker=self._codecs.chunker(policy.chunker),
             chain=self._codecs.chain(filters),
@@ -382,7 +401,7 @@ class Containers:
             await self._fleet.describe(entry)
             try:
                 found = await inventory(self._fleet, entry)
-            except Corrupt:
+            except (Corrupt, StoreFailed):
                 continue
             for head in living(self._fleet, entry, found):
                 if head.kind == Kind.PAYLOAD:
@@ -420,8 +439,16 @@ class Containers:
         """Look for what is missing or damaged; see `Scrubber.scrub`. `heal` repairs it."""
         return await self._scrubber.scrub(deep=deep, after=after, budget=budget, rate=rate)
 
-    async def heal(self, *, budget: int) -> HealReport:
-        """Write missing and damaged copies anew, fewest good copies first."""
+    async def heal(self, *, budget: int, settle_s: float = SETTLE_S) -> HealReport:
+        """Write missing and damaged copies anew, fewest good copies first, and bring containers to where they belong.
+
+        What belongs to a place goes there when nothing more has come into its container for `settle_s`.
+        """
+        before_s = self._fleet.monotonic() - settle_s
+        await self._leases.settle(before_s)
+        for shared in tuple(self._shared.values()):
+            with suppress(WarpError):  # whoever waits for what was queued hears of it
+                await shared.settle(before_s)
         return await self._scrubber.heal(budget=budget)
 
     async def repair(self, *, budget: int) -> HealReport:

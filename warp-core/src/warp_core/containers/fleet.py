@@ -10,6 +10,7 @@ from contextlib import suppress
 from warp_core.containers.format import (
     CONTAINER_SIZE,
     PAGE,
+    PLACES_MAX,
     Form,
     Lane,
     State,
@@ -17,13 +18,16 @@ from warp_core.containers.format import (
     checksum,
     container_id,
     epoch_of,
+    is_container,
+    lane_at,
     lane_of,
     parse_blob_name,
+    place_of,
 )
 from warp_core.containers.ledger import Ledger
 from warp_core.containers.pages import Map, Page, unpack_page
 from warp_core.containers.placement import ClusterMap, Member, pack_map, unpack_map
-from warp_core.containers.policy import StoreSlot
+from warp_core.containers.policy import Place, StoreSlot
 from warp_core.containers.reclaim import Pins
 from warp_core.containers.standing import ALONE, Standing
 from warp_core.errors import (
@@ -31,6 +35,7 @@ from warp_core.errors import (
     NoSpace,
     NotFound,
     StoreFailed,
+    TooLarge,
     Unavailable,
     WarpError,
 )
@@ -114,10 +119,17 @@ class Fleet:
         monotonic: Callable[[], float],
         container_size: int = CONTAINER_SIZE,
         standing: Standing = ALONE,
+        places: Sequence[Place] = (),
     ) -> None:
         self.slots = tuple(slots)
         self.standing = standing
-        self.ledger = Ledger(self.slots, now_ns=now_ns, uses=standing.uses)
+        self.places = tuple(places)
+        apart = {slot.store.id for place in places for slot in place.slots}
+        # The stores of everything that is not said to lie elsewhere.
+        self.common = tuple(slot for slot in slots if slot.store.id not in apart)
+        self._numbers: dict[str, int] = {}
+        self._places: dict[int, Place] = {}
+        self.ledger = Ledger(self.common, now_ns=now_ns, uses=standing.uses)
         self.pins = Pins()
         self.containers: dict[int, Container] = {}
         self.map = ClusterMap()
@@ -125,7 +137,7 @@ class Fleet:
         self.now_ns = now_ns
         self.container_size = container_size
         self.reserve = PAGE + container_size + container_size // TABLES & -PAGE
-        self._monotonic = monotonic
+        self.monotonic = monotonic
         self._by_id: dict[str, StoreSlot] = {}
         self._suspect: dict[str, float] = {}  # store id → until when it gets nothing new
         self._counter = itertools.count(1)
@@ -165,7 +177,11 @@ class Fleet:
             (one for one in found if one is not None), key=lambda m: m.version, default=ClusterMap()
         )
         here = [Member(slot.store.id, slot.name, slot.domain) for slot in self.slots]
-        self.map = newest.joined(here)
+        self.map = newest.joined(here, [place.name for place in self.places])
+        if len(self.map.places) > PLACES_MAX:
+            raise TooLarge(f"{len(self.map.places)} classes had stores of their own > {PLACES_MAX}")
+        self._numbers = {name: number for number, name in enumerate(self.map.places, 1)}
+        self._places = {self._numbers[place.name]: place for place in self.places}
         stale = [slot for slot, one in zip(used, found, strict=True) if one != self.map]
         for slot in stale:
             with suppress(NoSpace, StoreFailed):  # the others have it
@@ -218,7 +234,7 @@ class Fleet:
             if page is not None:
                 entry.wanted = page.copies
                 entry.size = max(entry.size, page.size)
-            if lane_of(container) == Lane.CONTAINERS and not self.ledger.known.is_asked(container):
+            if is_container(container) and not self.ledger.known.is_asked(container):
                 entry.doubtful = epoch_of(container) != self.ledger.epoch
 
     async def _delete_blob(self, copy: Copy) -> None:
@@ -233,9 +249,9 @@ class Fleet:
 
     # Ids and sequence -----------------------------------------------------------------------------
 
-    def new_id(self) -> int:
-        """Return a container id that was never used."""
-        return container_id(Lane.CONTAINERS, self.ledger.epoch, next(self._counter))
+    def new_id(self, place: int = 0) -> int:
+        """Return a container id that was never used, of a place by its number."""
+        return container_id(lane_at(place), self.ledger.epoch, next(self._counter))
 
     def sequence(self) -> int:
         """Return a stamp for a record, greater than all before it."""
@@ -309,11 +325,11 @@ class Fleet:
 
     def suspect(self, slot: StoreSlot) -> None:
         """Give a store that failed nothing new for a while."""
-        self._suspect[slot.store.id] = self._monotonic() + PROBATION_S
+        self._suspect[slot.store.id] = self.monotonic() + PROBATION_S
 
     def healthy(self, slot: StoreSlot) -> bool:
         """Say whether a store may get new containers."""
-        return self._suspect.get(slot.store.id, 0.0) <= self._monotonic()
+        return self._suspect.get(slot.store.id, 0.0) <= self.monotonic()
 
     def only_failing(self, used: Iterable[StoreSlot]) -> bool:
         """Say whether every store but these has failed lately: then there is no use in waiting for space."""
@@ -324,13 +340,49 @@ class Fleet:
             if slot.store.id not in names
         )
 
-    def check_policy(self, copies: int) -> None:
-        """Refuse a policy that the stores which are here cannot keep.
+    def number_of(self, place: str) -> int:
+        """Return the number of a place.
+
+        Raises:
+            Unavailable: It is not configured here.
+        """
+        number = self._numbers.get(place, 0)
+        if number not in self._places:
+            raise Unavailable(f"the storage class {place} has no stores here")
+        return number
+
+    def place(self, container: int) -> Place | None:
+        """Return the place that a container belongs to; None if that is the common stores, or a place that is no more."""
+        return self._places.get(place_of(container))
+
+    def place_by(self, number: int) -> Place:
+        """Return a place that is configured."""
+        return self._places[number]
+
+    def targets(self, container: int) -> tuple[StoreSlot, ...]:
+        """Return the stores on which a container lies once it is sealed."""
+        place = self.place(container)
+        return self.common if place is None else place.slots
+
+    def where(self, container: int) -> tuple[StoreSlot, ...]:
+        """Return the stores that may have a container which no inventory has shown."""
+        if not self.places:
+            return self.slots
+        if not place_of(container):
+            return tuple(slot for slot in self.slots if slot.store.capabilities.grow)
+        place = self.place(container)
+        return self.slots if place is None else (*self.common, *place.slots)
+
+    def check_policy(self, copies: int, place: int = 0) -> None:
+        """Refuse a policy that the stores which are here cannot keep, of a place by its number.
 
         Raises:
             Unavailable: The message names who is here and who is missing.
         """
-        if copies > len(self.slots):
+        slots = self.common
+        if place and self._places[place].grows:
+            slots = self._places[place].slots
+        if copies > len(slots):
             raise Unavailable(f"{copies} copies need {copies} stores; {self.describe_stores()}")
 
     def describe_stores(self) -> str:
@@ -341,10 +393,21 @@ class Fleet:
         return text + (f", missing: {', '.join(missing)}" if missing else "")
 
     async def candidates(
-        self, container: int, size: int, *, without: Iterable[StoreSlot] = (), vital: bool = False
+        self,
+        container: int,
+        size: int,
+        *,
+        without: Iterable[StoreSlot] = (),
+        vital: bool = False,
+        sealed: bool = False,
     ) -> list[StoreSlot]:
-        """Return the stores that can take a copy of `size` bytes, best first."""
+        """Return the stores that can take a copy of `size` bytes, best first; those where it lies in the end if it is `sealed`."""
         excluded = {slot.store.id for slot in without}
+        if self.places:
+            place = self.place(container)
+            allowed = self.common if place is None or not (sealed or place.grows) else place.slots
+            ids = {slot.store.id for slot in allowed}
+            excluded |= {slot.store.id for slot in self.slots if slot.store.id not in ids}
         chosen: list[StoreSlot] = []
         suspects: list[StoreSlot] = []
         for store_id in self.map.order(container):

@@ -89,6 +89,10 @@ class Lane(IntEnum):
     LEDGER = 2
 
 
+PLACED: Final = 64  # lanes beyond it are containers of places, by their number
+PLACES_MAX: Final = 128  # that a node ever had: a lane is a byte
+
+
 class Form(IntEnum):
     """How a blob holds its container."""
 
@@ -172,6 +176,21 @@ def container_id(lane: int, epoch: int, counter: int) -> int:
 def lane_of(container: int) -> int:
     """Return the lane of an id."""
     return container >> 56
+
+
+def place_of(container: int) -> int:
+    """Return the number of the place that a container belongs to; 0: it lies on the stores that all classes share."""
+    return max(0, (container >> 56) - PLACED)
+
+
+def lane_at(place: int) -> int:
+    """Return the lane of containers of a place, by its number."""
+    return PLACED + place if place else Lane.CONTAINERS
+
+
+def is_container(container: int) -> bool:
+    """Say whether an id is of a container of contents, no segment of the journal or the ledger."""
+    return lane_of(container) == Lane.CONTAINERS or place_of(container) > 0
 
 
 def epoch_of(container: int) -> int:

@@ -29,13 +29,17 @@ class ClusterMap(msgspec.Struct, frozen=True, dict=True):
 
     version: int = 0
     members: tuple[Member, ...] = ()
+    places: tuple[str, ...] = ()  # names of places; the first has number 1, and keeps it for ever
 
-    def joined(self, present: Sequence[Member]) -> ClusterMap:
-        """Return the map with these members added or renamed; itself if nothing changes."""
+    def joined(self, present: Sequence[Member], places: Sequence[str] = ()) -> ClusterMap:
+        """Return the map with these members and places added or renamed; itself if nothing changes."""
         known = {member.id: member for member in self.members}
         known.update((member.id, member) for member in present)
         members = tuple(sorted(known.values(), key=lambda member: member.id))
-        return self if members == self.members else ClusterMap(self.version + 1, members)
+        named = (*self.places, *(name for name in places if name not in self.places))
+        if members == self.members and named == self.places:
+            return self
+        return ClusterMap(self.version + 1, members, named)
 
     def order(self, container: int) -> tuple[str, ...]:
         """Return all store ids in the order in which a container's copies want to lie on them."""

@@ -20,6 +20,7 @@ class DataPolicy(msgspec.Struct, frozen=True):
     chunker: str = "fixed:8MiB"
     filters: tuple[str, ...] = ()
     verify: Literal["always", "scrub"] = "always"
+    place: str = ""  # of a `Place`; empty: the stores that no place has
 
     @property
     def copies(self) -> int:
@@ -55,3 +56,17 @@ class StoreSlot:
     name: str
     store: BlobStore
     domain: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Stores that keep what a storage class puts there, and nothing else."""
+
+    name: str  # of the class
+    slots: tuple[StoreSlot, ...]
+    copies: int = 1  # of each container, on as many of these stores
+
+    @property
+    def grows(self) -> bool:
+        """Whether containers can be written there; else they come when they are sealed."""
+        return all(slot.store.capabilities.grow for slot in self.slots)

@@ -214,7 +214,7 @@ class Reader:
         if self._fleet.ledger.known.is_gone(container):
             return problems
         name = blob_name(container)
-        for slot in self._fleet.slots:
+        for slot in self._fleet.where(container):
             try:
                 info = await slot.store.stat(name)
             except NotFound:

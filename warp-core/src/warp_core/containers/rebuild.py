@@ -46,16 +46,10 @@ async def rebuild(
     size = mapped.end + 8 * len(mapped.offsets)
     copy = Copy(slot, entry.id, rewrite, size, size)
     copy.map = mapped
-    with suppress(AlreadyExists):  # what a cut-off attempt of this run left there
-        await slot.store.create(copy.name, reserve=size, vital=vital)
-    try:
-        await _write(fleet, entry, keep, copy)
-        await _verify(keep, copy)
-        await slot.store.seal(copy.name, size=size)
-    except BaseException:
-        with suppress(WarpError):  # without a valid page it counts for nothing
-            await slot.store.delete(copy.name)
-        raise
+    if slot.store.capabilities.grow:
+        await _grow(fleet, entry, keep, copy, vital=vital)
+    else:
+        await _put(fleet, entry, keep, copy, vital=vital)
     if old is not None:
         entry.copies.remove(old)
     entry.copies.append(copy)
@@ -63,6 +57,52 @@ async def rebuild(
         with suppress(NotFound):
             await slot.store.delete(blob_name(entry.id, old.rewrite))
     return copy
+
+
+async def _grow(
+    fleet: Fleet, entry: Container, keep: Sequence[Head], copy: Copy, *, vital: bool
+) -> None:
+    store = copy.slot.store
+    with suppress(AlreadyExists):  # what a cut-off attempt of this run left there
+        await store.create(copy.name, reserve=copy.size, vital=vital)
+    try:
+        await _write(fleet, entry, keep, copy)
+        await _verify(keep, copy)
+        await store.seal(copy.name, size=copy.size)
+    except BaseException:
+        with suppress(WarpError):  # without a valid page it counts for nothing
+            await store.delete(copy.name)
+        raise
+
+
+async def _put(
+    fleet: Fleet, entry: Container, keep: Sequence[Head], copy: Copy, *, vital: bool
+) -> None:
+    """Put a copy whole where nothing grows: a container's worth of memory, which only one rewriting at a time takes.
+
+    Such a store compares sums before it keeps anything, and reading it back may be slow or cost money, so only its size is looked at.
+    """
+    store, mapped = copy.slot.store, copy.map
+    assert mapped is not None
+    packed = mapped.pack()
+    buffers: list[Buffer] = [pack_page(_page(fleet, entry, copy, packed))]
+    buffers += [bytes(piece) async for piece in stored(fleet, entry, keep)]
+    buffers.append(packed)
+    await store.put(copy.name, buffers, vital=vital)
+    found = await store.stat(copy.name)
+    if found.size != copy.size:
+        raise Corrupt(
+            f"{copy.name} on store {copy.slot.name} has {found.size} bytes, not {copy.size}"
+        )
+
+
+def _page(fleet: Fleet, entry: Container, copy: Copy, packed: bytes) -> Page:
+    assert copy.map is not None
+    return Page(
+        entry.id, form=Form.COMPACTED, state=State.SEALED, copies=entry.wanted, created_ns=fleet.now_ns(),
+        rewrite=copy.rewrite, size=entry.size, map_entries=len(copy.map.offsets), map_place=copy.map.end,
+        map_checksum=checksum(packed),
+    )  # fmt: skip
 
 
 def _runs(keep: Sequence[Head]) -> list[tuple[int, int]]:
@@ -90,12 +130,8 @@ async def _write(fleet: Fleet, entry: Container, keep: Sequence[Head], copy: Cop
     packed = mapped.pack()
     batch.append(packed)
     await store.write(copy.name, offset=at, buffers=batch, sync=True)
-    page = Page(
-        entry.id, form=Form.COMPACTED, state=State.SEALED, copies=entry.wanted, created_ns=fleet.now_ns(),
-        rewrite=copy.rewrite, size=entry.size, map_entries=len(mapped.offsets), map_place=mapped.end,
-        map_checksum=checksum(packed),
-    )  # fmt: skip
-    await store.write(copy.name, offset=0, buffers=[pack_page(page)], sync=True)
+    page = pack_page(_page(fleet, entry, copy, packed))
+    await store.write(copy.name, offset=0, buffers=[page], sync=True)
 
 
 async def _verify(keep: Sequence[Head], copy: Copy) -> None:

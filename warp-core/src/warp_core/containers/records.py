@@ -81,10 +81,16 @@ async def _run_heads(
 
 
 async def inventory(fleet: Fleet, entry: Container) -> list[Head]:
-    """Return the heads of a container by offset: of the first copy that explains all of it, else of all copies together."""
+    """Return the heads of a container by offset: of the first copy that explains all of it, else of all copies together.
+
+    Raises:
+        Corrupt: No copy can be read.
+        StoreFailed: Nor can one just now whose store is away, and will be back.
+    """
     found: dict[int, Head] = {}
     problem: Exception | None = None
     read = 0
+    away = False
     for copy in tuple(fleet.copies(entry.id)):
         try:
             async for head in heads(fleet, entry, copy):
@@ -92,9 +98,12 @@ async def inventory(fleet: Fleet, entry: Container) -> list[Head]:
             read += 1
         except (Corrupt, NotFound, StoreFailed) as error:
             problem = error
+            away = away or (isinstance(error, StoreFailed) and error.retryable)
             continue
         if not unexplained(fleet, entry, found.values()):
             break
+    if not read and away:
+        raise StoreFailed(f"no copy of container {entry.id:016x} can be read now: {problem}")
     if not read:
         raise Corrupt(f"no copy of container {entry.id:016x} can be read: {problem}")
     return [found[offset] for offset in sorted(found)]

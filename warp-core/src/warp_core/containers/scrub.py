@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from warp_core.containers.collector import living
@@ -108,13 +109,19 @@ class Scrubber:
             except StoreFailed:
                 self._fleet.suspect(copy.slot)
             report.damaged_copies += copy.bad
-        report.missing_copies += max(0, entry.wanted - len(entry.copies))
+        place = self._fleet.place(entry.id)
+        wanted = entry.wanted if place is None else place.copies
+        report.missing_copies += max(0, wanted - len(entry.copies))
 
     async def _read_everything(self, entry: Container, report: ScrubReport) -> None:
         try:
             keep = living(self._fleet, entry, await inventory(self._fleet, entry))
         except Corrupt as error:
             self._lose(report, str(error))
+            return
+        except StoreFailed:
+            for copy in entry.copies:
+                self._fleet.suspect(copy.slot)
             return
         before = {copy.slot.name for copy in entry.copies if copy.bad}
         for copy in tuple(entry.copies):
@@ -179,9 +186,16 @@ class Scrubber:
         for entry in self._subjects():
             if only is not None and entry is not only:
                 continue
-            await self._fleet.describe(entry)
+            if (
+                self._fleet.place(entry.id) is None
+            ):  # what has a place says how many copies it wants
+                await self._fleet.describe(entry)
             good = sum(not copy.bad for copy in entry.copies)
-            if good < self._wanted(entry) or any(copy.bad for copy in entry.copies):
+            if (
+                self._settled(entry) < self._wanted(entry)
+                or any(copy.bad for copy in entry.copies)
+                or self._strays(entry)
+            ):
                 patients.append((good, entry.id))
         patients.sort()
         for done, (_, container) in enumerate(patients):
@@ -200,28 +214,61 @@ class Scrubber:
 
     def _wanted(self, entry: Container) -> int:
         """Return how many copies a container should have now."""
+        place = self._fleet.place(entry.id)
+        if place is not None:
+            return place.copies
         standing = self._fleet.standing
         return standing.enough(standing.copies(max(entry.wanted, 1)))
 
+    def _settled(self, entry: Container) -> int:
+        """Return how many copies lie where they belong."""
+        strays = self._strays(entry)
+        return len(entry.copies) - len(strays)
+
+    def _strays(self, entry: Container) -> list[Copy]:
+        """Return the copies that lie where a container is only until it is sealed, or was before its class got other stores."""
+        if not self._fleet.places:
+            return []
+        targets = {slot.store.id for slot in self._fleet.targets(entry.id)}
+        return [copy for copy in entry.copies if copy.slot.store.id not in targets]
+
     async def _heal(self, entry: Container, report: HealReport) -> None:
-        found = await inventory(self._fleet, entry)
-        if unexplained(self._fleet, entry, found):
+        fleet = self._fleet
+        await fleet.describe(entry)
+        found = await inventory(fleet, entry)
+        if unexplained(fleet, entry, found):
             raise Corrupt("parts of it are on no copy that is here")
-        keep = living(self._fleet, entry, found)
-        for copy in [copy for copy in entry.copies if copy.bad]:
-            made = await rebuild(self._fleet, entry, keep, copy.slot)
+        keep = living(fleet, entry, found)
+        if not keep and self._strays(entry):
+            return  # nothing in it is needed: the collector deletes it
+        strays = self._strays(entry)
+        for copy in [copy for copy in entry.copies if copy.bad and copy not in strays]:
+            made = await rebuild(fleet, entry, keep, copy.slot)
             report.written_copies += 1
             report.written_bytes += made.size
-        while len(entry.copies) < self._wanted(entry):
+        while self._settled(entry) < self._wanted(entry):
             size = 4096 + sum(head.next - head.offset + 8 for head in keep)
-            busy = [copy.slot for copy in entry.copies]
-            slots = await self._fleet.candidates(entry.id, size, without=busy)
+            busy = [copy.slot for copy in entry.copies if copy not in strays]
+            slots = await fleet.candidates(entry.id, size, without=busy, sealed=True)
+            place = fleet.place(entry.id)
+            if place is not None and not any(map(fleet.healthy, slots)):
+                raise Unavailable(f"no store of the class {place.name} takes it now")
             if not slots:
-                if len(self._fleet.slots) < entry.wanted:
+                if len(fleet.slots) < entry.wanted:
                     raise Unavailable(
-                        f"{entry.wanted} copies are wanted; {self._fleet.describe_stores()}"
+                        f"{entry.wanted} copies are wanted; {fleet.describe_stores()}"
                     )
                 raise NoSpace(f"no other store has {size} bytes free")
-            made = await rebuild(self._fleet, entry, keep, slots[0])
+            try:
+                made = await rebuild(fleet, entry, keep, slots[0])
+            except StoreFailed:
+                fleet.suspect(slots[0])
+                raise
             report.written_copies += 1
             report.written_bytes += made.size
+        for copy in strays:
+            # Who reads it now and no longer finds it looks again, at those that took its place.
+            entry.copies.remove(copy)
+            report.removed_copies += 1
+            with suppress(NotFound, StoreFailed):  # the next start finds it, and the next pass then
+                await copy.slot.store.delete(copy.name)

@@ -1,4 +1,4 @@
-"""Small payloads that the journal has too few copies for: they share open containers, and syncs, by number of copies."""
+"""Small payloads that the journal has too few copies for, or that belong elsewhere: they share open containers, and syncs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ LOST_MAX = 256  # containers that lost payloads: who wrote to one asks within mo
 class SharedLog:
     """Records of many writers in one open container after another, each kept in `wanted` copies."""
 
-    def __init__(self, fleet: Fleet, wanted: int) -> None:
+    def __init__(self, fleet: Fleet, wanted: int, place: int = 0) -> None:
         self._fleet = fleet
         self._wanted = wanted
+        self._place = place  # that its containers belong to
+        self._used_s = 0.0  # when the last payload came
         self._open: OpenContainer | None = None
         self._full: list[OpenContainer] = []  # to be sealed by the next flush
         self._queue: list[tuple[OpenContainer, int, Sequence[Buffer]]] = []
@@ -41,12 +43,12 @@ class SharedLog:
             raise Busy(
                 f"{self._queued} bytes of small payloads wait for a sync, at most {QUEUED_MAX} may"
             )
-        self._fleet.check_policy(self._wanted)
+        self._fleet.check_policy(self._wanted, self._place)
         if self._open is not None and self._open.room < size:
             self._full.append(self._open)
             self._open = None
         if self._open is None:
-            self._open = OpenContainer(self._fleet, self._wanted)
+            self._open = OpenContainer(self._fleet, self._wanted, self._place)
         return self._open.id, self._open.tail
 
     def put(self, size: int, buffers: Sequence[Buffer], payload: Buffer) -> None:
@@ -57,6 +59,8 @@ class SharedLog:
         self._queue.append((target, offset, buffers))
         self._queued += size
         self._pending[target.id, offset] = payload
+        if self._place:
+            self._used_s = self._fleet.monotonic()
 
     @property
     def crowded(self) -> bool:
@@ -113,6 +117,11 @@ class SharedLog:
     async def retire(self, container: int) -> None:
         """Seal the open container if it is this one, so that what is dead in it can be freed; the next payload begins another."""
         if self._open is not None and self._open.id == container:
+            await self.close()
+
+    async def settle(self, before_s: float) -> None:
+        """Seal what belongs to a place and has got nothing since then, so that it can go there."""
+        if self._place and self._open is not None and self._used_s <= before_s:
             await self.close()
 
     async def close(self) -> None:

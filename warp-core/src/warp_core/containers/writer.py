@@ -89,7 +89,7 @@ class ChunkWriter:
         leases: Leases,
         pool: BufferPool,
         *,
-        copies: int,
+        kept: tuple[int, int],
         owner: Owner,
         chunker: Chunker,
         chain: Sequence[Filter],
@@ -104,7 +104,7 @@ class ChunkWriter:
         self._fleet = fleet
         self._leases = leases
         self._pool = pool
-        self._copies = copies
+        self._kept = kept  # copies, and the number of the place
         self._owner = owner
         self._chunker = chunker
         self._fixed = chunker.min_size == chunker.max_size
@@ -306,7 +306,7 @@ class ChunkWriter:
             self._container = None
         if self._container is None:
             need = min(need, self._fleet.container_size)
-            self._container = await self._leases.take(self._copies, need)
+            self._container = await self._leases.take(self._kept, need)
         self._record = _Record(self._container.tail, room, self._filters)
         return self._record
 

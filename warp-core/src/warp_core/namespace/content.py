@@ -6,6 +6,8 @@ from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+import msgspec
+
 from warp_core.containers import Chunk, ChunkWriter, Containers, DataPolicy, Owner
 from warp_core.containers.keyring import Hold
 from warp_core.containers.reclaim import Pin
@@ -100,6 +102,8 @@ async def placed(
     if len(extents) <= EXTENTS_MAX and len(parts) <= ROW_PARTS:
         return tuple(extents), None, parts
     manifest = Manifest(FORMAT, tuple(extents), parts)
+    # What says where contents lie stays near: an archive's are described without asking it.
+    policy = msgspec.structs.replace(policy, place="") if policy.place else policy
     return (), await store_manifest(containers, policy, owner, manifest), ()
 
 

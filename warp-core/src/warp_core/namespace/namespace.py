@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from asyncio import CancelledError, Semaphore
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import Final, TypeVar
+
+import msgspec
 
 from warp_core.containers import Containers, DataPolicy
 from warp_core.errors import Ambiguous, Conflict, VolumeNotFound
@@ -50,6 +52,8 @@ class Namespace:
         sealer: Sealer | None = None,
         quotas: Mapping[str, Quota] | None = None,
         classes: Mapping[str, DataPolicy] | None = None,
+        placed: Collection[str] = (),
+        archives: Collection[str] = (),
     ) -> None:
         """Take what it is built on; nothing is read before the first call.
 
@@ -62,11 +66,18 @@ class Namespace:
             sealer: Who seals contents; by default one without a key service.
             quotas: Those of accounts that the configuration declares.
             classes: Policies of storage classes, which go before those of volumes.
+            placed: Storage classes that have stores for themselves.
+            archives: Storage classes whose contents are read only after they were restored.
         """
         self.store = store
         self.containers = containers
         self.opens = opens
         self.classes = classes or {}
+        self.placed = frozenset(placed)
+        self.archives = frozenset(archives)
+        self.restores_day_ns = (
+            0  # what restoring means by a day; 0: no service restores anything here
+        )
         self.moving = Semaphore(MOVES_MAX)  # contents that change their class
         self.policy = policy or DataPolicy()
         self.clock_ns = clock_ns
@@ -84,6 +95,8 @@ class Namespace:
         """Return how a volume's content is kept; of a class that has a policy, as that says."""
         if storage_class and (found := self.classes.get(storage_class)) is not None:
             return found
+        if storage_class and storage_class in self.placed:
+            return msgspec.structs.replace(self.policy_of(volume), place=storage_class)
         own = volume.row.policy
         if not own:
             return self.policy
@@ -91,6 +104,10 @@ class Namespace:
         if known is None or known[0] is not own:
             known = self._policies[volume.number] = (own, with_overrides(self.policy, own))
         return known[1]
+
+    def keeps_apart(self, storage_class: str) -> bool:
+        """Say whether contents of a class are kept otherwise than their volume says."""
+        return storage_class in self.classes or storage_class in self.placed
 
     async def change(self, name: str, body: Callable[[Change], Awaitable[T]]) -> T:
         """Run a body that changes a volume, in one transaction; leases on what it changes are recalled first.

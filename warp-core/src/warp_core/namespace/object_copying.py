@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from warp_core.namespace.archives import demand_readable
 from warp_core.namespace.changes import Change
 from warp_core.namespace.described import borrowed, with_attributes
 from warp_core.namespace.namespace import Namespace
@@ -50,6 +51,10 @@ async def copy_by_reference(
 
     async def body(change: Change) -> Name:
         home, found, original = await source.find(change)
+        if original.storage_class:
+            demand_readable(namespace.archives, original, key)
+        if original.archived:  # a copy for a while is not to be held by others
+            raise NoReference
         if original.windowed or original.base or not _same_key(original.seal, sealing):
             raise NoReference
         if _kept_otherwise(namespace, source.volume, original, change.rows.volume, attributes):
@@ -79,11 +84,10 @@ def _kept_otherwise(
     attributes: Attributes | None,
 ) -> bool:
     """Say whether a copy is of a class that keeps its content otherwise than the original's does."""
-    classes = namespace.classes
-    if not classes or original.inline is not None:
+    if not (namespace.classes or namespace.placed) or original.inline is not None:
         return False
     named = original.storage_class if attributes is None else attributes.storage_class
-    if named not in classes and original.storage_class not in classes:
+    if not namespace.keeps_apart(named) and not namespace.keeps_apart(original.storage_class):
         return False
     policy_of = namespace.policy_of
     return policy_of(there, original.storage_class) != policy_of(target, named)

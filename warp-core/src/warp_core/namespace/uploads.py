@@ -13,6 +13,7 @@ from warp_core.containers.keyring import Hold
 from warp_core.errors import InvalidArgument, OutOfRange
 from warp_core.interfaces.consistency import SCAN_MAX
 from warp_core.namespace import keys
+from warp_core.namespace.archives import demand_readable
 from warp_core.namespace.changes import Change, own_chunks
 from warp_core.namespace.content import (
     REFUSALS,
@@ -285,6 +286,8 @@ class Uploads:
 
         home, name, original, row = await self._namespace.change(volume, body)
         size = name.size - offset if length is None else length
+        if original.storage_class:
+            demand_readable(self._namespace.archives, original, key)
         if offset < 0 or size < 0 or offset + size > name.size:
             raise OutOfRange(f"bytes {offset} to {offset + size} of an object of {name.size}")
         lenders = {(place(home, home, target.number), name.revision)}
@@ -296,9 +299,10 @@ class Uploads:
         }
         in_place = original.windowed or original.base or original.inline is not None
         sealed = original.seal is not None or row.seal is not None
-        classes = self._namespace.classes
-        otherwise = original.storage_class != row.storage_class and (
-            original.storage_class in classes or row.storage_class in classes
+        apart = self._namespace.keeps_apart
+        otherwise = original.archived or (
+            original.storage_class != row.storage_class
+            and (apart(original.storage_class) or apart(row.storage_class))
         )
         if in_place or sealed or otherwise or len(lenders | set(row.lenders)) > LENDERS_MAX:
             return await self._copy_bytes(

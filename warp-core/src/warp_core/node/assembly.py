@@ -145,7 +145,7 @@ async def _alone(
                 journal=data.journal,
                 containers=data.containers,
                 metastore=data.metastore,
-                stores=[slot.store for _, slot in data.stores],
+                stores=[slot.store for part, slot in data.stores if part in settings.common_stores],
                 serve=serve,
                 keys=keys,
                 targets=targets,

@@ -11,6 +11,7 @@ from warp_core.config import Part, Policy, Settings
 from warp_core.config.codecs import build_codec
 from warp_core.containers import Containers, DataPolicy, StoreSlot
 from warp_core.containers.journal import Journal
+from warp_core.containers.policy import Place
 from warp_core.containers.segments import Position
 from warp_core.contexts import MetaContext, StoreContext
 from warp_core.errors import StoreFailed, Unavailable
@@ -95,7 +96,12 @@ async def open_below(
                 ) from error
             opened.append((part, store))
         slots = await identify(directory, opened, replace=replace_stores)
-        copies = metadata_stores(directory, slots, settings.metadata_copies)
+        common = [
+            slot
+            for (part, _), slot in zip(opened, slots, strict=True)
+            if part in settings.common_stores
+        ]
+        copies = metadata_stores(directory, slots, settings.metadata_copies, common)
         durable = [slot.store.id for slot in copies if slot.store.capabilities.durable]
         directory.keep_metadata_on(durable)
 
@@ -142,6 +148,7 @@ async def open_data(
                 [slot for _, slot in below.stores],
                 codec=lambda spec: build_codec(settings, plugins.registries, spec),
                 journal=below.journal,
+                places=places(settings, below.stores),
             )
         )
         metastore = await stack.enter_async_context(below.engine)
@@ -165,10 +172,23 @@ async def open_data(
         )
 
 
+def places(settings: Settings, stores: Sequence[tuple[Part, StoreSlot]]) -> list[Place]:
+    """Return the stores that storage classes have for themselves."""
+    labelled = {part.label: slot for part, slot in stores if part.label}
+    return [
+        Place(name, tuple(labelled[label] for label in each.stores), each.copies)
+        for name, each in settings.storage_classes.items()
+        if each.stores
+    ]
+
+
 def metadata_stores(
-    directory: DataDirectory, slots: Sequence[StoreSlot], copies: int
+    directory: DataDirectory,
+    slots: Sequence[StoreSlot],
+    copies: int,
+    common: Sequence[StoreSlot] | None = None,
 ) -> list[StoreSlot]:
-    """Choose the stores that keep the metadata: those that did before, then others.
+    """Choose the stores that keep the metadata: those that did before, then others of the `common` ones.
 
     Raises:
         Unavailable: None of those that kept it is here.
@@ -181,17 +201,18 @@ def metadata_stores(
             f"none of the stores that keep the metadata is here ({', '.join(places)}): mount their disks,"
             " or add them to the configuration again"
         )
-    others = [slot for slot in slots if slot not in kept]
+    others = [slot for slot in (slots if common is None else common) if slot not in kept]
     # What does not survive a power cut is no home for metadata while something better is there.
     others.sort(key=lambda slot: not slot.store.capabilities.durable)
     return [*kept, *others][: max(copies, 1)]
 
 
-def data_policy(policy: Policy) -> DataPolicy:
-    """Return a policy in the words of the data plane."""
+def data_policy(policy: Policy, place: str = "") -> DataPolicy:
+    """Return a policy in the words of the data plane, of contents that lie at a place if one is said."""
     return DataPolicy(
         redundancy=str(policy.redundancy),
         chunker=str(policy.chunker),
         filters=tuple(map(str, policy.filters)),
         verify=policy.verify,
+        place=place,
     )

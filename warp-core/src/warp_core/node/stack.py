@@ -97,9 +97,12 @@ async def open_stack(
                 if each.quota is not None
             },
             classes={
-                name: data_policy(settings.policies[each.policy])
+                name: data_policy(settings.policies[each.policy], name if each.stores else "")
                 for name, each in settings.storage_classes.items()
+                if each.policy
             },
+            placed=[name for name, each in settings.storage_classes.items() if each.stores],
+            archives=[name for name, each in settings.storage_classes.items() if each.archive],
         )
         namespace.quotas.metered(metrics)
         exits.push_async_callback(namespace.quotas.told)

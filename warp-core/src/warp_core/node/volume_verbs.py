@@ -219,7 +219,7 @@ def _judge(node: Node, key: str, value: str) -> None:
     try:
         if key == "redundancy":
             wanted = Redundancy.parse(value)
-            stores = len(node.data.stores)
+            stores = len(node.data.settings.common_stores)
             if wanted.striped:
                 raise InvalidArgument(f"redundancy = {value}: no erasure codec is installed")
             if wanted.stores > stores:

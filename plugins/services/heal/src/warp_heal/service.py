@@ -20,7 +20,9 @@ class Healing(Service):
 
     async def work(self, context: ServiceContext) -> Report:
         """Do one bounded pass; what cannot be healed now is tried again in the next ones."""
-        report = await context.containers.heal(budget=self._config.budget)
+        report = await context.containers.heal(
+            budget=self._config.budget, settle_s=float(self._config.settle)
+        )
         if report.waiting != self._waiting:
             self._waiting = report.waiting
             if report.problems:
