@@ -197,6 +197,14 @@ class Sealed(PermissionDenied):
         self.why = why
 
 
+class Archived(PermissionDenied):
+    """Content lies in an archive and was not restored; or it is to be restored, and lies in none."""
+
+    def __init__(self, message: str, *, storage_class: str = "") -> None:
+        super().__init__(message)
+        self.storage_class = storage_class
+
+
 class KeyNotFound(NotFound):
     """The key service has no key of that id."""
 
@@ -247,6 +255,10 @@ class Busy(WarpError):
 
     errno = _errno.EBUSY
     retryable = True
+
+
+class Restoring(Busy):
+    """Content is being brought back from an archive already."""
 
 
 class InGrace(Busy):

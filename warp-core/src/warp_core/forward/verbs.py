@@ -222,6 +222,7 @@ OF: Mapping[str, tuple[type, tuple[str, ...]]] = {
             "set_tags",
             "set_acl",
             "set_replication",
+            "restore",
             "set_retention",
             "set_legal_hold",
             "list",

@@ -14,12 +14,12 @@ are and changes its label.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 
 import msgspec
 
-from warp_core.containers import DataPolicy, Owner
+from warp_core.containers import Chunk, DataPolicy, Owner
 from warp_core.containers.keyring import Hold
 from warp_core.errors import Corrupt
 from warp_core.interfaces.stores import Buffer
@@ -37,7 +37,15 @@ from warp_core.namespace.lookup import sequence_of
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.object_changes import event_of, summary_of
 from warp_core.namespace.paths import Path, extend
-from warp_core.namespace.rows import FILE, Extent, Name, Revision, decode_name, encode
+from warp_core.namespace.rows import (
+    FILE,
+    Extent,
+    Name,
+    PartSummary,
+    Revision,
+    decode_name,
+    encode,
+)
 from warp_core.namespace.sealing import sealed_policy
 from warp_core.namespace.tree import Volume
 from warp_core.namespace.versions import version_id
@@ -62,8 +70,8 @@ async def set_storage_class(
     target = await namespace.volumes.writable(volume)
     wanted = namespace.policy_of(target, kept)
 
-    async def look(change: Change) -> _Found | None:
-        found = await _find(change, key, version)
+    async def look(change: Change) -> Found | None:
+        found = await find_version(change, key, version)
         if found is None:
             return None
         revision = await change.revision(found.whole.revision)
@@ -74,14 +82,14 @@ async def set_storage_class(
         return False
     assert found.revision is not None
     now = namespace.policy_of(target, found.name.storage_class)
-    if wanted == now or not _movable(found):
+    if (wanted == now and not found.revision.archived) or not movable(found):
         return await _label(namespace, volume, key, version, kept, origin)
     async with namespace.moving:
         return await _move(namespace, target, key, version, found, wanted, kept, origin)
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class Found:
     """A version, where it lies, and what it leads to."""
 
     path: Path
@@ -91,7 +99,8 @@ class _Found:
     revision: Revision | None = None
 
 
-async def _find(change: Change, key: bytes, version: str) -> _Found | None:
+async def find_version(change: Change, key: bytes, version: str) -> Found | None:
+    """Return a version by its id, without its revision; None if there is none of an object."""
     path = await change.find(key)
     name = path.current
     if name is not None and version_id(name) == version:
@@ -109,7 +118,7 @@ async def _find(change: Change, key: bytes, version: str) -> _Found | None:
         return None
     whole = await summary_of(change.apart, change.rows, name)
     assert whole is not None
-    return _Found(path, place, name, whole)
+    return Found(path, place, name, whole)
 
 
 async def _label(
@@ -118,7 +127,7 @@ async def _label(
     """Change what the version and its revision say, and nothing else."""
 
     async def body(change: Change) -> bool:
-        found = await _find(change, key, version)
+        found = await find_version(change, key, version)
         if found is None:
             return False
         change.judged = False
@@ -126,7 +135,9 @@ async def _label(
         await change.rows.put(found.place, encode(named))
         number = found.whole.revision
         revision = await change.revision(number)
-        made = msgspec.structs.replace(revision, born=change.epoch, storage_class=kept)
+        made = msgspec.structs.replace(
+            revision, born=change.epoch, storage_class=kept, restore=None
+        )
         await change.rows.put(keys.revision_key(number), encode(made))
         change.tell(event_of("class", change, key, found.whole, origin))
         return True
@@ -134,7 +145,8 @@ async def _label(
     return await namespace.change(volume, body)
 
 
-def _movable(found: _Found) -> bool:
+def movable(found: Found) -> bool:
+    """Say whether content can be written anew elsewhere."""
     revision = found.revision
     assert revision is not None
     if not found.name.revision or revision.windowed or revision.base:
@@ -149,11 +161,78 @@ async def _move(
     target: Volume,
     key: bytes,
     version: str,
-    found: _Found,
+    found: Found,
     policy: DataPolicy,
     kept: str,
     origin: Origin | None,
 ) -> bool:
+    old_number = found.name.revision
+    made = await written_anew(namespace, target, found, policy)
+
+    async def link(change: Change) -> bool:
+        now = await find_version(change, key, version)
+        if now is None or now.name.revision != old_number:
+            return False
+        change.judged = False  # it is no more than it was; what a snapshot keeps is the operator's
+        change.moved = old_number
+        revision = msgspec.structs.replace(
+            await change.revision(old_number),  # its tags and retention may have changed meanwhile
+            born=change.epoch,
+            extents=made.extents,
+            manifest=made.manifest,
+            parts=made.parts,
+            lenders=(),
+            lent_manifest=False,
+            storage_class=kept,
+            restore=None,
+            archived=0,
+        )
+        await change.put_revision(made.number, revision)
+        named = msgspec.structs.replace(
+            now.name, born=change.epoch, revision=made.number, storage_class=kept
+        )
+        await change.rows.put(now.place, encode(named))
+        await change.release(old_number, now.path.holder(now.name.sequence))
+        change.disturbed.add(now.name.inode)
+        change.tell(event_of("class", change, key, named, origin))
+        return True
+
+    return await linked(namespace, target, made, link)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Content that lies elsewhere as well by now: what a revision's row says of it, and the chunks that nothing links yet."""
+
+    number: int  # of the revision that owns it
+    extents: tuple[Extent, ...]
+    manifest: Chunk | None
+    parts: tuple[PartSummary, ...]
+    fresh: tuple[Chunk, ...]
+
+
+async def linked(
+    namespace: Namespace, target: Volume, made: Written, link: Callable[[Change], Awaitable[bool]]
+) -> bool:
+    """Run the change that links what was written; where it does not, that is dropped."""
+    try:
+        done = await namespace.change(target.row.name, link)
+    except REFUSALS:
+        namespace.containers.discard(made.fresh)
+        raise
+    if not done:
+        namespace.containers.discard(made.fresh)
+    return done
+
+
+async def written_anew(
+    namespace: Namespace, target: Volume, found: Found, policy: DataPolicy
+) -> Written:
+    """Write the content of a version once more, as another policy says; it is durable and was read back on return.
+
+    Raises:
+        NoSpace, StoreFailed, Unavailable, Corrupt, KeyNotFound, KeyDisabled, Sealed
+    """
     assert found.revision is not None
     old, old_number = found.revision, found.name.revision
     containers = namespace.containers
@@ -199,41 +278,7 @@ async def _move(
             hold.release()
     if manifest is not None:
         fresh.append(manifest)
-
-    async def link(change: Change) -> bool:
-        now = await _find(change, key, version)
-        if now is None or now.name.revision != old_number:
-            return False
-        change.judged = False  # it is no more than it was; what a snapshot keeps is the operator's
-        change.moved = old_number
-        revision = msgspec.structs.replace(
-            await change.revision(old_number),  # its tags and retention may have changed meanwhile
-            born=change.epoch,
-            extents=shown,
-            manifest=manifest,
-            parts=summaries,
-            lenders=(),
-            lent_manifest=False,
-            storage_class=kept,
-        )
-        await change.put_revision(number, revision)
-        named = msgspec.structs.replace(
-            now.name, born=change.epoch, revision=number, storage_class=kept
-        )
-        await change.rows.put(now.place, encode(named))
-        await change.release(old_number, now.path.holder(now.name.sequence))
-        change.disturbed.add(now.name.inode)
-        change.tell(event_of("class", change, key, named, origin))
-        return True
-
-    try:
-        done = await namespace.change(target.row.name, link)
-    except REFUSALS:
-        containers.discard(fresh)
-        raise
-    if not done:
-        containers.discard(fresh)
-    return done
+    return Written(number, shown, manifest, summaries, tuple(fresh))
 
 
 async def _bytes(namespace: Namespace, extents: list[Extent], size: int) -> AsyncIterator[Buffer]:

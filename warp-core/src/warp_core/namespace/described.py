@@ -15,6 +15,7 @@ from warp_core.namespace.rows import (
     Extent,
     Name,
     PartSummary,
+    Restore,
     Revision,
     Seal,
 )
@@ -26,6 +27,7 @@ from warp_core.views.objects import (
     Digests,
     ObjectInfo,
     PartInfo,
+    RestoreInfo,
     SealInfo,
 )
 
@@ -181,7 +183,13 @@ def describe(
         checksums=revision.checksums,
         parts=tuple(part_info(part, name.modified_ns) for part in parts),
         seal=seal_info(revision.seal),
+        restore=None if revision.restore is None else restore_info(revision.restore),
     )
+
+
+def restore_info(restore: Restore) -> RestoreInfo:
+    """Return how far restoring is, as the view shows it."""
+    return RestoreInfo(ongoing=not restore.until_ns, until_ns=restore.until_ns)
 
 
 def seal_info(seal: Seal | None) -> SealInfo | None:
@@ -259,6 +267,7 @@ def borrowed(original: Revision, home: int, number: int, target: int) -> Revisio
         retain_until_ns=0,
         legal_hold=None,
         replication="",
+        restore=None,
     )
 
 

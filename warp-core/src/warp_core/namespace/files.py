@@ -12,6 +12,7 @@ import msgspec
 
 from warp_core.errors import (
     AlreadyExists,
+    Archived,
     CrossesVolumes,
     InvalidArgument,
     IsADirectory,
@@ -26,6 +27,7 @@ from warp_core.logs import get
 from warp_core.namespace import access as permission
 from warp_core.namespace import acls, attributes, keys, rows
 from warp_core.namespace.apart import Inodes, inode_row, put_disk, put_inode
+from warp_core.namespace.archives import demand_readable
 from warp_core.namespace.changes import Change
 from warp_core.namespace.contents import Content
 from warp_core.namespace.finding import (
@@ -46,7 +48,7 @@ from warp_core.namespace.naming import Namer, event_of, new_inode
 from warp_core.namespace.openfiles import SET_IDS, NamespaceFile
 from warp_core.namespace.opens import HERE, Access, Node, Owner
 from warp_core.namespace.rows import Name, Revision
-from warp_core.namespace.tree import Volume
+from warp_core.namespace.tree import Rows, Volume
 from warp_core.views.files import (
     ROOT,
     Caller,
@@ -154,6 +156,8 @@ class NamespaceFiles(Namer):
         if found.inode.kind != rows.FILE:
             raise Unsupported(f"inode {file.inode} is a {KINDS.get(found.name.kind, 'special')}")
         want = Want(0)
+        if self.namespace.archives:
+            await self._demand_near(stored, file.inode, found.inode.revision, access)
         if access & Access.READ:
             want |= Want.READ
         if access & Access.WRITE or truncate:
@@ -249,6 +253,25 @@ class NamespaceFiles(Namer):
             file, volume.number, content, self.opens, None, owner, access,
             on_close=nothing, stat=self.getattr, room=self._room,
         )  # fmt: skip
+
+    async def _demand_near(self, stored: Rows, inode: int, number: int, access: Access) -> None:
+        """Check that a file's content may be read, or written, although its storage class may be an archive.
+
+        Raises:
+            Archived: It was not restored; or it is to be changed in place, which an archive's content never is.
+        """
+        key = keys.revision_key(number)
+        value = await stored.get(key) if number else None
+        if value is None:
+            return
+        revision: Revision = rows.checked(rows.decode_revision, key, value)
+        if access & Access.WRITE and revision.storage_class in self.namespace.archives:
+            raise Archived(
+                f"inode {inode} is in {revision.storage_class}: copy it to change it",
+                storage_class=revision.storage_class,
+            )
+        if access & Access.READ:
+            demand_readable(self.namespace.archives, revision, f"inode {inode}".encode())
 
     async def demand_unlocked(self, file: Ref) -> None:
         """Check that a file's content may be written in place.
@@ -515,6 +538,7 @@ class NamespaceFiles(Namer):
             raise StaleHandle(f"inode {file.inode} is gone, or no file")
         permission.demand(old, Want.READ, caller, "clone")
         under = await change.revision(old.revision)
+        demand_readable(self.namespace.archives, under, name)
         revision = await change.take_id()
         await change.put_revision(
             revision,
@@ -532,6 +556,8 @@ class NamespaceFiles(Namer):
                 retain_mode="",
                 retain_until_ns=0,
                 legal_hold=None,
+                restore=None,
+                archived=0,
             ),
         )
         await change.hold(

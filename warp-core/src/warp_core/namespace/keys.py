@@ -273,6 +273,21 @@ def disk_key(inode: int) -> bytes:
 DISKS: Final = (b"J", b"K")
 
 
+def due_key(moment_ns: int, revision: int) -> bytes:
+    """M: content of an archive has to be brought back (moment 0), or its copy dropped."""
+    return b"M" + _U64.pack(moment_ns) + _U64.pack(revision)
+
+
+def due_until(moment_ns: int) -> tuple[bytes, bytes]:
+    """Return the range of M rows that are due at a moment."""
+    return b"M", b"M" + _U64.pack(moment_ns + 1)
+
+
+def due_parts(key: bytes) -> tuple[int, int]:
+    """Undo `due_key`."""
+    return int.from_bytes(key[1:9], "big"), int.from_bytes(key[9:17], "big")
+
+
 def reserved_key(inode: int) -> bytes:
     """B: registrations and reservation of a disk."""
     return b"B" + _U64.pack(inode)

@@ -102,6 +102,8 @@ class ObjectFinder:
         revision: Revision = rows.checked(decode_revision, revision_key, row[0])
         if revision.manifest is not None or revision.windowed or revision.base:
             return None
+        if revision.storage_class and revision.storage_class in self._namespace.archives:
+            return None  # whether it can be read is for `open` to judge
         info = describe(key, name, revision, revision.parts)
         known = Known(
             name_row,

@@ -14,6 +14,7 @@ from warp_core.errors import (
     TooLarge,
 )
 from warp_core.interfaces.stores import Buffer
+from warp_core.namespace.archives import demand_readable, restore
 from warp_core.namespace.changes import Change
 from warp_core.namespace.content import (
     REFUSALS,
@@ -74,11 +75,13 @@ from warp_core.views.origin import Origin
 class NamespaceObjects(ObjectVolumes):
     """See `Objects`."""
 
-    def __init__(self, namespace: Namespace) -> None:
+    def __init__(self, namespace: Namespace, *, reads_archives: bool = False) -> None:
+        """Take the namespace; services that copy what is there read archives as well."""
         super().__init__(namespace)
         self._containers = namespace.containers
         self._ids = namespace.ids
         self._uploads = Uploads(namespace, self._link)
+        self._archives = frozenset() if reads_archives else namespace.archives
         self._finder = ObjectFinder(namespace)
         self._direct = Direct(namespace)
 
@@ -103,6 +106,8 @@ class NamespaceObjects(ObjectVolumes):
         hold: Hold | None = None
         try:
             name, revision, flat = await self._finder.look(found, key, version, flat=True)
+            if revision.storage_class:
+                demand_readable(self._archives, revision, key)
             if revision.seal is not None:
                 hold = await self._namespace.sealer.open(revision.seal, secret)
             elif secret:
@@ -457,6 +462,19 @@ class NamespaceObjects(ObjectVolumes):
         return await set_retention(
             self._namespace, volume, key, version, mode, until_ns, bypass=bypass
         )
+
+    async def restore(
+        self,
+        volume: str,
+        key: bytes,
+        days: int,
+        *,
+        tier: str = "",
+        version: str = "",
+        origin: Origin | None = None,
+    ) -> bool:
+        """See `Objects.restore`."""
+        return await restore(self._namespace, volume, key, version, days, tier, origin)
 
     async def set_legal_hold(
         self, volume: str, key: bytes, held: bool, *, version: str = ""

@@ -3,7 +3,7 @@
 ```
  frozen            nothing changes the volume; open files and retention are looked at
  rolling = S       reads show S. A crash from here on is finished by whoever opens the volume next: each step may be repeated
-   1. D V I C J O  each row that differs becomes what it was; who lets go of a revision releases it, who gets one holds it
+   1. D V I C J M O  each row that differs becomes what it was; who lets go of a revision releases it, who gets one holds it
    2. R E          content of revisions that went on being written in place becomes what it was
    3.              revisions that others lie over by now stay as they are: what S shows of them is copied to new ones
    4.              counters, events, files without a name
@@ -160,6 +160,7 @@ class _Rollback:
             (b"I", self._inode_row),
             (b"C", self._plain_row),
             (b"J", self._plain_row),
+            (b"M", self._plain_row),
             (b"O", self._plain_row),
         ):
             await self._each(family, self._in_one(restore))

@@ -107,6 +107,15 @@ class Seal(msgspec.Struct, frozen=True, array_like=True, gc=False):
     own: bool = False  # wrapped by a secret of the writer's, which nobody keeps
 
 
+class Restore(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """That content of an archive is wanted, or can be read for a while."""
+
+    days: int
+    tier: str = ""
+    asked_ns: int = 0
+    until_ns: int = 0  # 0: it is still being brought back
+
+
 class Revision(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """R: content and attributes. The content never changes; tags and retention may.
 
@@ -143,6 +152,10 @@ class Revision(msgspec.Struct, frozen=True, array_like=True, gc=False):
     acl: bytes = b""  # a protocol's, which alone reads it; empty: the owner's alone
     seal: Seal | None = None  # of the content; a manifest is not sealed
     replication: str = ""  # "PENDING", "COMPLETED", "FAILED", "REPLICA"
+    restore: Restore | None = None  # of an archive's content
+    archived: int = (
+        0  # the revision in the archive that this one is a copy of for a while, and holds
+    )
 
 
 class Manifest(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -317,6 +330,17 @@ class DiskRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 decode_disk: Final = msgspec.msgpack.Decoder(DiskRow).decode
+
+
+class DueRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """M: a version is to be brought back from an archive, or its copy is to go; when, is in the key."""
+
+    born: int
+    key: bytes
+    version: str
+
+
+decode_due: Final = msgspec.msgpack.Decoder(DueRow).decode
 
 
 def born(value: bytes) -> int:

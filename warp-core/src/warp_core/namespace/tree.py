@@ -29,7 +29,7 @@ from warp_core.namespace.rows import VolumeRow, born, decode_snapshot, is_whiteo
 Pair = tuple[bytes, bytes]  # relative key, value
 
 KEPT_FAMILIES: Final = frozenset(
-    b"DVRIECXZJO"
+    b"DVRIECXZJOM"
 )  # what snapshots keep; the rest is bookkeeping of the present
 
 

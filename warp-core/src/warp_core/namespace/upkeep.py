@@ -19,7 +19,7 @@ BATCH: Final = 90  # rows removed by one transaction, within WRITES_MAX
 BATCHES: Final = 20  # of one kind in one pass: then others get their turn
 
 # Of a deleted volume: what goes at once. R, X and Z stay as long as others borrow; U and P, W and E, O and I have ends of their own.
-_PLAIN: Final = (b"B", b"C", b"D", b"F", b"J", b"K", b"N", b"Q", b"T", b"V", b"Y", b"f", b"w")
+_PLAIN: Final = (b"B", b"C", b"D", b"F", b"J", b"K", b"M", b"N", b"Q", b"T", b"V", b"Y", b"f", b"w")
 
 _OF_EVENTS: Final = (b"F", b"K", b"f", b"w")  # of these, what waits for notifications to be sent
 

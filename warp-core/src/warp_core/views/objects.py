@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 import msgspec
 
+from warp_core.errors import Unsupported
 from warp_core.views.origin import Origin
 
 if TYPE_CHECKING:
@@ -113,6 +114,13 @@ class PartInfo(msgspec.Struct, frozen=True, kw_only=True):
     checksums: dict[str, str] = {}
 
 
+class RestoreInfo(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """How far an archive's content is from being readable, or until when it is."""
+
+    ongoing: bool
+    until_ns: int = 0
+
+
 class ObjectInfo(msgspec.Struct, frozen=True, gc=False):
     """One version of an object. Listings fill only what their entries carry: `attributes` and `parts` stay empty there."""
 
@@ -131,6 +139,7 @@ class ObjectInfo(msgspec.Struct, frozen=True, gc=False):
     checksums: dict[str, str] = {}
     parts: tuple[PartInfo, ...] = ()
     seal: SealInfo | None = None
+    restore: RestoreInfo | None = None  # of an archive's content that was asked for
 
 
 class Summary(Protocol):
@@ -553,6 +562,28 @@ class Objects:
             Locked: It is open for writing in place.
         """
         raise NotImplementedError
+
+    async def restore(
+        self,
+        volume: str,
+        key: bytes,
+        days: int,
+        *,
+        tier: str = "",
+        version: str = "",
+        origin: Origin | None = None,
+    ) -> bool:
+        """Let the content of a version in an archive be readable for so many days; True if it has to be brought back first.
+
+        Where it can be read already, that ends so many days from now instead.
+
+        Raises:
+            Archived: It is in no archive.
+            Restoring: It is being brought back.
+            InvalidArgument: The days are out of range.
+            Unsupported: Nothing is restored here.
+        """
+        raise Unsupported("this view restores nothing")
 
     async def set_legal_hold(
         self, volume: str, key: bytes, held: bool, *, version: str = ""

@@ -98,6 +98,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
             400,
             "Default retention period must be a positive integer value.",
         ),
+        "RestoreAlreadyInProgress": (409, "Object restore is already in progress"),
         "InvalidStorageClass": (400, "The storage class you specified is not valid"),
         "InvalidTag": (400, "The tag provided was not a valid tag."),
         "InvalidToken": (400, "The provided token is malformed or otherwise invalid."),
@@ -325,6 +326,7 @@ FROM_CORE: Final[Mapping[type[core.WarpError], str]] = MappingProxyType(
         core.PermissionDenied: "AccessDenied",
         core.Retained: "AccessDenied",
         core.Sealed: "KMS.KMSInvalidStateException",
+        core.Archived: "InvalidObjectState",
         core.KeyDisabled: "KMS.DisabledException",
         core.ReadOnly: "AccessDenied",
         core.WritesStopped: "ServiceUnavailable",
@@ -334,6 +336,7 @@ FROM_CORE: Final[Mapping[type[core.WarpError], str]] = MappingProxyType(
         core.Deadlock: "SlowDown",
         core.Busy: "SlowDown",
         core.InGrace: "SlowDown",
+        core.Restoring: "RestoreAlreadyInProgress",
         core.StaleHandle: "InternalError",
         core.Fenced: "ServiceUnavailable",
         core.Expired: "ServiceUnavailable",
@@ -375,6 +378,8 @@ def from_core(error: core.WarpError) -> S3Error:
         message = "The object is open as a file or attached as a disk, and may not be replaced or removed now."
     elif isinstance(error, core.ReadOnly):
         message = "Access Denied: the bucket is read-only"
+    if isinstance(error, core.Archived):
+        return S3Error(code, details={"StorageClass": error.storage_class})
     if isinstance(error, core.PreconditionFailed) and error.condition:
         return S3Error(code, details={"Condition": error.condition})
     if isinstance(error, core.IsDeleteMarker):

@@ -6,7 +6,7 @@ from typing import Final
 from urllib.parse import parse_qsl
 
 from warp_core.views.classes import STORAGE_CLASSES
-from warp_core.views.objects import Attributes, ObjectInfo
+from warp_core.views.objects import Attributes, ObjectInfo, RestoreInfo
 
 from warp_s3.encryption import told
 from warp_s3.errors import S3Error
@@ -173,7 +173,17 @@ def described(
         headers.append(("x-amz-mp-parts-count", str(len(info.parts))))
     if info.seal is not None:
         headers += told(info.seal, asked)
+    if info.restore is not None:
+        headers.append(("x-amz-restore", restore_header(info.restore)))
     return headers
+
+
+def restore_header(restore: RestoreInfo) -> str:
+    """Write how far an archive's content is from being readable, or until when it is."""
+    if restore.ongoing:
+        return 'ongoing-request="true"'
+    until = http_date(restore.until_ns // 1_000_000_000)
+    return f'ongoing-request="false", expiry-date="{until}"'
 
 
 def checksum_headers(checksums: Mapping[str, str], kind: str) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from time import gmtime
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote_from_bytes
 
@@ -14,6 +15,7 @@ from warp_core.views.objects import (
     Listing,
     ObjectInfo,
     PartInfo,
+    RestoreInfo,
     Summary,
     UploadInfo,
     VersionListing,
@@ -23,6 +25,11 @@ from warp_core.views.objects import (
 
 DECLARATION: Final = '<?xml version="1.0" encoding="UTF-8"?>\n'
 NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
+
+Restores = Mapping[tuple[bytes, str], RestoreInfo]
+"""What was restored, by key and, where versions are listed, version."""
+
+NONE_RESTORED: Final[Restores] = MappingProxyType({})
 
 _SPECIAL: Final = re.compile('[&<>"\x00-\x08\x0b-\x1f\x7f\ufffe\uffff\ud800-\udfff]')
 _ENTITIES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
@@ -178,6 +185,7 @@ def objects_v1(
     limit: int,
     encoding_type: str,
     owners: Callable[[str], str],
+    restores: Restores = NONE_RESTORED,
 ) -> bytes:
     """Write ListObjects."""
     write = key_writer(encoding_type)
@@ -194,7 +202,7 @@ def objects_v1(
     return document(
         "ListBucketResult",
         head
-        + _contents(listing.entries, encoding_type, owners)
+        + _contents(listing.entries, encoding_type, owners, restores)
         + _common_prefixes(listing.prefixes, write),
     )
 
@@ -211,6 +219,7 @@ def objects_v2(
     token: str,
     next_token: str,
     owners: Callable[[str], str] | None,
+    restores: Restores = NONE_RESTORED,
 ) -> bytes:
     """Write ListObjectsV2; `owners` only if the request has fetch-owner."""
     write = key_writer(encoding_type)
@@ -230,7 +239,7 @@ def objects_v2(
     return document(
         "ListBucketResult",
         head
-        + _contents(listing.entries, encoding_type, owners)
+        + _contents(listing.entries, encoding_type, owners, restores)
         + _common_prefixes(listing.prefixes, write),
     )
 
@@ -246,6 +255,7 @@ def versions(
     limit: int,
     encoding_type: str,
     owners: Callable[[str], str],
+    restores: Restores = NONE_RESTORED,
 ) -> bytes:
     """Write ListObjectVersions: versions and delete markers in one row, as they come."""
     write = key_writer(encoding_type)
@@ -276,7 +286,8 @@ def versions(
             rows.append(
                 f"<Version>{common}<ETag>&quot;{info.etag}&quot;</ETag>{_algorithms(info)}"
                 f"<Size>{info.size}</Size>{owners(info.owner)}"
-                f"<StorageClass>{info.storage_class}</StorageClass></Version>"
+                f"<StorageClass>{info.storage_class}</StorageClass>"
+                f"{_restore_status(restores.get((info.key, info.version)))}</Version>"
             )
     return document(
         "ListVersionsResult", head + "".join(rows) + _common_prefixes(listing.prefixes, write)
@@ -480,9 +491,25 @@ def _owner(element: str, owner: str, display: str) -> str:
     )
 
 
+def _restore_status(restore: RestoreInfo | None) -> str:
+    if restore is None:
+        return ""
+    until = "" if restore.ongoing else iso_time(restore.until_ns)
+    date = f"<RestoreExpiryDate>{until}</RestoreExpiryDate>" if until else ""
+    ongoing = _bool(restore.ongoing)
+    return (
+        f"<RestoreStatus><IsRestoreInProgress>{ongoing}</IsRestoreInProgress>{date}</RestoreStatus>"
+    )
+
+
 def _contents(
-    entries: Sequence[ObjectInfo], encoding_type: str, owners: Callable[[str], str] | None
+    entries: Sequence[ObjectInfo],
+    encoding_type: str,
+    owners: Callable[[str], str] | None,
+    restores: Restores = NONE_RESTORED,
 ) -> str:
+    if restores:
+        return _contents_with_restores(entries, encoding_type, owners, restores)
     keys, summaries = columns(entries)
     # Neighbours mostly have these alike, and often their second.
     second, time = -1, ""
@@ -505,6 +532,21 @@ def _contents(
             f"<Contents><Key>{key}</Key><LastModified>{time}</LastModified>"
             f"<ETag>&quot;{info.etag}&quot;</ETag>{checksum}<Size>{info.size}{end}"
         )
+    return "".join(rows)
+
+
+def _contents_with_restores(
+    entries: Sequence[ObjectInfo],
+    encoding_type: str,
+    owners: Callable[[str], str] | None,
+    restores: Restores,
+) -> str:
+    """Write entries one by one; what was restored says so."""
+    rows = []
+    for entry in entries:
+        status = _restore_status(restores.get((entry.key, "")))
+        row = _contents([entry], encoding_type, owners)
+        rows.append(row.replace("</Contents>", f"{status}</Contents>") if status else row)
     return "".join(rows)
 
 

@@ -21,12 +21,15 @@ _NAMES: Final = {
     "tags": "ObjectTagging:Put",
     "untags": "ObjectTagging:Delete",
     "acl": "ObjectAcl:Put",
+    "restore": "ObjectRestore:Post",
 }
 _BY_RULE: Final = {
     "delete": "LifecycleExpiration:Delete",
     "remove": "LifecycleExpiration:Delete",
     "marker": "LifecycleExpiration:DeleteMarkerCreated",
     "class": "LifecycleTransition",
+    "restored": "ObjectRestore:Completed",
+    "unrestored": "ObjectRestore:Delete",
 }
 _PUT_AS: Final = {"post": "ObjectCreated:Post", "copy": "ObjectCreated:Copy"}
 

@@ -18,8 +18,8 @@ def warp_register_services(registry: Registry[Service]) -> None:
     registry.add(
         Entry(
             "lifecycle",
-            build=lambda config, context: LifecycleRules(config),
+            build=lambda config, context: LifecycleRules(config, context.namespace),
             config=Config,
-            summary="expires objects, versions and uploads as the rules of their volume say",
+            summary="expires and moves objects as the rules of their volume say, restores archived ones",
         )
     )

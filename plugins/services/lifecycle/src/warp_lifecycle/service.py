@@ -19,12 +19,16 @@ from warp_core.namespace.objects import NamespaceObjects
 from warp_core.namespace.tree import ViewSource, Volume
 
 from warp_lifecycle.config import Config
+from warp_lifecycle.restoring import restore_some
 from warp_lifecycle.sweep import DONE, Progress, Sweep
 
 SHORT_DAY_SWEEPS = (
     5  # sweeps in a day that is shorter than a day: a test waits for days, not for sweeps
 )
 LOOK_S = 10.0  # how often it is seen whether a sweep is due
+RESTORE_LOOK_S = (
+    2.0  # …and whether something is to be restored, where there are archives: somebody waits for it
+)
 
 log = get("warp_lifecycle")
 
@@ -34,13 +38,18 @@ _decode_progress = msgspec.msgpack.Decoder(Progress).decode
 class LifecycleRules(Service):
     """Carries out the rules of all volumes."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, namespace: Namespace | None = None) -> None:
+        """Take options; `namespace` is told that somebody restores, and what a day is."""
         self._day_ns = int(float(config.day) * 1e9)
+        if namespace is not None and namespace.archives:
+            namespace.restores_day_ns = self._day_ns
         every_s = float(config.interval)
         if config.day != Config().day:
             every_s = min(every_s, float(config.day) / SHORT_DAY_SWEEPS)
         self._every_ns = int(every_s * 1e9)
         self.interval_s = min(LOOK_S, self._every_ns / 1e9)
+        if namespace is not None and namespace.archives:
+            self.interval_s = min(RESTORE_LOOK_S, self.interval_s)
         self._objects: NamespaceObjects | None = None
         self._known: dict[int, Progress] = {}
         self._damaged: set[int] = set()
@@ -53,6 +62,8 @@ class LifecycleRules(Service):
         counts: dict[str, int] = {}
         idle = True
         for volume in await namespace.volumes.all():
+            if namespace.archives:
+                idle = await restore_some(namespace, volume, counts) and idle
             rules = await self._rules_of(namespace, volume)
             if rules is None:
                 continue

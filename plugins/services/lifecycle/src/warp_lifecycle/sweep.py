@@ -22,6 +22,7 @@ from warp_core.errors import (
     Retained,
     Sealed,
     StoreFailed,
+    Unavailable,
 )
 from warp_core.interfaces.auth import SYSTEM
 from warp_core.lifecycle import Lifecycle, Rule
@@ -35,7 +36,7 @@ from warp_core.views.origin import Origin
 PAGE = 500  # entries judged in one pass: about 20 ms where nothing is due
 AT_ONCE = 64  # that are removed side by side, to share commits
 
-_NOT_MOVED = (NoSpace, StoreFailed, Corrupt, Sealed, KeyNotFound)
+NOT_MOVED = (NoSpace, StoreFailed, Corrupt, Sealed, KeyNotFound)
 
 log = get("warp_lifecycle")
 
@@ -229,7 +230,7 @@ class Sweep:
                 await self._objects.delete(
                     self._volume, entry.key, version=entry.version, origin=BY_RULE
                 )
-        except _NOT_MOVED as error:
+        except (*NOT_MOVED, Unavailable) as error:
             # It stays of the class that it has; the next sweep tries again.
             log.warning(
                 "content is not moved", volume=self._volume, key=entry.key, error=str(error)

@@ -81,7 +81,7 @@ class Replicator(Service):
         So a destination that is slow, or away without saying so, holds up nobody but those who want to go there.
         """
         namespace = context.namespace
-        objects = self._objects = self._objects or NamespaceObjects(namespace)
+        objects = self._objects = self._objects or NamespaceObjects(namespace, reads_archives=True)
         now_s = asyncio.get_running_loop().time()
         for volume in await namespace.volumes.all():
             if volume.number in self._running or volume.row.frozen or volume.row.read_only:

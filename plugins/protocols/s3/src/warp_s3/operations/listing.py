@@ -8,6 +8,7 @@ from warp_s3 import xml_output
 from warp_s3.call import Answer, Call, xml
 from warp_s3.errors import S3Error
 from warp_s3.listing_arguments import list_arguments, read_token, write_token
+from warp_s3.operations.restoring import restores_of
 from warp_s3.owners import owner_writer
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ async def list_objects(service: "Service", call: Call) -> Answer:
             limit=arguments.limit,
             encoding_type=arguments.encoding_type,
             owners=owner_writer(await service.accounts()),
+            restores=await restores_of(service, call, listing.entries),
         )
     )
 
@@ -54,6 +56,7 @@ async def list_objects_v2(service: "Service", call: Call) -> Answer:
             owners=owner_writer(await service.accounts())
             if call.query.get("fetch-owner") == "true"
             else None,
+            restores=await restores_of(service, call, listing.entries),
         )
     )
 
@@ -92,6 +95,7 @@ async def list_versions(service: "Service", call: Call) -> Answer:
             limit=arguments.limit,
             encoding_type=arguments.encoding_type,
             owners=owner_writer(await service.accounts()),
+            restores=await restores_of(service, call, listing.entries, versions=True),
         )
     )
 
