@@ -12,7 +12,7 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # A website may redirect with any status of 3xx, whether that means something or not.
 _USED: Final = {
-    *(200, 201, 204, 206, 408),
+    *(200, 201, 202, 204, 206, 408),
     *range(301, 400),
     *(status for status, _ in CODES.values()),
 }
