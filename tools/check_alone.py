@@ -117,6 +117,7 @@ def check(folder: Path, wheels: Path, benches: queue.SimpleQueue[Bench]) -> str:
 
 # What a plugin's own tests use besides the kits: clients and oracles, never other plugins of ours.
 TEST_EXTRAS: dict[str, tuple[str, ...]] = {
+    "warp-admin": ("httpx>=0.28",),
     "warp-s3": ("boto3>=1.40",),
     "warp-etcd": ("cryptography>=50",),
 }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from warp_core.audit.files import Head
 from warp_core.audit.log import AuditLog
@@ -14,7 +15,7 @@ from warp_core.audit.reading import PAGE_MAX, Change, list_changes, verify
 from warp_core.errors import InvalidArgument, Unsupported
 from warp_core.node.assembly import Node
 from warp_core.node.control import Nothing, Progress, Role, Verb
-from warp_core.node.tokens import Token, Tokens
+from warp_core.node.tokens import EXPIRES_MAX_S, NAME_MAX, Token, Tokens
 
 ANCHOR_S = 10.0  # how long checking waits for the metadata to know of the newest line
 
@@ -22,9 +23,9 @@ ANCHOR_S = 10.0  # how long checking waits for the metadata to know of the newes
 class NewToken(msgspec.Struct, frozen=True):
     """A token to be: what for, what it may do, and how many seconds it is good (0: for ever)."""
 
-    name: str = ""
+    name: Annotated[str, Meta(max_length=NAME_MAX)] = ""
     role: Literal["viewer", "operator", "admin"] = "viewer"
-    expires_s: float = 30 * 86400.0
+    expires_s: Annotated[float, Meta(ge=0, le=EXPIRES_MAX_S)] = 30 * 86400.0
 
 
 class OneToken(msgspec.Struct, frozen=True):
@@ -36,7 +37,7 @@ class OneToken(msgspec.Struct, frozen=True):
 class Listing(msgspec.Struct, frozen=True):
     """Which changes: the newest `limit` whose maker and verb contain `by` and `what`, since a time, with a result."""
 
-    limit: int = 100
+    limit: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = 100
     by: str = ""
     what: str = ""
     since: str = ""
@@ -82,8 +83,6 @@ def _token(token: Token) -> dict[str, object]:
 
 async def audit_list(node: Node, arguments: Listing, progress: Progress) -> object:
     """Tell what was changed through this node, by whom, and with which result; the newest last."""
-    if not 1 <= arguments.limit <= PAGE_MAX:
-        raise InvalidArgument(f"limit {arguments.limit}: 1 to {PAGE_MAX}")
     log = _log(node)
     found = await asyncio.to_thread(
         list_changes,

@@ -104,6 +104,11 @@ class Connection:
             head = await self._head()
             if head is None:
                 return False
+            if head.http_version not in (b"1.1", b"1.0"):
+                version = head.http_version.decode()
+                raise Problem(
+                    505, "Unsupported", f"HTTP/{version}: 1.1 is spoken here", closes=True
+                )
             request = Request(
                 head.method.decode(),
                 head.target.decode(),
@@ -126,6 +131,7 @@ class Connection:
                 return False
         self._server.count(response.status)
         await self._send(response)
+        self._skip()
         if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             await self._linger()
             return False
@@ -187,6 +193,16 @@ class Connection:
                 408, "TimedOut", "the request did not come to its end", closes=True
             ) from None
         return event
+
+    def _skip(self) -> None:
+        """Drop what has come of a body that nobody wanted."""
+        while self._http.their_state is h11.SEND_BODY:
+            try:
+                event = self._http.next_event()
+            except h11.RemoteProtocolError:
+                return
+            if event is h11.NEED_DATA or event is h11.PAUSED:
+                return
 
     async def _read(self) -> bool:
         data = await self._reader.read(READ)

@@ -13,8 +13,7 @@ TYPE: Final = "urn:warp:error:"
 """Kinds of problems are the classes of `warp_core.errors`, and a few of HTTP's own."""
 
 STATUS: Final[Mapping[type[WarpError], int]] = {
-    errors.InvalidArgument: 400,
-    errors.TooLarge: 400,
+    errors.InvalidArgument: 422,  # its shape was right: that is 400
     errors.Unsupported: 422,
     errors.NotFound: 404,
     errors.AlreadyExists: 409,
@@ -65,15 +64,16 @@ TITLES: Final[Mapping[int, str]] = {
     412: "A condition does not hold",
     413: "The request is too large",
     415: "A body has to be JSON",
-    422: "This node cannot do that",
+    422: "It cannot be done like this",
     423: "Somebody else has it",
     429: "Too many wrong tokens",
     431: "The head of the request is too large",
     500: "The node failed",
-    501: "Not in this version of HTTP",
+    501: "Not known here",
     502: "Another server failed",
     503: "Not now",
     504: "It took too long",
+    505: "Not this version of HTTP",
     507: "No space left",
 }
 

@@ -150,8 +150,10 @@ def _item(noun: Sequence[str], verbs: Mapping[str, Verb[Any]]) -> tuple[str, ...
 
 def plural(noun: str) -> str:
     """Return the name of a collection."""
-    if noun.endswith("y"):
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
         return noun[:-1] + "ies"
+    if noun.endswith(("x", "ch", "sh")):
+        return noun + "es"
     return noun if noun.endswith("s") else noun + "s"
 
 

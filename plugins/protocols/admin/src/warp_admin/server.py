@@ -126,7 +126,7 @@ class Server(Protocol):
                 failed=self._failed,
                 clock=time.monotonic,
             )
-        return Service(self.config, self._context, doorman)
+        return Service(self.config, self._context, doorman, endpoint=self.endpoint)
 
     def _accept(self) -> asyncio.StreamReaderProtocol:
         reader = asyncio.StreamReader(limit=READ_LIMIT)

@@ -86,7 +86,9 @@ class _Progress:
 class Service:
     """The API without its sockets."""
 
-    def __init__(self, config: Config, context: ProtocolContext, doorman: Doorman | None) -> None:
+    def __init__(
+        self, config: Config, context: ProtocolContext, doorman: Doorman | None, *, endpoint: str
+    ) -> None:
         """Take what it asks; without an administration it tells of itself only."""
         self._config = config
         self._node: Administration[Any] | None = context.administration
@@ -98,7 +100,7 @@ class Service:
         secured = not config.listen.path
         made = openapi.document(routes, secured=secured, open_metrics=config.open_metrics)
         self._openapi = msgspec.json.encode(made)
-        self._page = page.page(made, curl=self._curl())
+        self._page = page.page(made, curl=_curl(endpoint))
         self._own: dict[str, Callable[[Request], Awaitable[Response]]] = {
             "/": self._docs,
             "/docs": self._docs,
@@ -107,12 +109,6 @@ class Service:
             "/readyz": self._ready,
             "/metrics": self._metrics,
         }
-
-    def _curl(self) -> str:
-        if self._config.listen.path:
-            return f"--unix-socket warp-data/{self._config.listen.path} http://node"
-        scheme = "https" if self._config.tls_certificate else "http"
-        return f"{scheme}://{self._config.listen}"
 
     async def answer(self, request: Request) -> Response:
         """Answer a request.
@@ -251,6 +247,11 @@ class Service:
         if self._node is None:
             raise Problem(503, "Unavailable", "nobody is here to be asked")
         return Response(200, PROMETHEUS, (await self._node.metrics()).encode())
+
+
+def _curl(endpoint: str) -> str:
+    path = endpoint.removeprefix("unix:")
+    return f"--unix-socket {path} http://node" if path != endpoint else endpoint
 
 
 # Requests -----------------------------------------------------------------------------------------
