@@ -190,6 +190,7 @@ async def _bring_back(namespace: Namespace, volume: str, task: Due, origin: Orig
                 parts=made.parts,
                 lenders=((0, task.revision),),
                 lent_manifest=False,
+                listed=made.listed,
                 restore=said,
                 archived=task.revision,
             )
@@ -247,6 +248,7 @@ async def _drop(namespace: Namespace, volume: str, task: Due, origin: Origin | N
                 parts=kept.parts,
                 lenders=kept.lenders,
                 lent_manifest=kept.lent_manifest,
+                listed=kept.listed,
                 archived=kept.archived,
             )
             holder = now.path.holder(now.name.sequence)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from warp_core.namespace import feed, keys
 from warp_core.namespace.inodes import decode_inode
 from warp_core.namespace.namespace import Namespace
-from warp_core.namespace.recount import Tally, every
+from warp_core.namespace.recount import Tally, every, recount_soles, stored_soles
 from warp_core.namespace.rows import (
     CONTINUED,
     DIRECTORY,
@@ -24,6 +24,7 @@ from warp_core.namespace.rows import (
     decode_part,
     decode_upload,
 )
+from warp_core.namespace.soles import difference
 from warp_core.namespace.tree import Volume
 from warp_core.namespace.usage import Usage
 
@@ -76,6 +77,16 @@ async def audit(namespace: Namespace, name: str) -> list[str] | None:
     if (await feed.now(namespace, name), await namespace.usage(name)) != before:
         return None
     _judge(seen, before[1])
+    counted = await stored_soles(namespace, volume)
+    again = await recount_soles(namespace, volume) if volume.row.epoch else {}
+    if (await feed.now(namespace, name), await stored_soles(namespace, volume)) != (
+        before[0],
+        counted,
+    ):
+        return None
+    if counted != again:
+        off = {each: tuple(by) for each, by in sorted(difference(counted, again).items())[:5]}
+        seen.problems.append(f"what snapshots hold alone is counted wrong, by {off}")
     return seen.problems
 
 

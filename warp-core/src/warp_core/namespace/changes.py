@@ -346,7 +346,9 @@ class Change:
 
     async def hold(self, number: int, holder: bytes) -> None:
         """Add a holder to a revision whose row this transaction has read."""
+        alone = await self.rows.lending(keys.revision_key(number))
         await self.rows.put(keys.hold_key(number, holder), rows.held(self.epoch))
+        await self.rows.lent(keys.revision_key(number), alone)
 
     async def hand_over(self, number: int, holder: bytes, successor: bytes) -> None:
         """Let another holder take the place of one."""
@@ -365,7 +367,9 @@ class Change:
         if held:
             own = keys.hold_key(number, holder)
             if await self.rows.get(own) is not None:
+                alone = await self.rows.lending(keys.revision_key(number))
                 await self.rows.delete(own)
+                await self.rows.lent(keys.revision_key(number), alone)
                 left_behind = len(held) > 1 or await self.rows.get(keys.left_key(number)) is None
                 if left_behind:
                     return
@@ -528,6 +532,9 @@ class Change:
             self.rows.merge(keys.usage_key(self.epoch), add=tuple(self._usage))
         if self.rows.kept_bytes:
             self.rows.merge(keys.KEPT_BYTES, add=(self.rows.kept_bytes,))
+        for (death, born), weight in self.rows.soles.items():
+            if any(weight):
+                self.rows.merge(keys.sole_key(death, born), add=tuple(weight))
         for directory in self._touched:
             self.rows.merge(keys.times_key(directory), maximum=(self.now_ns,))
         for index, event in enumerate(self._events):

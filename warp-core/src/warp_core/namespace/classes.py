@@ -29,6 +29,7 @@ from warp_core.namespace.content import (
     READ_MAX,
     REFUSALS,
     extents_of,
+    listed_of,
     load_manifest,
     placed,
 )
@@ -183,6 +184,7 @@ async def _move(
             parts=made.parts,
             lenders=(),
             lent_manifest=False,
+            listed=made.listed,
             storage_class=kept,
             restore=None,
             archived=0,
@@ -209,6 +211,7 @@ class Written:
     manifest: Chunk | None
     parts: tuple[PartSummary, ...]
     fresh: tuple[Chunk, ...]
+    listed: tuple[int, int]  # of its own chunks in the manifest: bytes, stored
 
 
 async def linked(
@@ -278,7 +281,8 @@ async def written_anew(
             hold.release()
     if manifest is not None:
         fresh.append(manifest)
-    return Written(number, shown, manifest, summaries, tuple(fresh))
+    listed = listed_of(manifest, extents)
+    return Written(number, shown, manifest, summaries, tuple(fresh), listed)
 
 
 async def _bytes(namespace: Namespace, extents: list[Extent], size: int) -> AsyncIterator[Buffer]:

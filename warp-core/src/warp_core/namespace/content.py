@@ -107,6 +107,14 @@ async def placed(
     return (), await store_manifest(containers, policy, owner, manifest), ()
 
 
+def listed_of(manifest: Chunk | None, extents: Sequence[Extent]) -> tuple[int, int]:
+    """Return bytes and stored bytes of a revision's own chunks that a manifest lists, zeros without one."""
+    if manifest is None:
+        return 0, 0
+    own = {each.chunk for each in extents if not each.revision}
+    return sum(each.length for each in own), sum(each.stored for each in own)
+
+
 async def extents_of(containers: Containers, content: Revision | Part) -> Sequence[Extent]:
     """Return the extents of content, from its manifest if it has one."""
     if content.manifest is None:

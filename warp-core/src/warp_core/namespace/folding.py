@@ -27,6 +27,7 @@ from warp_core.namespace.tables import (
     Entry,
     Table,
     chunks_of_window,
+    listed,
     pack_window,
     table_of,
     unpack_window,
@@ -202,19 +203,19 @@ class Fold:
                 covered += data.lay_row(*row)
         data = data.without_holes()
         table: Table | None = data
+        gone = _no_longer(covered, data)
+        if gone and newer is not None:  # after a fold that broke off the row lists them already
+            gone -= newer.own_chunks()
         if len(data) or await self._layers.below(self._layer, start, min(end, limit)):
-            kept = await tx.put(key, pack_window(tx.epoch, data))
+            kept = await tx.put(key, pack_window(tx.epoch, data), gone=gone)
         elif value is not None:
             kept = await tx.delete(key)
             table = None
         else:
             return 0, None, False
-        gone = _no_longer(covered, data)
-        if gone and newer is not None:  # after a fold that broke off the row lists them already
-            gone -= newer.own_chunks()
         if gone and not kept:
             for other in await tx.relatives(key):
-                gone -= chunks_of_window(other)
+                gone -= listed(other, gone)
             if gone:
                 change.free(self._layer.revision, gone)
         taken = (newer.data_bytes() if newer is not None else 0) - inline

@@ -413,6 +413,21 @@ def usage_until(snapshot: int) -> tuple[bytes, bytes]:
     return b"Q", b"Q" + _U64.pack(snapshot) if snapshot else b"R"
 
 
+def sole_key(death: int, born: int) -> bytes:
+    """G: what archived rows of one death and birth hold alone, by merges."""
+    return b"G" + _U64.pack(death) + _U64.pack(born)
+
+
+def soles_of(start: int, end: int) -> tuple[bytes, bytes]:
+    """Return the range of G rows with a death in [start, end); 0 as the end is none."""
+    return b"G" + _U64.pack(start), b"G" + _U64.pack(end) if end else b"H"
+
+
+def sole_parts(key: bytes) -> tuple[int, int]:
+    """Return death and birth of a G row."""
+    return int.from_bytes(key[1:9], "big"), int.from_bytes(key[9:17], "big")
+
+
 KEPT_BYTES: Final = b"H"  # what snapshots alone keep, by merges
 
 

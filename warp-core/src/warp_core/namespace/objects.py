@@ -21,6 +21,7 @@ from warp_core.namespace.content import (
     ExtentReader,
     ExtentWriter,
     InlineReader,
+    listed_of,
     placed,
 )
 from warp_core.namespace.described import (
@@ -271,6 +272,8 @@ class NamespaceObjects(ObjectVolumes):
             revision = make_revision(
                 length, attributes, digests, extents=kept, manifest=manifest, seal=seal
             )
+            if manifest is not None:
+                revision = msgspec.structs.replace(revision, listed=listed_of(manifest, extents))
             try:
                 return await self._link(
                     volume,

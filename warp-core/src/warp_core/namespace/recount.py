@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Final
 
 import msgspec
 
 from warp_core.errors import Corrupt
 from warp_core.interfaces.consistency import SCAN_MAX
+from warp_core.metadata import counters
 from warp_core.namespace import keys, rows
 from warp_core.namespace.changes import Change
 from warp_core.namespace.inodes import Inode, decode_inode
 from warp_core.namespace.kept import is_content, kept_bytes
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.rows import FILE, Name, Part, Upload
-from warp_core.namespace.tree import Pair, ViewSource, Volume
+from warp_core.namespace.soles import Grave, Soles, Weight, add, difference, soles
+from warp_core.namespace.tree import Pair, ViewSource, Volume, below_clone
 from warp_core.namespace.usage import Usage
 
 ATTEMPTS: Final = 3  # counts of a volume that changes meanwhile, before it is left alone
+CORRECTED: Final = 50  # counters of one transaction
 
 
 class Tally:
@@ -131,6 +135,89 @@ async def correct(namespace: Namespace, name: str, off: Usage) -> None:
         change.count(**{field: -by for field, by in off._asdict().items()})
 
     await namespace.change(name, body)
+
+
+async def recount_soles(namespace: Namespace, volume: Volume) -> Soles:
+    """Return what archived rows hold alone, as the rows of the volume say; rows that cannot be read hold nothing."""
+    total: Soles = {}
+    group: list[Grave] = []
+    of = b""
+
+    async def close() -> None:
+        if group:
+            for (death, epoch), weight in (await _soles_of(namespace, volume, of, group)).items():
+                add(total, death, epoch, weight)
+        group.clear()
+
+    for family in (b"AR", b"AE"):
+        async for entry, value in every(namespace, volume, family, keys.after(family)):
+            key, death = keys.archive_parts(entry)
+            if key != of:
+                await close()
+                of = key
+            group.append((death, value))
+        await close()
+    return {each: weight for each, weight in total.items() if any(weight)}
+
+
+async def _soles_of(namespace: Namespace, volume: Volume, key: bytes, graves: list[Grave]) -> Soles:
+    view = namespace.store.view()
+    try:
+        source = ViewSource(view)
+        own = replace(volume, bases=(), snapshot=0).rows(source)
+        live = await own.get(key)
+        if key[:1] == b"R" and (live is None or rows.is_whiteout(live)):
+            holds = keys.holds_of(int.from_bytes(key[1:9], "big"))
+            if await volume.rows(source).scan(*holds, limit=1):
+                return {}
+        living = [live] if live is not None else []
+        if volume.bases:
+            below = await below_clone(source, volume).get(key)
+            living += [below] if below is not None else []
+        return soles(key, graves, living)
+    except (msgspec.MsgspecError, Corrupt):
+        return {}
+    finally:
+        view.close()
+
+
+async def stored_soles(namespace: Namespace, volume: Volume) -> Soles:
+    """Return what archived rows hold alone, as the counters of the volume say."""
+    found: Soles = {}
+    async for key, value in every(
+        namespace, replace(volume, bases=(), snapshot=0), *keys.soles_of(0, 0)
+    ):
+        weight = Weight(*counters(value, len(Weight._fields)))
+        if any(weight):
+            found[keys.sole_parts(key)] = weight
+    return found
+
+
+async def correct_soles(namespace: Namespace, name: str) -> bool:
+    """Correct what is counted of what snapshots hold alone; returns whether it was wrong.
+
+    Raises:
+        VolumeNotFound
+    """
+    off: Soles = {}
+    for _ in range(2):  # what two counts agree on
+        volume = await namespace.volumes.get(name)
+        before = await stored_soles(namespace, volume)
+        found = difference(before, await recount_soles(namespace, volume))
+        if not found or (off and found != off) or await stored_soles(namespace, volume) != before:
+            return False
+        off = found
+
+    async def body(change: Change) -> None:
+        change.judged = False
+        for (death, epoch), weight in some.items():
+            add(change.rows.soles, death, epoch, weight)
+
+    places = sorted(off)
+    for first in range(0, len(places), CORRECTED):
+        some = {each: off[each] for each in places[first : first + CORRECTED]}
+        await namespace.change(name, body)
+    return True
 
 
 async def recount(namespace: Namespace, volume: Volume) -> Usage:

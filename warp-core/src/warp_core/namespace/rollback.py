@@ -31,7 +31,7 @@ from warp_core.metadata import Transaction, transact
 from warp_core.namespace import keys, rows
 from warp_core.namespace.apart import Inodes
 from warp_core.namespace.changes import Change
-from warp_core.namespace.content import placed
+from warp_core.namespace.content import listed_of, placed
 from warp_core.namespace.inodes import Inode, read_inode
 from warp_core.namespace.ledgers import Fresh
 from warp_core.namespace.namespace import Namespace
@@ -491,6 +491,7 @@ class _Rollback:
             cut=-1,
             lenders=(),
             lent_manifest=False,
+            listed=listed_of(manifest, extents),
         )
 
         async def link(change: Change) -> None:

@@ -156,6 +156,7 @@ class Revision(msgspec.Struct, frozen=True, array_like=True, gc=False):
     archived: int = (
         0  # the revision in the archive that this one is a copy of for a while, and holds
     )
+    listed: tuple[int, int] = (0, 0)  # of the revision's own chunks in the manifest: bytes, stored
 
 
 class Manifest(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -259,6 +260,8 @@ class SnapshotRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     previous: int = 0  # snapshot before it, 0: none
     state: str = ""
     clones: tuple[int, ...] = ()
+    kinds: tuple[str, ...] = ()  # for which a policy made it; none: somebody did
+    holds: tuple[str, ...] = ()  # who wants it to stay
 
 
 class PendingRow(msgspec.Struct, frozen=True, array_like=True, gc=False):

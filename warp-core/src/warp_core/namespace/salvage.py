@@ -16,12 +16,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from warp_core.containers.format import Chunk, Head, Owner
 from warp_core.errors import Corrupt, NewerFormat, Sealed, VolumeNotFound
 from warp_core.metadata import Transaction, transact
 from warp_core.namespace import keys
 from warp_core.namespace.changes import Change as NamespaceChange
-from warp_core.namespace.content import load_manifest, placed
+from warp_core.namespace.content import listed_of, load_manifest, placed
 from warp_core.namespace.extents import (
     CHANGE_HEAD,
     HOLE,
@@ -226,6 +228,7 @@ async def _link(
         if not path.complete:
             await change.make_way(path)
         revision = Revision(change.epoch, size, etag, change.now_ns, kept, manifest, owner=OWNER)
+        revision = msgspec.structs.replace(revision, listed=listed_of(manifest, extents))
         await change.put_revision(owner.revision, revision)
         await change.put_name(
             path,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -18,7 +19,6 @@ from typing import Final
 
 import msgspec
 
-from warp_core.containers import Chunk
 from warp_core.errors import (
     AlreadyExists,
     Busy,
@@ -26,19 +26,23 @@ from warp_core.errors import (
     NotFound,
     TooLarge,
 )
-from warp_core.metadata import Transaction, transact
+from warp_core.metadata import Transaction
 from warp_core.namespace import keys, rollback, rows
 from warp_core.namespace.apart import Inodes
-from warp_core.namespace.changes import Change, own_chunks
+from warp_core.namespace.changes import Change
 from warp_core.namespace.ledgers import Fresh
 from warp_core.namespace.namespace import Namespace
+from warp_core.namespace.recount import stored_soles
 from warp_core.namespace.rows import SnapshotRow, VolumeRow, decode_snapshot, encode
-from warp_core.namespace.tables import unpack_window
-from warp_core.namespace.tree import Volume, VolumeTransaction
+from warp_core.namespace.soles import NOTHING, Weight, held
+from warp_core.namespace.tree import Volume
 
 SNAPSHOTS_MAX: Final = 4_096  # of one volume: a listing is a few scans
 CLONES_MAX: Final = 1_024  # that read through one snapshot: their numbers lie in its row
-BATCH: Final = 24  # dead rows of one transaction: each is up to two deletes, two reads and a put
+HOLDS_MAX: Final = 32  # of one snapshot: they lie in its row
+BATCH: Final = 16  # dead rows of one transaction: each is up to two deletes, four reads, a put and a garbage row
+COUNTERS_MAX: Final = 20  # changed by one transaction: one row of a dead list changes three at most
+FORGOTTEN: Final = 90  # removed by one
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}\Z")
 
 
@@ -49,6 +53,8 @@ class SnapshotInfo(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     created_ns: int
     clones: tuple[int, ...] = ()  # numbers of volumes that read through it
+    kinds: tuple[str, ...] = ()  # for which a policy made it; none: somebody did
+    holds: tuple[str, ...] = ()  # who wants it to stay
 
 
 class Snapshots:
@@ -66,13 +72,23 @@ class Snapshots:
             VolumeNotFound
         """
         return [
-            SnapshotInfo(name=row.name, number=number, created_ns=row.created_ns, clones=row.clones)
+            SnapshotInfo(
+                name=row.name,
+                number=number,
+                created_ns=row.created_ns,
+                clones=row.clones,
+                kinds=row.kinds,
+                holds=row.holds,
+            )
             for number, row in await self._rows(await self._namespace.volumes.get(volume))
             if not row.state
         ]
 
-    async def create(self, volume: str, name: str) -> SnapshotInfo:
+    async def create(self, volume: str, name: str, *, kinds: tuple[str, ...] = ()) -> SnapshotInfo:
         """Keep the volume as it is now; what was written to its files is in it, synced or not.
+
+        Args:
+            kinds: For which a policy makes it, which will remove it again.
 
         Raises:
             VolumeNotFound, ReadOnly
@@ -96,20 +112,27 @@ class Snapshots:
             if len(existing) >= SNAPSHOTS_MAX:
                 raise TooLarge(f"volume {volume!r} has {SNAPSHOTS_MAX} snapshots")
             number = row.epoch + 1
-            tx.put(prefix + keys.snapshot_key(number), encode(SnapshotRow(name, now, row.newest)))
+            made = SnapshotRow(name, now, row.newest, kinds=kinds)
+            tx.put(prefix + keys.snapshot_key(number), encode(made))
             return msgspec.structs.replace(row, epoch=number, newest=number)
 
         async with self._inodes.quiet(target.number):
             changed = await self._namespace.volumes.update(volume, change)
-        return SnapshotInfo(name=name, number=changed.row.newest, created_ns=now)
+        return SnapshotInfo(name=name, number=changed.row.newest, created_ns=now, kinds=kinds)
 
     async def delete(self, volume: str, name: str) -> None:
-        """Delete a snapshot and free exactly what only it held.
+        """Delete a snapshot and free exactly what only it held; raises as `retire`."""
+        await self.retire(volume, name)
+        while not await self.clean(volume):
+            pass
+
+    async def retire(self, volume: str, name: str) -> None:
+        """Have a snapshot gone, but for what only it held: `clean` frees that.
 
         Raises:
             VolumeNotFound
             NotFound: No snapshot of that name.
-            Busy: Clones read through it.
+            Busy: Clones read through it, or somebody holds it.
         """
 
         async def change(row: VolumeRow, tx: Transaction) -> VolumeRow:
@@ -119,6 +142,11 @@ class Snapshots:
             if snapshot.clones:
                 held_by = await self._clones_text(snapshot)
                 raise Busy(f"{volume}@{name} stays: {held_by} read through it; remove them first")
+            if snapshot.holds:
+                raise Busy(
+                    f"{volume}@{name} stays: held as {', '.join(snapshot.holds)};"
+                    f" `warp snapshot release {volume}@{name}` lets it go"
+                )
             going = msgspec.structs.replace(snapshot, state="deleting")
             tx.put(prefix + keys.snapshot_key(number), encode(going))
             for other, later in existing:
@@ -130,8 +158,56 @@ class Snapshots:
             return row
 
         await self._namespace.volumes.update(volume, change)
-        while not await self.clean(volume):
-            pass
+
+    async def hold(self, volume: str, name: str, word: str) -> None:
+        """Have a snapshot stay until `release` with the same word; doing so again changes nothing.
+
+        Raises:
+            VolumeNotFound
+            NotFound: No snapshot of that name.
+            InvalidArgument: Not a word for it.
+            Busy: HOLDS_MAX hold it.
+        """
+        if not _NAME.match(word):
+            raise InvalidArgument(f"hold {word!r}: 1 to 128 letters, digits and . _ @ + -")
+
+        def held(row: SnapshotRow) -> SnapshotRow:
+            if word in row.holds:
+                return row
+            if len(row.holds) >= HOLDS_MAX:
+                raise Busy(f"{HOLDS_MAX} hold {volume}@{name}")
+            return msgspec.structs.replace(row, holds=(*row.holds, word))
+
+        await self._change_row(volume, name, held)
+
+    async def release(self, volume: str, name: str, word: str) -> None:
+        """Take a hold back.
+
+        Raises:
+            VolumeNotFound
+            NotFound: No snapshot of that name, or it is not held so.
+        """
+
+        def released(row: SnapshotRow) -> SnapshotRow:
+            if word not in row.holds:
+                held = f"as {', '.join(row.holds)}" if row.holds else "by nobody"
+                raise NotFound(f"{volume}@{name} is not held as {word!r}: it is {held}")
+            return msgspec.structs.replace(
+                row, holds=tuple(each for each in row.holds if each != word)
+            )
+
+        await self._change_row(volume, name, released)
+
+    async def _change_row(
+        self, volume: str, name: str, changed: Callable[[SnapshotRow], SnapshotRow]
+    ) -> None:
+        async def change(row: VolumeRow, tx: Transaction) -> VolumeRow:
+            prefix = keys.prefix(row.number)
+            number, found = _named(await _scan_all(tx, prefix), volume, name)
+            tx.put(prefix + keys.snapshot_key(number), encode(changed(found)))
+            return row
+
+        await self._namespace.volumes.update(volume, change)
 
     async def _clones_text(self, snapshot: SnapshotRow) -> str:
         alive = await self._namespace.volumes.all()
@@ -157,6 +233,8 @@ class Snapshots:
             change.judged = False
             page = await change.rows.scan_present(*keys.dead_of(number), limit=BATCH)
             for entry, _ in page:
+                if len(change.rows.soles) > COUNTERS_MAX:
+                    return True
                 key, death = keys.dead_parts(entry)
                 change.rows.delete_present(entry)
                 archived = keys.archive_key(key, death)
@@ -169,37 +247,38 @@ class Snapshots:
                 near = await change.rows.relatives(key, death=death)
                 await change.rows.drop_archived(key, death, value)
                 await _free(change, key, value, near)
-            if len(page) < BATCH:
-                change.rows.delete_present(keys.snapshot_key(number))
-            return len(page) == BATCH
+            return bool(page) or not await _forget_counters(change, number, previous)
 
         return await self._namespace.change(volume, body)
 
-    async def exclusive(self, volume: str, name: str) -> int:
-        """Return how many bytes of chunks deleting a snapshot would free."""
+    async def space(self, volume: str) -> dict[str, Weight]:
+        """Return what deleting each snapshot of a volume would free: what it alone holds. Read from counters.
+
+        Raises:
+            VolumeNotFound
+        """
         target = await self._namespace.volumes.get(volume)
-        stored = await self._rows(target)
-        number, row = _named(stored, volume, name)
-        total: set[Chunk] = set()
-        start, end = keys.dead_of(number)
+        alive = [(number, row) for number, row in await self._rows(target) if not row.state]
+        numbers = [number for number, _ in alive]
+        found = {row.name: NOTHING for _, row in alive}
+        for (death, epoch), weight in (await stored_soles(self._namespace, target)).items():
+            index = bisect_right(numbers, death) - 1
+            # What was born later is on the list of one that is being deleted.
+            if index >= 0 and alive[index][1].previous <= epoch < numbers[index]:
+                name = alive[index][1].name
+                found[name] = found[name].plus(weight)
+        return found
 
-        async def page(tx: Transaction) -> bytes:
-            stored = VolumeTransaction(tx, replace(target, snapshot=0))
-            found = await stored.scan_present(start, end, limit=BATCH)
-            for entry, _ in found:
-                key, death = keys.dead_parts(entry)
-                value = await stored.get_present(keys.archive_key(key, death))
-                if value is None or rows.born(value) < row.previous:
-                    continue
-                kept: set[Chunk] = set()
-                for other in await stored.relatives(key, death=death):
-                    kept |= _held(key, other)
-                total.update(_held(key, value) - kept)
-            return found[-1][0] + b"\0" if len(found) == BATCH else b""
+    async def exclusive(self, volume: str, name: str) -> int:
+        """Return how many bytes of content deleting a snapshot would free.
 
-        while start:
-            start = await transact(self._namespace.store, page)
-        return sum(chunk.length for chunk in total)
+        Raises:
+            VolumeNotFound, NotFound
+        """
+        found = (await self.space(volume)).get(name)
+        if found is None:
+            raise NotFound(f"volume {volume!r} has no snapshot {name!r}")
+        return found.length
 
     async def clone(self, source: str, target: str, *, snapshot: str = "", owner: str) -> Volume:
         """Make a volume that begins as another one is now, or as a snapshot of it was; no content is copied.
@@ -291,7 +370,7 @@ class Snapshots:
         matching: str = "*",
         dry_run: bool = False,
     ) -> list[str]:
-        """Delete snapshots that have had their time, oldest first; returns their names. Those that clones read through stay.
+        """Delete snapshots that have had their time, oldest first; returns their names. Those with clones or holds stay.
 
         Args:
             older_than_s: Only those of at least this age.
@@ -316,7 +395,7 @@ class Snapshots:
             candidates = [each for each in candidates if each.created_ns <= before]
         gone = []
         for each in candidates:
-            if each.clones:
+            if each.clones or each.holds:
                 continue
             if not dry_run:
                 with suppress(NotFound, Busy):  # deleted or cloned meanwhile
@@ -334,6 +413,24 @@ class Snapshots:
             ]
             start = page[-1][0] + b"\0"
         return found
+
+
+async def _forget_counters(change: Change, number: int, previous: int) -> bool:
+    """Remove the counters that only a deleted snapshot's rows had, and then its row; True if that was all."""
+    start, _ = keys.soles_of(number, 0)
+    later = await change.rows.scan_present(keys.snapshot_key(number) + b"\0", b"T", limit=1)
+    end = keys.soles_of(0, int.from_bytes(later[0][0][1:9], "big") if later else 0)[1]
+    room = FORGOTTEN
+    while room and (page := await change.rows.scan_present(start, end)):
+        for key, _ in page:
+            if keys.sole_parts(key)[1] >= previous:
+                change.rows.delete_present(key)
+                room -= 1
+                if not room:
+                    return False
+        start = page[-1][0] + b"\0"
+    change.rows.delete_present(keys.snapshot_key(number))
+    return True
 
 
 async def _may_go(_: object) -> None:
@@ -358,30 +455,15 @@ def _named(
     raise NotFound(f"volume {volume!r} has no snapshot {name!r}")
 
 
-def _held(key: bytes, value: bytes) -> set[Chunk]:
-    """Return the chunks that a row's own revision wrote and that the row refers to."""
-    if rows.is_whiteout(value):
-        return set()
-    if key[:1] == b"E":
-        return unpack_window(value).own_chunks()
-    if key[:1] == b"R":
-        revision = rows.decode_revision(value)
-        held = own_chunks(revision.extents)
-        if revision.manifest is not None and not revision.lent_manifest:
-            held.add(revision.manifest)
-        return held
-    return set()
-
-
 async def _free(change: Change, key: bytes, value: bytes, near: list[bytes]) -> None:
     """Make garbage of what an archived row held and its relatives do not."""
     if rows.is_whiteout(value):
         return
     number = int.from_bytes(key[1:9], "big")
     if key[:1] == b"E":
-        gone = _held(key, value)
+        gone = set(held(key, value))
         for neighbour in near:
-            gone -= _held(key, neighbour)
+            gone -= held(key, neighbour).keys()
         if gone:
             change.free(number, gone)
     elif key[:1] == b"R":

@@ -32,8 +32,10 @@ _ROW = Struct(
     "<IIIIIIQQ"
 )  # length, skip, stored, chunk's length, its offset / 8, volume, revision, container
 _SIZE: Final = _ROW.size
+_OF_CHUNK = Struct("<IIIIQQ")  # the end of a row: what it says of the chunk and its owner
 _HEAD = Struct("<BxxxI")  # version, pieces
 _VERSION: Final = 1
+FEW: Final = 32  # chunks that are looked for one by one in a packed table
 _HOLE = bytes(_SIZE - 4)
 _unpack = _ROW.unpack_from
 _pack = _ROW.pack
@@ -305,6 +307,44 @@ def unpack_window(value: bytes) -> Table:
     if isinstance(row.extents, bytes):
         return unpack_table(row.extents)
     return table_of(pieces_of(row.extents), 0)
+
+
+def listed(value: bytes, chunks: Iterable[Chunk]) -> set[Chunk]:
+    """Return those of some chunks that a window's row lists as its own revision's; raises as `unpack_window`.
+
+    A few are looked for in the packed table: that takes a microsecond each, and unpacking one of 256 pieces a hundred.
+    """
+    wanted = list(chunks)
+    if len(wanted) > FEW:
+        return set(wanted) & unpack_window(value).own_chunks()
+    found = set()
+    packed = _packed(value)
+    if packed is None:
+        return set(wanted) & unpack_window(value).own_chunks()
+    border = _HEAD.size + 4 * _HEAD.unpack_from(packed)[1]
+    for chunk in wanted:
+        needle = _OF_CHUNK.pack(
+            chunk.stored, chunk.length, chunk.offset >> 3, 0, 0, chunk.container
+        )
+        at = packed.find(needle, border)
+        while at >= 0 and (at - border) % _SIZE != _SIZE - _OF_CHUNK.size:
+            at = packed.find(needle, at + 1)
+        if at >= 0:
+            found.add(chunk)
+    return found
+
+
+def _packed(value: bytes) -> bytes | None:
+    """Return the packed table of a window's row, None for a row of the first releases; raises as `unpack_window`."""
+    try:
+        row = _decode(value)
+    except msgspec.DecodeError as error:
+        raise Corrupt(f"the row of a window is damaged: {error}") from error
+    if not isinstance(row.extents, bytes):
+        return None
+    if len(row.extents) < _HEAD.size:
+        raise Corrupt(f"a table of {len(row.extents)} bytes")
+    return row.extents
 
 
 def pieces_of_window(window: int, value: bytes) -> list[Piece]:

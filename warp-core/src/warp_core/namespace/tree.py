@@ -19,12 +19,26 @@ from typing import Final, Protocol
 
 from msgspec import structs
 
+from warp_core.containers.format import Chunk
 from warp_core.errors import Corrupt
 from warp_core.interfaces.consistency import SCAN_MAX, Row, View
 from warp_core.metadata import Transaction
 from warp_core.namespace import keys
 from warp_core.namespace.kept import is_content, kept_bytes
 from warp_core.namespace.rows import VolumeRow, born, decode_snapshot, is_whiteout, whiteout
+from warp_core.namespace.soles import (
+    CONTENT,
+    Grave,
+    Held,
+    Soles,
+    add,
+    among,
+    difference,
+    held,
+    soles,
+    weigh,
+    weighed,
+)
 
 Pair = tuple[bytes, bytes]  # relative key, value
 
@@ -316,7 +330,17 @@ class VolumeTransaction:
     conflict, and the body runs again with the volume as it then is.
     """
 
-    __slots__ = ("_bases", "_own", "_prefix", "_rows", "_txn", "kept_bytes", "newest", "volume")
+    __slots__ = (
+        "_bases",
+        "_own",
+        "_prefix",
+        "_rows",
+        "_txn",
+        "kept_bytes",
+        "newest",
+        "soles",
+        "volume",
+    )
 
     def __init__(self, txn: Transaction, volume: Volume) -> None:
         assert not volume.snapshot, "a snapshot is read only"
@@ -329,6 +353,7 @@ class VolumeTransaction:
         self.volume = volume
         self.newest = volume.row.newest
         self.kept_bytes = 0  # how much more snapshots alone keep when this is committed
+        self.soles: Soles = {}  # and how much more each archived row holds alone
 
     async def as_of(self, epoch: int) -> VolumeTransaction:
         """Return the same transaction as of an epoch that may be over: what it writes, snapshots since then show as well.
@@ -342,7 +367,9 @@ class VolumeTransaction:
                 raise Corrupt(f"snapshot {newest} of volume {self.volume.number} is missing")
             newest = decode_snapshot(value).previous
         row = structs.replace(self.volume.row, epoch=epoch, newest=newest)
-        return VolumeTransaction(self._txn, replace(self.volume, row=row))
+        made = VolumeTransaction(self._txn, replace(self.volume, row=row))
+        made.soles = self.soles
+        return made
 
     @property
     def epoch(self) -> int:
@@ -366,21 +393,40 @@ class VolumeTransaction:
         """Return up to `limit` rows of [start, end); the range that was seen is checked at the commit."""
         return await self._rows.scan(start, end, limit=limit, reverse=reverse)
 
-    async def put(self, key: bytes, value: bytes, *, fresh: bool = False) -> bool:
+    async def put(
+        self, key: bytes, value: bytes, *, fresh: bool = False, gone: set[Chunk] | None = None
+    ) -> bool:
         """Set a row that snapshots keep; `value` says that it is born in `epoch`. Returns whether its old value stays for somebody.
 
-        With `fresh`, it is of a number that no row had before.
-        Where that is False, what only the old value referred to is garbage now: see `references`.
+        Where that is False, what only the old value referred to is garbage now: see `relatives`.
+
+        Args:
+            fresh: It is of a number that no row had before.
+            gone: The chunks of its own revision that the old value refers to and `value` does not, where that is known.
         """
         if key[0] == _REVISION and self.epoch and not fresh and not await self._lives(key):
             self.kept_bytes -= await self._buried(key)  # a name leads to it again
+        counted = self.epoch > 0 and key[0] in CONTENT and not fresh
+        old = await self._own.get(key) if counted else None
+        before = await self._soles(key) if counted and self.volume.row.rolled else {}
         kept = await self._archive(key) if self.newest or self._bases else False
         self._txn.put(self._prefix + key, value)
+        if counted:
+            await self._count(key, old, value, gone, before)
         return kept
 
     async def delete(self, key: bytes) -> bool:
         """Remove a row that snapshots keep. Returns whether its value stays for somebody, as `put` does."""
         lived = key[0] == _REVISION and self.epoch > 0 and await self._lives(key)
+        counted = self.epoch > 0 and key[0] in CONTENT
+        old = await self._own.get(key) if counted else None
+        before = await self._soles(key) if counted and self.volume.row.rolled else {}
+        kept = await self._delete(key, lived=lived)
+        if counted:
+            await self._count(key, old, None, None, before)
+        return kept
+
+    async def _delete(self, key: bytes, *, lived: bool) -> bool:
         if not (self.newest or self._bases):
             self._txn.delete(self._prefix + key)
             if lived:  # of a snapshot that is being removed there may be archived rows
@@ -408,8 +454,100 @@ class VolumeTransaction:
             self.kept_bytes += kept_bytes(key, value)
         return True
 
+    # What archived rows hold alone ------------------------------------------------------------------
+
+    async def _count(
+        self,
+        key: bytes,
+        old: bytes | None,
+        new: bytes | None,
+        gone: set[Chunk] | None,
+        before: Soles,
+    ) -> None:
+        """Count what a change of a live row from `old` to `new` leaves to one archived row alone."""
+        if self.volume.row.rolled:  # content may be in several pieces of time
+            self._add(difference(before, await self._soles(key)))
+            return
+        if old is None or gone == set():
+            return
+        left: Held = held(key, old) if gone is None else weighed(gone)
+        if gone is None and new is not None:
+            left = _without(left, among(key, new, left))
+        if left and self._bases and key[0] == _REVISION:
+            below = await below_clone(self._txn, self.volume).get(key)
+            left = _without(left, among(key, below, left)) if below is not None else left
+        if not left:
+            return
+        graves = await self._graves(key, limit=2)
+        if not graves:
+            return
+        (death, grave), *older = graves
+        if grave != old:  # it was not archived just now
+            left = {chunk: left[chunk] for chunk in among(key, grave, left)}
+        for _, value in older:
+            left = _without(left, among(key, value, left))
+        if left:
+            add(self.soles, death, born(grave), weigh(left))
+
+    async def _graves(self, key: bytes, *, limit: int = SCAN_MAX) -> list[Grave]:
+        """Return the newest archived rows of a key, the newest first."""
+        found = await self._own.scan(*keys.graves_of(key), limit=limit, reverse=True)
+        return [(int.from_bytes(entry[-8:], "big"), value) for entry, value in found]
+
+    async def _soles(self, key: bytes, graves: list[Grave] | None = None) -> Soles:
+        """Return what archived rows of a key, by default all, hold alone as it is now."""
+        if graves is None:
+            every = await self._every(*keys.graves_of(key))
+            graves = [(int.from_bytes(entry[-8:], "big"), value) for entry, value in every]
+        if not graves:
+            return {}
+        live = await self._own.get(key)
+        if key[0] == _REVISION and (live is None or is_whiteout(live)) and await self._lent(key):
+            return {}
+        living = [live] if live is not None else []
+        if self._bases:
+            below = await below_clone(self._txn, self.volume).get(key)
+            living += [below] if below is not None else []
+        return soles(key, graves, living)
+
+    async def _lent(self, key: bytes) -> bool:
+        """Say whether somebody borrows from a revision."""
+        return bool(await self.scan(*keys.holds_of(int.from_bytes(key[1:9], "big")), limit=1))
+
+    def _add(self, more: Soles) -> None:
+        for (death, epoch), weight in more.items():
+            add(self.soles, death, epoch, weight)
+
+    async def lending(self, key: bytes) -> Soles | None:
+        """Say what archived rows hold alone of a revision that is about to get or to lose a borrower: `lent` takes it."""
+        if not self.epoch or await self._lives(key):
+            return None
+        return await self._soles(key)
+
+    async def lent(self, key: bytes, before: Soles | None) -> None:
+        """Count what changed by the borrower."""
+        if before is not None:
+            self._add(difference(before, await self._soles(key)))
+
     async def drop_archived(self, key: bytes, death: int, value: bytes) -> None:
         """Remove an archived row."""
+        if key[0] not in CONTENT:
+            await self._drop_archived(key, death, value)
+            return
+        near = None if self.volume.row.rolled else await self._near(key, death)
+        before = await self._soles(key, None if near is None else [*near, (death, value)])
+        await self._drop_archived(key, death, value)
+        self._add(difference(before, await self._soles(key, near)))
+
+    async def _near(self, key: bytes, death: int) -> list[Grave]:
+        """Return the two archived rows before one, and the two behind it."""
+        start, end = keys.graves_of(key)
+        mine = keys.archive_key(key, death)
+        found = await self._own.scan(start, mine, limit=2, reverse=True)
+        found += await self._own.scan(mine + b"\0", end, limit=2)
+        return [(int.from_bytes(entry[-8:], "big"), value) for entry, value in found]
+
+    async def _drop_archived(self, key: bytes, death: int, value: bytes) -> None:
         archived = keys.archive_key(key, death)
         if key[0] == _WINDOW:
             self.kept_bytes -= kept_bytes(key, value)
@@ -497,6 +635,10 @@ class VolumeTransaction:
     def stamp(self, prefix: bytes, suffix: bytes, value: bytes) -> None:
         """Write a row whose key carries the commit's version."""
         self._txn.stamp(self._prefix + prefix, suffix, value)
+
+
+def _without(chunks: Held, fewer: set[Chunk]) -> Held:
+    return {chunk: weight for chunk, weight in chunks.items() if chunk not in fewer}
 
 
 class _Nothing:

@@ -19,6 +19,7 @@ from warp_core.namespace.content import (
     REFUSALS,
     ExtentWriter,
     extents_of,
+    listed_of,
     placed,
 )
 from warp_core.namespace.described import STANDARD, cut, lent, make_revision, place, retained_by
@@ -482,7 +483,12 @@ class Uploads:
             parts=shown,
             part_count=len(summaries),
         )
-        revision = msgspec.structs.replace(revision, lenders=row.lenders, seal=row.seal)
+        revision = msgspec.structs.replace(
+            revision,
+            lenders=row.lenders,
+            seal=row.seal,
+            listed=listed_of(manifest, extents),
+        )
 
         async def also(change: Change, name: Name) -> None:
             present = change.rows
