@@ -158,7 +158,9 @@ def test_json_has_the_keys_that_the_guide_names(tmp_path: Path) -> None:
         first = found[0] if isinstance(found, list) else found
         words = line.split()
         of_two = ("config", "plugin", "volume", "disk", "account", "key", "kms", "events", "quota")
-        name = " ".join(words[:2]) if words[0] in of_two else words[0]
+        of_two = (*of_two, "snapshot")
+        count = 3 if words[:2] == ["snapshot", "policy"] else 2 if words[0] in of_two else 1
+        name = " ".join(words[:count])
         seen[name] = set(first)
 
     target = '[[event_target]]\nname = "hook"\nurl = "http://127.0.0.1:9/"'
@@ -175,6 +177,13 @@ def test_json_has_the_keys_that_the_guide_names(tmp_path: Path) -> None:
             "volume show a",
             "volume set a versioning=on",
             "volume snapshot a s",
+            "snapshot list a",
+            "snapshot hold a@s",
+            "snapshot release a@s",
+            "snapshot policy set a --hourly 2",
+            "snapshot policy show a",
+            "snapshot policy show",
+            "snapshot policy remove a",
             "volume rollback a@s",
             "volume clone a@s b",
             "volume prune a --keep 5",

@@ -18,6 +18,7 @@ COMMANDS = {
     "config": Command("Run", "check the configuration, or show the effective settings"),
     "plugin": Command("Run", "list what is installed, explain one, or begin a new one"),
     "volume": Command("Manage", "make, show, change, snapshot and remove volumes"),
+    "snapshot": Command("Manage", "list, compare and hold snapshots; policies that make them"),
     "quota": Command("Manage", "limit what volumes and accounts may hold"),
     "disk": Command("Manage", "make, show, resize, copy and remove disks"),
     "account": Command("Manage", "make, list, change and remove accounts, set passwords and keys"),
@@ -65,6 +66,17 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "volume clone": ("warp volume clone photos@monday try", "warp volume clone photos copy"),
     "volume delete": ("warp volume delete logs",),
+    "snapshot list": ("warp snapshot list photos",),
+    "snapshot hold": (
+        "warp snapshot hold photos@monday",
+        "warp snapshot hold photos@monday --word backup",
+    ),
+    "snapshot release": ("warp snapshot release photos@monday",),
+    "snapshot policy set": (
+        "warp snapshot policy set photos --hourly 24 --daily 7 --weekly 4 --monthly 12",
+    ),
+    "snapshot policy show": ("warp snapshot policy show", "warp snapshot policy show photos"),
+    "snapshot policy remove": ("warp snapshot policy remove photos",),
     "quota set": (
         "warp quota set photos --bytes 100GiB --soft-bytes 80GiB --grace 7d",
         "warp quota set --account ada --objects 1000000",

@@ -367,6 +367,12 @@ BY_VOLUME: Mapping[str, str] = {  # verb → the argument that names the volume
     "volume.clone": "name",
     "volume.create": "name",
     "snapshot.delete": "name",
+    "snapshot.list": "name",
+    "snapshot.hold": "name",
+    "snapshot.release": "name",
+    "snapshot.policy.set": "name",
+    "snapshot.policy.show": "name",
+    "snapshot.policy.remove": "name",
     "quota.set": "name",
     "quota.show": "name",
     "quota.clear": "name",
@@ -379,6 +385,7 @@ BY_VOLUME: Mapping[str, str] = {  # verb → the argument that names the volume
 }
 AT_EVERY_HOME = (
     "quota.list",
+    "snapshot.policy.list",
     "quota.account.set",
     "quota.account.clear",
 )  # what they list together

@@ -20,6 +20,7 @@ from warp_core.node.disk_verbs import DISK_TABLE
 from warp_core.node.event_verbs import EVENTS_TABLE
 from warp_core.node.kms_verbs import KMS_TABLE
 from warp_core.node.quota_verbs import QUOTA_TABLE
+from warp_core.node.snapshot_verbs import SNAPSHOT_TABLE
 from warp_core.node.upkeep_verbs import UPKEEP_TABLE
 from warp_core.node.volume_verbs import VOLUME_TABLE
 from warp_core.plugins import State
@@ -175,6 +176,7 @@ _TABLE: tuple[tuple[str, Verb[Node]], ...] = (
     ("metrics", Verb(Nothing, metrics)),
     ("metrics.text", Verb(Nothing, metrics_text)),
     *VOLUME_TABLE,
+    *SNAPSHOT_TABLE,
     *DISK_TABLE,
     ("node.token", Verb(Anything, alone)),
     ("node.list", Verb(Anything, alone)),

@@ -92,7 +92,7 @@ async def volume_show(node: Node, arguments: Named, progress: Progress) -> objec
         for key in POLICY
     }
     shown["snapshots"] = [
-        {"name": each.name, "created": _time(each.created_ns), "clones": len(each.clones)}
+        {"name": each.name, "created": utc(each.created_ns), "clones": len(each.clones)}
         for each in await node.snapshots.all(arguments.name)
     ]
     return shown
@@ -134,7 +134,7 @@ async def volume_set(node: Node, arguments: Settings, progress: Progress) -> obj
 async def volume_snapshot(node: Node, arguments: Snapshot, progress: Progress) -> object:
     """Keep a volume as it is now, under a name."""
     made = await node.snapshots.create(arguments.name, arguments.snapshot)
-    return {"volume": arguments.name, "snapshot": made.name, "created": _time(made.created_ns)}
+    return {"volume": arguments.name, "snapshot": made.name, "created": utc(made.created_ns)}
 
 
 async def snapshot_delete(node: Node, arguments: Snapshot, progress: Progress) -> object:
@@ -257,7 +257,7 @@ def volume_row(volume: Volume) -> dict[str, object]:
     row = volume.row
     return {
         "name": row.name,
-        "created": _time(row.created_ns),
+        "created": utc(row.created_ns),
         "owner": row.owner,
         "versioning": row.versioning,
         "read_only": row.read_only,
@@ -265,7 +265,8 @@ def volume_row(volume: Volume) -> dict[str, object]:
     }
 
 
-def _time(ns: int) -> str:
+def utc(ns: int) -> str:
+    """Return a time as answers give it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ns / 1e9))
 
 
