@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import events, growth, loading, nbd, s3, snapshots, startup
+from benchmarks import events, growth, loading, nbd, s3, sftp, snapshots, startup
 
 BENCHMARKS = {
     "events": events.main,
@@ -12,6 +12,7 @@ BENCHMARKS = {
     "loading": loading.main,
     "nbd": nbd.main,
     "s3": s3.main,
+    "sftp": sftp.main,
     "snapshots": snapshots.main,
     "startup": startup.main,
 }

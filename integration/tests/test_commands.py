@@ -29,6 +29,9 @@ from warp_integration.server import ACCESS_KEY, SECRET_KEY, WarpServer, config_t
 pytestmark = [pytest.mark.workspace, pytest.mark.usefixtures("warp_serve")]
 
 ROOT = Path(__file__).resolve().parents[2]
+PUBLIC_KEY = (
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBqvuC6w33+zBrJg4a0TYSatprFciUF0vJ5zPPU2wYUE ada@laptop\n"
+)
 MIB = 1 << 20
 
 
@@ -36,6 +39,7 @@ def warp(folder: Path, *arguments: str) -> tuple[int, str, str]:
     """Run a command where `warp.toml` and the data lie; returns status, output, errors."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("WARP_")}
     keys_of = {"WARP_ACCESS_KEY": ACCESS_KEY, "WARP_SECRET_KEY": SECRET_KEY}
+    keys_of["ADAS_PASSWORD"] = "a password of ada's"
     out, err = io.StringIO(), io.StringIO()
     with (
         mock.patch.dict(os.environ, {**clean, **keys_of, "COLUMNS": "80"}, clear=True),
@@ -102,6 +106,8 @@ def test_the_examples_work(tmp_path: Path) -> None:
         "warp bench --size 4KiB --size 8MiB --seconds 10 --operations put,get": (
             "bench --size 4KiB --size 8MiB --seconds 0.2 --operations put,get --connections 2"
         ),
+        "warp account password ada": None,  # asks
+        "warp account ssh-key add ada ~/.ssh/id_ed25519.pub": "account ssh-key add ada ada.pub",
         "warp kms master /etc/warp/master.key": "kms master other/master.key",
         "warp kms rotate": "kms rotate payroll",  # no default key before the first use
         "warp conformance zstd": "conformance zstd -k test_a_fr",
@@ -116,6 +122,7 @@ def test_the_examples_work(tmp_path: Path) -> None:
         for example in examples
         if words.startswith("node ") or words == "import"  # needs another server: `test_import.py`
     }
+    (tmp_path / "ada.pub").write_text(PUBLIC_KEY)
     with node_in(tmp_path) as server:
         for example in (example for examples in EXAMPLES.values() for example in examples):
             line = special.get(example, example.removeprefix("warp "))
@@ -142,9 +149,9 @@ def documented() -> dict[str, set[str]]:
     for names, text in rows:
         outer = re.sub(r"\([^()]*\)", "", text.partition(". Where")[0])
         told = set(re.findall(r"`(\w+)`", outer))
-        for base in re.findall(r"as (?:in )?`([\w ]+)`", outer):
+        for base in re.findall(r"as (?:in )?`([\w -]+)`", outer):
             told |= found[base]
-        for name in re.findall(r"`([\w ]+)`", names):
+        for name in re.findall(r"`([\w -]+)`", names):
             found[name] = told
     return found
 
@@ -159,11 +166,13 @@ def test_json_has_the_keys_that_the_guide_names(tmp_path: Path) -> None:
         words = line.split()
         of_two = ("config", "plugin", "volume", "disk", "account", "key", "kms", "events", "quota")
         of_two = (*of_two, "snapshot")
-        count = 3 if words[:2] == ["snapshot", "policy"] else 2 if words[0] in of_two else 1
+        of_three = (["snapshot", "policy"], ["account", "ssh-key"])
+        count = 3 if words[:2] in of_three else 2 if words[0] in of_two else 1
         name = " ".join(words[:count])
         seen[name] = set(first)
 
     target = '[[event_target]]\nname = "hook"\nurl = "http://127.0.0.1:9/"'
+    (tmp_path / "ada.pub").write_text(PUBLIC_KEY)
     with node_in(tmp_path, extra=target):
         for line in (
             "init --data other --config other.toml",
@@ -203,6 +212,10 @@ def test_json_has_the_keys_that_the_guide_names(tmp_path: Path) -> None:
             "account list",
             "account show ada",
             "account set ada --email ada@example.org",
+            "account password ada --password-env ADAS_PASSWORD",
+            "account ssh-key add ada ada.pub",
+            "account ssh-key list ada",
+            "account ssh-key remove ada ada@laptop",
             "account delete ada",
             "key create ada --access-key ADAKEYADAKEY",
             "key list",

@@ -56,6 +56,7 @@ class WarpServer:
         logs: Path | None = None,
         command: Sequence[str] | None = None,
     ) -> None:
+        self.data = data.absolute()
         self._logs = (logs or data.parent).absolute()
         self.prefix = tuple(prefix) or _die_with_parent()
         self._environment = {

@@ -19,7 +19,7 @@ from warp_core.listening import Listening, listen
 
 from warp_sftp.attempts import Attempts
 from warp_sftp.config import Config
-from warp_sftp.keys import PublicKeys, Stamp, host_key_files, stamp_of
+from warp_sftp.keys import HOST_KEY, PublicKeys, Stamp, host_key_files, stamp_of
 
 if TYPE_CHECKING:
     from warp_sftp.ssh import Client, Ssh
@@ -28,6 +28,9 @@ KEY: Final = "protocols.sftp"
 
 SWEEP_S: Final = 0.5
 """How often silent clients are looked for; timeouts are late by at most this."""
+
+WARM_S: Final = 0.5
+"""When the host key is made on the first start."""
 
 RELOAD_S: Final = 5.0
 """How often files of keys are looked at."""
@@ -63,6 +66,7 @@ class Server(Protocol):
         self._connections = Connections["Client | Early"](config.connections_max)
         self._listening: Listening | None = None
         self._sweeper: asyncio.TimerHandle | None = None
+        self._warmer: asyncio.TimerHandle | None = None
         self._loading: asyncio.Task[None] | None = None
         self._reloading: asyncio.Task[None] | None = None
         self._ssh: Ssh | None = None
@@ -83,7 +87,8 @@ class Server(Protocol):
         """Bind and accept connections."""
         config, data = self.config, self.context.data
         self._loop = asyncio.get_running_loop()
-        self.host_keys = host_key_files(data, config.host_keys, key=KEY)
+        if config.host_keys:
+            self.host_keys = host_key_files(data, config.host_keys, key=KEY)
         for path in config.user_authorities:
             # What is wrong with them should be told now, not at the first login.
             await asyncio.to_thread(PublicKeys([data / path], key=f"{KEY}.user_authorities").load)
@@ -100,6 +105,9 @@ class Server(Protocol):
         else:
             self.endpoint = f"sftp://{self._listening.place}"
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+        if not config.host_keys and not (data / HOST_KEY).exists():
+            # Whoever sets up a server wants to tell others its fingerprint, but the start need not wait for it.
+            self._warmer = self._loop.call_later(WARM_S, self.load)
         return self
 
     async def __aexit__(
@@ -117,6 +125,8 @@ class Server(Protocol):
             await self._connections.end(lambda each: each.cut(), ABORT_S)
         if self._sweeper is not None:
             self._sweeper.cancel()
+        if self._warmer is not None:
+            self._warmer.cancel()
         for task in (self._loading, self._reloading):
             if task is not None:
                 task.cancel()
@@ -149,11 +159,13 @@ class Server(Protocol):
 
     def load(self) -> None:
         """Begin to load what connections need."""
-        if self._loading is None:
+        if self._loading is None and self._ssh is None:
             self._loading = self._loop.create_task(self._load())
             self._loading.add_done_callback(self._loaded)
 
     async def _load(self) -> None:
+        config, data = self.config, self.context.data
+        self.host_keys = await asyncio.to_thread(host_key_files, data, config.host_keys, key=KEY)
         self._stamp = stamp_of(self.host_keys)
         ssh = await asyncio.to_thread(_make_ssh, self)
         ssh.begin()

@@ -336,7 +336,14 @@ class Serving(asyncssh.SSHServerSession[bytes]):
             await asyncio.wait(self._reads, return_when=asyncio.FIRST_COMPLETED)
         task = asyncio.create_task(self._read(verbs, message))
         self._reads.add(task)
-        task.add_done_callback(self._reads.discard)
+        task.add_done_callback(self._read_done)
+
+    def _read_done(self, task: asyncio.Task[None]) -> None:
+        self._reads.discard(task)
+        self._more.set()  # the worker sends what it brought
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("session ended: a defect", error=repr(error), **self._told)
+            self._channel.abort()
 
     async def _read(self, verbs: Verbs, message: memoryview) -> None:
         number = int.from_bytes(message[1:5], "big")
@@ -354,9 +361,8 @@ class Serving(asyncssh.SSHServerSession[bytes]):
                 self._out_size += len(data)
             else:
                 self._add(wire.status(number, Status.EOF, "End of file"))
-        if self._out_size >= SEND_TOGETHER or len(self._reads) == 1:
+        if self._out_size >= SEND_TOGETHER:
             self._send()
-            self._more.set()
 
     # Answers --------------------------------------------------------------------------------------
 
