@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from warp_conformance.reference.consistency import Plain
 from warp_core.audit.anchor import Anchor, read_anchor
@@ -197,14 +197,14 @@ def test_what_is_no_line_is_refused(junk: bytes) -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=3000),
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=1200),
     lambda inner: st.lists(inner, max_size=80) | st.dictionaries(st.text(max_size=20), inner),
-    max_leaves=30,
+    max_leaves=8,
 )
 
 
-@given(st.dictionaries(st.text(max_size=20), JSON, max_size=70))
-@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(st.text(max_size=20), JSON, max_size=8))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_what_a_line_tells_is_short_and_hides_secrets(of: dict[str, object]) -> None:
     of = {**of, "secret": "hunter2hunter2", "settings": {"API_TOKEN": "hunter2hunter2"}}
     short = told(of)
@@ -213,3 +213,11 @@ def test_what_a_line_tells_is_short_and_hides_secrets(of: dict[str, object]) -> 
     assert len(repr(short)) < 500_000
     if "secret" in short:
         assert short["secret"] == "***"
+
+
+def test_what_is_long_is_cut() -> None:
+    short = told({"a": "x" * 5000, "b": list(range(500)), "c": {"d": {"e": {"f": {"g": 1}}}}})
+
+    assert short["a"] == "x" * 1024 + "... (5000 characters)"
+    assert len(short["b"]) == 64
+    assert short["c"] == {"d": {"e": {"f": "{...}"}}}

@@ -16,7 +16,7 @@ from warp_core.audit.entries import open_line
 from warp_core.audit.files import Head, log_files
 from warp_core.audit.log import AuditLog
 from warp_core.audit.reading import Change, Verified, list_changes, verify
-from warp_core.errors import Ambiguous, NotFound, StoreFailed
+from warp_core.errors import Ambiguous, NoSpace, NotFound
 from warp_core.interfaces.audit import Audit, Caller
 from warp_core.interfaces.consistency import Commit, MetaStore
 
@@ -128,7 +128,7 @@ async def test_what_cannot_be_put_on_record_is_not_done(
         await changed(log, "before")
         with monkeypatch.context() as patch:
             patch.setattr(audit_files.os, fails, full)
-            with pytest.raises(StoreFailed, match="No space left"):
+            with pytest.raises(NoSpace, match="No space left"):
                 async with log.change(ADA, "volume.create", {}):
                     done.append("it was done")
         await changed(log, "after")
@@ -152,7 +152,7 @@ async def test_half_a_line_on_a_full_disk_leaves_no_trace(
         await changed(log, "before")
         with monkeypatch.context() as patch:
             patch.setattr(audit_files.os, "pwrite", half)
-            with pytest.raises(StoreFailed):
+            with pytest.raises(NoSpace):
                 await changed(log, "meanwhile")
         await changed(log, "after")
 
@@ -319,7 +319,7 @@ async def test_a_check_beside_a_writing_node_sees_what_was_there_when_it_began(
     async with opened(tmp_path, store, file_size=600) as log:
         await changed(log, "one", "two")
         await log.anchored(10)
-        anchor, end = await log.anchor(), await log.head()
+        anchor, end = await log.anchor(), log.head
         await changed(log, "three")
         found = verify(tmp_path / "audit", anchor, end=end)
         emptied = verify(tmp_path / "audit", Anchor(), end=Head(99, "0" * 64))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -22,7 +23,7 @@ import msgspec
 from warp_core.audit.anchor import Anchor, read_anchor, write_anchor
 from warp_core.audit.entries import FORMAT, NO_HASH, Entry, Event, clipped, seal, told
 from warp_core.audit.files import NO_HEAD, Appender, Head, log_files, read_tail
-from warp_core.errors import Ambiguous, Busy, Corrupt, StoreFailed, WarpError
+from warp_core.errors import Ambiguous, Busy, Corrupt, NoSpace, StoreFailed, WarpError
 from warp_core.interfaces.audit import Audit, Caller
 from warp_core.interfaces.consistency import MetaStore
 from warp_core.logs import get
@@ -36,6 +37,8 @@ BATCH_MAX: Final = 500
 
 CLOSE_S: Final = 10.0
 """How long leaving waits for the metadata to take the last anchor."""
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 log = get("warp_core.audit")
 
@@ -123,7 +126,7 @@ class AuditLog(Audit):
             result = "refused" if isinstance(error, WarpError) or _answers(error) else "failed"
             try:
                 await self._write(outcome(result, error))
-            except StoreFailed as unwritten:  # the change was not made; its own error says more
+            except WarpError as unwritten:  # the change was not made; its own error says more
                 log.error("a refusal is not in the audit log", what=what, error=str(unwritten))
             raise
         try:
@@ -145,11 +148,9 @@ class AuditLog(Audit):
             )
             await self._write(entry)
 
-    async def head(self) -> Head:
-        """Return the end of the chain as it is now."""
-        if self._head is None:
-            await self._open()
-        assert self._head is not None
+    @property
+    def head(self) -> Head | None:
+        """The end of the chain as it is now; None before the first change of this run."""
         return self._head
 
     async def anchor(self) -> Anchor | None:
@@ -203,7 +204,7 @@ class AuditLog(Audit):
         """Write a line, and return its number once it is durable; 0 where it cannot be, and need not."""
         try:
             return await asyncio.shield(self._enqueue(entry))
-        except (StoreFailed, Busy) as error:
+        except (StoreFailed, NoSpace, Busy) as error:
             self._failed.add()
             log.error("the audit log cannot be written", error=str(error), refused=self._required)
             if self._required:
@@ -242,7 +243,8 @@ class AuditLog(Audit):
                 await asyncio.to_thread(self._appender.append, first, lines)
             except (OSError, WarpError) as error:
                 reason = getattr(error, "strerror", None) or str(error)
-                failed = StoreFailed(
+                full = isinstance(error, OSError) and error.errno in _FULL
+                failed = (NoSpace if full else StoreFailed)(
                     f"the audit log in {self.folder} cannot be written ({reason}), so nothing may be changed:"
                     ' make room or mend the disk, or say mode = "best effort" in [audit]'
                 )

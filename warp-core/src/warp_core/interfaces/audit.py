@@ -41,7 +41,8 @@ class Audit(ABC):
             of: What it is about, by name.
 
         Raises:
-            StoreFailed: It cannot be written down, and so must not be done; or (`Ambiguous`) it was done, and its result cannot be.
+            StoreFailed, NoSpace, Busy: It cannot be written down, and so must not be done.
+            Ambiguous: It was done, and its result cannot be written down.
         """
 
     @abstractmethod

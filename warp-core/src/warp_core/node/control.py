@@ -243,7 +243,7 @@ async def perform(
     Raises:
         NotFound: No such verb.
         InvalidArgument: Arguments of the wrong shape.
-        StoreFailed: It cannot be put on record.
+        StoreFailed, NoSpace: It cannot be put on record.
     """
     known = verbs.get(verb)
     if known is None:
