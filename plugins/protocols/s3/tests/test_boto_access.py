@@ -614,3 +614,43 @@ def test_what_nobody_wrote_is_the_bucket_owners(people: Any) -> None:
     for other in (bob, nobody):
         assert code(other.get_object, Bucket="alices", Key="plain") == DENIED
         other.get_object(Bucket="alices", Key="public")
+
+
+# Files --------------------------------------------------------------------------------------------
+
+
+def test_what_a_file_keeps_to_itself_is_not_read_by_key(
+    open_server: Any, people: tuple[Any, Any, Any]
+) -> None:
+    alice, bob, nobody = people
+    alice.put_object(Bucket="alices", Key="a", Body=b"x", ACL="public-read")
+    alice.put_bucket_policy(
+        Bucket="alices",
+        Policy=policy(
+            allow(["s3:GetObject", "s3:PutObject", "s3:ListBucket"], ["alices", "alices/*"])
+        ),
+    )
+    asked: list[tuple[bytes, str, bool]] = []
+
+    async def readable(volume: str, key: bytes, caller: Any, *, version: str = "") -> bool:
+        asked.append((key, caller.name, caller.superuser))
+        return False
+
+    assert bob.get_object(Bucket="alices", Key="a")["Body"].read() == b"x"
+    open_server.objects.readable = readable
+
+    for reader in (bob, nobody):
+        assert code(reader.get_object, Bucket="alices", Key="a") == DENIED
+        assert (
+            code(reader.get_object_attributes, Bucket="alices", Key="a", ObjectAttributes=["ETag"])
+            == DENIED
+        )
+    bob.create_bucket(Bucket="bobs")
+    source = {"Bucket": "alices", "Key": "a"}
+    assert code(bob.copy_object, Bucket="bobs", Key="b", CopySource=source) == DENIED
+    assert {name for _, name, _ in asked} == {"account:bob", "anonymous"}
+    assert not any(superuser for _, _, superuser in asked)
+    asked.clear()
+    assert alice.get_object(Bucket="alices", Key="a")["Body"].read() == b"x"
+    assert bob.list_objects_v2(Bucket="alices")["KeyCount"] == 1
+    assert not asked

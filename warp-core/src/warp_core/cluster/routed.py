@@ -55,6 +55,7 @@ READING = frozenset(
     {
         "objects.volume",
         "objects.head",
+        "objects.readable",
         "objects.open",
         "objects.list",
         "objects.list_versions",

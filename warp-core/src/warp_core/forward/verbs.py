@@ -22,7 +22,7 @@ from warp_core.namespace.locks import Owner, Range
 from warp_core.namespace.shares import Access
 from warp_core.views.blocks import Blocks, Disk
 from warp_core.views.commands import Commands
-from warp_core.views.files import Files, OpenFile, Ref
+from warp_core.views.files import Caller, Files, OpenFile, Ref
 from warp_core.views.objects import Objects, Reader, Writer
 
 OPENED = (Reader, Writer, Disk, OpenFile)
@@ -31,6 +31,7 @@ _NAMES = {
     "Buffer": Buffer,
     "Kind": Kind,
     "Owner": Owner,
+    "Caller": Caller,
     "Principal": Principal,
     "Range": Range,
     "Ref": Ref,
@@ -213,6 +214,7 @@ OF: Mapping[str, tuple[type, tuple[str, ...]]] = {
             "set_lock",
             "set_document",
             "head",
+            "readable",
             "open",
             "put",
             "writer",

@@ -135,6 +135,10 @@ class Finder(Files):
             inode = found or implied_directory(name, name.modified_ns)
             times = await _times(stored, volume, name.inode)
             changed = counters(times, 1)[0]
+            if (
+                not changed
+            ):  # no entry came or went since it was made; its own time may lie before 1970
+                return inode
             return msgspec.structs.replace(
                 inode,
                 modified_ns=max(inode.modified_ns, changed),

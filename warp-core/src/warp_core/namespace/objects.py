@@ -34,6 +34,7 @@ from warp_core.namespace.described import (
 )
 from warp_core.namespace.direct import Direct, NotHere
 from warp_core.namespace.namespace import Namespace
+from warp_core.namespace.object_access import readable
 from warp_core.namespace.object_admission import refuse_early, reserve
 from warp_core.namespace.object_changes import Also, delete_object, event_of, put_object
 from warp_core.namespace.object_copying import NoReference, copy_by_reference, copy_bytes
@@ -52,6 +53,7 @@ from warp_core.namespace.rows import (
 from warp_core.namespace.sealing import sealed_policy
 from warp_core.namespace.uploads import Uploads
 from warp_core.namespace.versions import version_id
+from warp_core.views.files import Caller
 from warp_core.views.objects import (
     ALWAYS,
     SMALL_MAX,
@@ -97,6 +99,11 @@ class NamespaceObjects(ObjectVolumes):
         if secret is not None:
             await self._namespace.sealer.check(revision.seal, secret)
         return await self._finder.info(key, name, revision, latest=not version)
+
+    async def readable(self, volume: str, key: bytes, caller: Caller, *, version: str = "") -> bool:
+        """See `Objects.readable`."""
+        found = self._volumes.known(volume) or await self._volumes.get(volume)
+        return await readable(self._namespace.store, found, key, caller, version=version)
 
     async def open(
         self, volume: str, key: bytes, *, version: str = "", secret: bytes = b""

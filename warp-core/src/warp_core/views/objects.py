@@ -17,6 +17,7 @@ from warp_core.views.origin import Origin
 if TYPE_CHECKING:
     from warp_core.interfaces.auth import Principal
     from warp_core.interfaces.stores import Buffer
+    from warp_core.views.files import Caller
 
 KEY_MAX = 1024  # bytes of an object key, as AWS allows
 SMALL_MAX = 64 * 1024  # payloads up to here may go through `put`
@@ -403,6 +404,14 @@ class Objects:
             Sealed: The secret is missing, wrong or needless.
         """
         raise NotImplementedError
+
+    async def readable(self, volume: str, key: bytes, caller: Caller, *, version: str = "") -> bool:
+        """Say whether a caller could read, as a file, what is at a key; so it is where there are no files.
+
+        Raises:
+            VolumeNotFound
+        """
+        return True
 
     async def open(
         self, volume: str, key: bytes, *, version: str = "", secret: bytes = b""

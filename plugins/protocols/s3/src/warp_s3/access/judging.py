@@ -8,7 +8,9 @@ Administrators are not asked. For everybody else, in this order:
 2. where ACLs are off (object ownership `BucketOwnerEnforced`), the bucket's owner and the policy's Allow let in;
 3. where they are on, an object's owner and its ACL let in as well; what others own in a bucket is no longer its owner's to read,
    nor the policy's to give;
-4. a bucket's ACL lets in to what a bucket's ACL can give.
+4. a bucket's ACL lets in to what a bucket's ACL can give;
+5. who is let in to read, and does not own the bucket, could read the file: mode and access control list of what was made or changed as
+   one hold here as well.
 
 Public access block takes away what 2 to 4 would give to everybody. Who may not list a bucket is not told what is missing from it.
 """
@@ -19,12 +21,13 @@ import msgspec
 from warp_core.errors import NotFound, VolumeNotFound
 from warp_core.interfaces.accounts import Account, Accounts
 from warp_core.interfaces.auth import ANONYMOUS, Principal
+from warp_core.namespace.principals import caller_of
 from warp_core.views import Objects
 from warp_core.views.objects import ObjectInfo
 
 from warp_s3 import locking, provenance
 from warp_s3.access import acl as acls
-from warp_s3.access.members import ACCOUNT, Judgement, Member, judge
+from warp_s3.access.members import ACCOUNT, Judgement, Member, judge, plain
 from warp_s3.access.policy import Verdict, Who, evaluate
 from warp_s3.access.rules import BYPASS, REPLICATE, RULES, Rule
 from warp_s3.access.settings import PREFERRED, SNAPSHOT, Memory, Settings, of_snapshot
@@ -35,6 +38,7 @@ from warp_s3.errors import S3Error
 from warp_s3.owners import owner_of
 from warp_s3.router import BUCKET, OBJECT, SERVICE
 
+READ_ACTION = "s3:GetObject"
 _NOT_FOUND = frozenset({"NoSuchKey", "NoSuchVersion"})
 
 
@@ -228,6 +232,27 @@ class Access:
             raise S3Error("AccessDenied")
 
     async def _allows(
+        self,
+        call: Call,
+        rule: Rule,
+        action: str,
+        bucket: str,
+        key: bytes,
+        version: str,
+        more: Mapping[str, Sequence[str]] | None,
+    ) -> bool:
+        if not await self._lets_in(call, rule, action, bucket, key, version, more):
+            return False
+        if rule.action != READ_ACTION:
+            return True
+        principal = call.principal
+        owner = (await self.settings(bucket)).owner
+        if owner in {principal.name, *principal.aliases}:
+            return True
+        caller = caller_of(plain(principal))
+        return await self._objects.readable(bucket, key, caller, version=version)
+
+    async def _lets_in(
         self,
         call: Call,
         rule: Rule,
