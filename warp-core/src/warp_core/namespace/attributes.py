@@ -217,7 +217,8 @@ def _with_list(inode: Inode, name: bytes, value: bytes | None, caller: Caller, m
         else:
             acl = posix_acls.with_access(acl, posix, directory=directory)
             mode = mode & ~0o777 | posix.mode
-    if name != posix_acls.DEFAULT and not permission.may_set_group_id(inode, caller):
+    sets = value is not None and name != posix_acls.DEFAULT
+    if sets and not permission.may_set_group_id(inode, caller):
         mode &= ~permission.SETGID
     if acl is not None and len(encode(acl)) > acls.BYTES_MAX:
         raise AttributesFull(f"an access control list of more than {acls.BYTES_MAX} bytes")

@@ -93,14 +93,14 @@ class NamespaceFiles(Namer):
         volume = await self._writable(directory)
 
         async def body(change: Change) -> tuple[Found, bool]:
+            above = await self._directory(change.rows, volume, directory)
+            permission.demand(above, Want.EXECUTE, caller, "create")
             there = await self._find(change.rows, volume, directory.inode, name)
             if there is not None or (name == SNAPSHOTS_NAME and directory.inode == keys.ROOT):
                 if exclusive:
                     raise AlreadyExists(f"{name!r} exists in directory {directory.inode}")
                 if there is None or there.is_directory:
                     raise IsADirectory(f"{name!r} is a directory")
-                above = await self._directory(change.rows, volume, directory)
-                permission.demand(above, Want.EXECUTE, caller, "create")
                 return there, False
             above = await self._open_directory(change, directory)
             permission.demand_entry(above, caller, "create")

@@ -148,8 +148,9 @@ class Namer(Finder):
 
         async def body(change: Change) -> Found:
             above = await self._open_directory(change, directory)
-            permission.demand_entry(above, caller, verb, subdirectory=verb == "mkdir")
+            permission.demand(above, Want.EXECUTE, caller, verb)
             await self._absent(change, directory, name)
+            permission.demand_entry(above, caller, verb, subdirectory=verb == "mkdir")
             entry, inode = await make(change, above)
             change.tell(event_of(verb, change, directory.inode, name, entry.inode, caller))
             return Found(entry, inode, directory.inode, name)
@@ -240,9 +241,9 @@ class Namer(Finder):
         async def body(change: Change) -> None:
             above = await self._open_directory(change, directory)
             found = await self._existing(change, directory, name)
+            permission.demand_removal(above, found.inode, caller, "rmdir")
             if not found.is_directory:
                 raise NotADirectory(f"{name!r} is no directory")
-            permission.demand_removal(above, found.inode, caller, "rmdir")
             await self._drop_directory(change, directory, found)
             change.tell(event_of("rmdir", change, directory.inode, name, found.number, caller))
 
@@ -279,9 +280,9 @@ class Namer(Finder):
             async def body(change: Change) -> None:
                 above = await self._open_directory(change, directory)
                 found = await self._existing(change, directory, name)
+                permission.demand_removal(above, found.inode, caller, "unlink")
                 if found.is_directory:
                     raise IsADirectory(f"{name!r} is a directory")
-                permission.demand_removal(above, found.inode, caller, "unlink")
                 self.opens.check_share(volume.number, found.number, Access.DELETE)
                 await self._drop_file(change, directory, found)
                 change.tell(event_of("unlink", change, directory.inode, name, found.number, caller))
@@ -318,8 +319,9 @@ class Namer(Finder):
 
         async def body(change: Change) -> Found:
             above = await self._open_directory(change, directory)
-            permission.demand_entry(above, caller, "link")
+            permission.demand(above, Want.EXECUTE, caller, "link")
             await self._absent(change, directory, name)
+            permission.demand_entry(above, caller, "link")
             old = await self._by_ref(change.rows, volume, file)
             if old.is_directory or old.inode.kind == rows.DIRECTORY:
                 raise NotPermitted("directories have one name")
@@ -414,6 +416,8 @@ class Namer(Finder):
     ) -> None:
         from_above = await self._open_directory(change, source)
         to_above = await self._open_directory(change, target)
+        for above in (from_above, to_above):
+            permission.demand(above, Want.EXECUTE, caller, "rename")
         moved = await self._existing(change, source, source_name)
         there = await self._find(change.rows, change.rows.volume, target.inode, target_name)
         permission.demand_removal(from_above, moved.inode, caller, "rename")
