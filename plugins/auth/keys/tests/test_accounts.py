@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from warp_core.contexts import AuthContext, MetaContext
-from warp_core.errors import AlreadyExists, InvalidArgument, NotEmpty, NotFound
+from warp_core.errors import (
+    AlreadyExists,
+    InvalidArgument,
+    NotEmpty,
+    NotFound,
+    Unauthenticated,
+)
 from warp_core.interfaces.accounts import (
     Accounts,
     DeclaredAccount,
@@ -163,3 +169,18 @@ async def test_a_described_account_is_as_the_file_says_and_only_so(
 def test_a_directory_knows_strangers_by_their_names() -> None:
     assert Accounts().named("unix:1000").canonical_id == made_id("unix:1000")
     assert Accounts().with_email("") is None
+
+
+async def test_who_an_account_is_can_be_asked_by_its_name(tmp_path: Path, store: MetaStore) -> None:
+    file = DeclaredAccount(account("account:main", display="Main", admin=True, declared=True))
+    async with keys(tmp_path, store, file) as auth:
+        await auth.create_key("ada", access_key="ADA")
+        await auth.set_password("main", "a password")
+
+        assert await auth.principal_of("account:ada") == (await auth.lookup("ADA")).principal
+        assert (await auth.principal_of("account:root")).admin
+        assert (await auth.principal_of("account:main")).admin
+        assert (await auth.verify_password("main", "a password")).admin
+        for nobody in ("account:ghost", "unix:0", "ada"):
+            with pytest.raises(Unauthenticated):
+                await auth.principal_of(nobody)

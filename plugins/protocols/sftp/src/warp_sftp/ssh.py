@@ -34,6 +34,9 @@ CIPHERS: Final = (
 )
 """What is served, best first; see `ciphers.preferred`. None of them pads by what was sent before, as CBC did."""
 
+LINK_FIRST: Final = ("AsyncSSH", "libssh_")
+"""Clients that send SYMLINK as the draft has it to servers that do not call themselves OpenSSH; all others do as OpenSSH."""
+
 REKEY_BYTES: Final = 4 << 30
 """Bytes of one direction under one key: far below what AES-GCM may seal."""
 
@@ -196,6 +199,7 @@ class Ssh:
             nonlocal client
             context, config = self._server.context, self._server.config
             assert login.principal is not None
+            version = str(login.connection.get_extra_info("client_version", ""))
             name = f"sftp {context.node} {login.connection.peer} {next(self._numbers)}"
             client = await claims.add_client(name)
             tree = Tree(context.files, context.objects, login.principal, config)
@@ -210,6 +214,7 @@ class Ssh:
                 read_only=config.read_only,
                 umask=int(config.umask, 8),
                 handles_max=config.handles_max,
+                link_first=any(name in version for name in LINK_FIRST),
             )
 
         def gone(serving: Serving) -> None:

@@ -114,8 +114,10 @@ class Verbs:
         read_only: bool,
         umask: int,
         handles_max: int,
+        link_first: bool,
     ) -> None:
-        """Take what it works on; `owner` is whose opens these are."""
+        """Take what it works on; `owner` is whose opens these are, `link_first` says that SYMLINK has the order of the draft."""
+        self._link_first = link_first
         self._files = files
         self._tree = tree
         self._users = users
@@ -453,8 +455,9 @@ class Verbs:
         return wire.status(number, Status.OK)
 
     async def _symlink(self, number: int, fields: Fields) -> bytes:
-        """Make a symbolic link. OpenSSH sends the target first, the draft says otherwise, and everybody follows OpenSSH."""
-        target, path = fields.string(), fields.string()
+        """Make a symbolic link: OpenSSH sends the target first, the draft says otherwise."""
+        first, second = fields.string(), fields.string()
+        path, target = (first, second) if self._link_first else (second, first)
         fields.end()
         above, name, caller = await self._place(path)
         await self._files.symlink(above, name, target, caller)
