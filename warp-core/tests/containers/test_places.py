@@ -321,3 +321,31 @@ async def test_places_keep_their_number() -> None:
 
     numbers = [place_of(chunk.container) for chunk in (cold, other, again)]
     assert numbers == [1, 2, 1]
+
+
+async def test_a_bucket_that_was_away_at_the_start_is_looked_through_when_it_is_back() -> None:
+    stage = Stage()
+    async with stage.node() as containers:
+        first = await stream(containers, DATA, THERE)
+        dead = await stream(containers, DATA, THERE)
+        await containers.heal(budget=1 << 30, settle_s=-1.0)
+        await containers.reclaim(dead)
+    second = []
+    stage.bucket.away = True
+    stage.clock.now = 100.0
+    async with stage.node() as containers:
+        second = await stream(containers, DATA, THERE)
+        await containers.collect(budget=1 << 30)
+        with pytest.raises(Unavailable, match="away since the start"):
+            await content(containers, first)
+        report = await containers.heal(budget=1 << 30, settle_s=-1.0)
+        assert (report.waiting, stage.bucket.puts) == (1, 1)
+        stage.bucket.away = False
+        stage.clock.now = 200.0
+
+        assert await content(containers, first) == DATA
+        await containers.heal(budget=1 << 30, settle_s=-1.0)
+        await containers.collect(budget=1 << 30)
+        assert await content(containers, first + second) == DATA * 2
+        assert len(stage.bucket.containers) == 2
+        assert stage.bucket.puts == 3, "one was compacted, one came"

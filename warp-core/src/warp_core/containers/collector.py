@@ -121,7 +121,8 @@ class Collector:
                 await self._find(container)  # a segment that the journal began since the inventory
             entry = self._fleet.containers.get(container)
             if entry is None or not entry.live:
-                del self._todo[container]
+                if self._fleet.seen(container):
+                    del self._todo[container]
                 continue
             if (
                 entry.open

@@ -42,6 +42,7 @@ from warp_core.errors import (
 
 TABLES = 64  # a container has that part of its payload more, for heads and tables: eight chunks of 8 MiB fit into one of 64
 MAP_BLOB = "map"
+LOOK_S = 1.0  # between looks whether a store is back that was away at the start
 PROBATION_S = 30.0  # a store that answered with an I/O error gets no new containers for this long
 LIST_PAGE = 1000
 
@@ -140,6 +141,8 @@ class Fleet:
         self.monotonic = monotonic
         self._by_id: dict[str, StoreSlot] = {}
         self._suspect: dict[str, float] = {}  # store id → until when it gets nothing new
+        self.unseen: list[StoreSlot] = []  # that were away at the start, and not looked through yet
+        self._looked_s = 0.0
         self._counter = itertools.count(1)
         self._last_sequence = 0
 
@@ -158,17 +161,42 @@ class Fleet:
         if len(self._by_id) < len(self.slots):
             raise Unavailable("two of the configured stores are the same one")
         await self._open_map()
-        found = [
-            await self._take_inventory(slot)
-            for slot in self.slots
-            if self.standing.uses(slot.store.id)
-        ]
+        found = []
+        for slot in self.slots:
+            if not self.standing.uses(slot.store.id):
+                continue
+            try:
+                found.append(await self._take_inventory(slot))
+            except StoreFailed as error:
+                if slot in self.common or not error.retryable:
+                    raise
+                self.unseen.append(slot)
         await self.ledger.open(
             max((epoch_of(one) for copies in found for one in copies), default=0)
         )
         for copies in found:
             for container, some in copies.items():
                 await self._admit_copies(container, some)
+
+    async def look_again(self) -> None:
+        """Look through stores that were away at the start, if they are back; not more often than each LOOK_S."""
+        now_s = self.monotonic()
+        if not self.unseen or now_s - self._looked_s < LOOK_S:
+            return
+        self._looked_s = now_s
+        for slot in tuple(self.unseen):
+            try:
+                found = await self._take_inventory(slot)
+            except StoreFailed:
+                continue
+            if slot in self.unseen:  # no other call was faster
+                self.unseen.remove(slot)
+                for container, some in found.items():
+                    await self._admit_copies(container, some)
+
+    def seen(self, container: int) -> bool:
+        """Say whether every store that may have a container was looked through."""
+        return not self.unseen or all(slot not in self.unseen for slot in self.where(container))
 
     async def _open_map(self) -> None:
         used = [slot for slot in self.slots if self.standing.uses(slot.store.id)]

@@ -214,7 +214,13 @@ class Reader:
         if self._fleet.ledger.known.is_gone(container):
             return problems
         name = blob_name(container)
+        await self._fleet.look_again()
+        if container in self._fleet.containers and self._fleet.containers[container].live:
+            return problems
         for slot in self._fleet.where(container):
+            if slot in self._fleet.unseen:
+                problems.append(f"{slot.name}: away since the start")
+                continue
             try:
                 info = await slot.store.stat(name)
             except NotFound:

@@ -182,13 +182,16 @@ class Scrubber:
         With `only`, look at that container alone.
         """
         report = HealReport()
+        await self._fleet.look_again()
         patients: list[tuple[int, int]] = []
         for entry in self._subjects():
             if only is not None and entry is not only:
                 continue
-            if (
-                self._fleet.place(entry.id) is None
-            ):  # what has a place says how many copies it wants
+            placed = self._fleet.place(entry.id) is not None
+            if not self._fleet.seen(entry.id):  # it may lie there already
+                report.waiting += placed
+                continue
+            if not placed:  # a place says how many copies it wants
                 await self._fleet.describe(entry)
             good = sum(not copy.bad for copy in entry.copies)
             if (

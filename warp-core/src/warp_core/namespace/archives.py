@@ -202,10 +202,19 @@ async def _bring_back(namespace: Namespace, volume: str, task: Due, origin: Orig
             await change.rows.delete(keys.due_key(0, task.revision))
             await _note(change, said.until_ns, made.number, task.key, task.version)
             change.disturbed.add(now.name.inode)
-            change.tell(event_of("restored", change, task.key, now.whole, origin))
+            _tell_restored(change, task, now, said, origin)
             return True
 
         return await linked(namespace, target, made, link)
+
+
+def _tell_restored(
+    change: Change, task: Due, now: Found, said: Restore, origin: Origin | None
+) -> None:
+    event = event_of("restored", change, task.key, now.whole, origin)
+    change.tell(
+        msgspec.structs.replace(event, storage_class=now.name.storage_class, until_ns=said.until_ns)
+    )
 
 
 def _until(namespace: Namespace, change: Change, revision: Revision) -> Restore:
@@ -225,7 +234,7 @@ async def _mark(namespace: Namespace, change: Change, task: Due, origin: Origin 
     await _say(change, task.revision, now.revision, said)
     await change.rows.delete(keys.due_key(0, task.revision))
     await _note(change, said.until_ns, task.revision, task.key, task.version)
-    change.tell(event_of("restored", change, task.key, now.whole, origin))
+    _tell_restored(change, task, now, said, origin)
     return True
 
 

@@ -286,6 +286,8 @@ class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
     etag: str = ""
     actor: str = ""
     origin: Origin | None = None  # where the protocol said it
+    storage_class: str = ""  # of what was restored
+    until_ns: int = 0  # until when it can be read
 
 
 _INTEGER: Final = {0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9}  # bytes of a msgpack integer by its first

@@ -58,7 +58,14 @@ async def identify(
                 f"{part.key} ({place(part)}) is the same store as {here[store.id]}: remove one"
             )
         here[store.id] = f"{part.key} ({place(part)})"
-        block = await _read(part, store)
+        try:
+            block = await _read(part, store)
+        except StoreFailed as error:
+            # Whose it is was seen before, and a store that keeps whole blobs may be away for a while.
+            if not error.retryable or store.id not in directory.marker.stores:
+                raise
+            log.warning("store is away", store=store.id, place=place(part), error=str(error))
+            continue
         if block is None:
             blank.append((part, store))
         elif block.node != directory.node:

@@ -85,6 +85,25 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     s3: Entity
 
 
+class RestoreData(msgspec.Struct, frozen=True, gc=False):
+    """Until when what was restored can be read, and where it lies otherwise."""
+
+    lifecycleRestorationExpiryTime: str  # noqa: N815
+    lifecycleRestoreStorageClass: str  # noqa: N815
+
+
+class GlacierData(msgspec.Struct, frozen=True, gc=False):
+    """What S3 adds to a record of something that was restored."""
+
+    restoreEventData: RestoreData  # noqa: N815
+
+
+class RestoredRecord(Record, frozen=True, gc=False):
+    """One event: content of an archive can be read."""
+
+    glacierEventData: GlacierData  # noqa: N815
+
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -117,33 +136,35 @@ def record_of(
     removed = event.verb in ("delete", "remove")
     size = None if removed or event.verb == "marker" else event.size
     etag = "" if removed else _EMPTY_ETAG if event.verb == "marker" else event.etag
-    return _encode(
-        Record(
-            "2.3" if name.startswith(_LATER) else "2.1",
-            "aws:s3",
-            region,
-            _time(event.time_ns),
-            name,
-            Identity(event.actor),
-            {"sourceIPAddress": origin.address if origin is not None else ""},
-            {
-                "x-amz-request-id": origin.request if origin is not None else "",
-                "x-amz-id-2": origin.request if origin is not None else "",
-            },
-            Entity(
-                "1.0",
-                configuration,
-                bucket,
-                Object(
-                    quote_plus(event.key, safe="/*"),
-                    cursor.hex().upper(),
-                    size,
-                    etag,
-                    event.version if event.version != "null" else "",
-                ),
+    record = Record(
+        "2.3" if name.startswith(_LATER) else "2.1",
+        "aws:s3",
+        region,
+        _time(event.time_ns),
+        name,
+        Identity(event.actor),
+        {"sourceIPAddress": origin.address if origin is not None else ""},
+        {
+            "x-amz-request-id": origin.request if origin is not None else "",
+            "x-amz-id-2": origin.request if origin is not None else "",
+        },
+        Entity(
+            "1.0",
+            configuration,
+            bucket,
+            Object(
+                quote_plus(event.key, safe="/*"),
+                cursor.hex().upper(),
+                size,
+                etag,
+                event.version if event.version != "null" else "",
             ),
-        )
+        ),
     )
+    if not event.until_ns:
+        return _encode(record)
+    restored = GlacierData(RestoreData(_time(event.until_ns), event.storage_class))
+    return _encode(RestoredRecord(**msgspec.structs.asdict(record), glacierEventData=restored))
 
 
 def message_of(records: Sequence[bytes]) -> bytes:

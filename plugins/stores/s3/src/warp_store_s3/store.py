@@ -46,6 +46,7 @@ from warp_store_s3.asking import Away, Bucket
 from warp_store_s3.config import Config
 from warp_store_s3.credentials import find_credentials
 from warp_store_s3.listing import keys_of, total_of, upload_id, uploads_of
+from warp_store_s3.memory import remember, remembered
 
 FORMAT: Final = 1
 MARKER: Final = "warp-store.json"
@@ -81,9 +82,11 @@ class S3Store(BlobStore):
     async def __aenter__(self) -> Self:
         """Find out which store this is; make it one if nothing is there.
 
+        One that was seen before is taken for what it was when the endpoint does not answer: it may be back later.
+
         Raises:
             ConfigError: There are no credentials.
-            Unavailable: The endpoint did not answer within `wait`.
+            Unavailable: The endpoint did not answer within `wait`, and never did.
             StoreFailed: It refuses, or has no such bucket.
         """
         self._bucket = Bucket(
@@ -97,9 +100,13 @@ class S3Store(BlobStore):
         while True:
             try:
                 self.id = (await self._identity()).id
+                await asyncio.to_thread(remember, self._data, self._config.place, self.id)
                 await self._drop_uploads()
             except Away as error:
                 if time.monotonic() + RETRY_S > until:
+                    self.id = await asyncio.to_thread(remembered, self._data, self._config.place)
+                    if self.id:
+                        return self
                     await self._bucket.client.__aexit__(None, None, None)
                     raise Unavailable(
                         f"store {error}; start it, or remove the [[store]]"

@@ -15,6 +15,7 @@ from warp_core.errors import (
 from warp_core.views.objects import SMALL_MAX, ObjectInfo, Reader
 
 from warp_s3 import xml_output
+from warp_s3.begun import begun
 from warp_s3.call import Answer, Call, Outcome, empty, xml
 from warp_s3.conditions import CONDITIONAL, check_read, requested_range, write_condition
 from warp_s3.digesting import Expected, kept_algorithm
@@ -58,6 +59,9 @@ def get_object(service: "Service", call: Call) -> Outcome:
     reader = service.objects.open_now(call.bucket, call.key) if volume is not None else None
     if volume is None or reader is None:
         return _get_object(service, call)
+    if reader.info.storage_class != "STANDARD":
+        reader.close()  # it may lie where nobody answers, which is found out before an answer begins
+        return _get_object(service, call)
     size = reader.info.size
     plain = _SPECIAL.isdisjoint(call.headers)
     if not plain and not READ_HEADERS.isdisjoint(call.headers):
@@ -95,7 +99,8 @@ async def _get_object(service: "Service", call: Call) -> Answer:
     except BaseException:
         reader.close()
         raise
-    return _send(service, call, reader, told)
+    answer = _send(service, call, reader, told)
+    return answer if reader.info.storage_class == "STANDARD" else await begun(answer)
 
 
 def _send(
