@@ -32,7 +32,7 @@ def test_the_first_plugin_is_green_after_its_methods_are_filled(tmp_path: Path) 
     assert after.returncode == 0, after.stdout
 
 
-@pytest.mark.parametrize("guide", ["s3-suites", "events", "tiers"])
+@pytest.mark.parametrize("guide", ["s3-suites", "events", "tiers", "administration"])
 def test_the_settings_of_a_guide_are_fine(guide: str, tmp_path: Path) -> None:
     [(name, text)] = SETTINGS.findall((GUIDES / f"{guide}.md").read_text())
     (tmp_path / name).write_text(text)

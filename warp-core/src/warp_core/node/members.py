@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import wraps
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -408,6 +409,7 @@ Run = Callable[["Node", Any, Progress], Awaitable[object]]
 
 
 def _at_home(name: str, verb: Verb[Node], key: str) -> Verb[Node]:
+    @wraps(verb.run)
     async def run(node: Node, arguments: Any, progress: Progress) -> object:
         volume: str = getattr(arguments, key)
         members = _members(node)
@@ -507,6 +509,7 @@ AtRestRows = Callable[[AtRest], Awaitable[list[dict[str, object]]]]
 
 
 def _at_every_home(name: str, verb: Verb[Node]) -> Verb[Node]:
+    @wraps(verb.run)
     async def run(node: Node, arguments: Any, progress: Progress) -> object:
         members = _members(node)
         parts = await asyncio.gather(
@@ -525,6 +528,7 @@ def _volume_list(verb: Verb[Node]) -> Verb[Node]:
     async def at_rest(domain: AtRest) -> list[dict[str, object]]:
         return [volume_row(each) for each in await domain.volumes()]
 
+    @wraps(verb.run)
     async def run(node: Node, arguments: Any, progress: Progress) -> object:
         found = await _of_all(node, "volume.list", verb, arguments, progress, at_rest)
         return sorted(found, key=lambda each: str(each["name"]))
@@ -540,6 +544,7 @@ def _events_status(verb: Verb[Node]) -> Verb[Node]:
             if NOTIFICATIONS in each.documents
         ]
 
+    @wraps(verb.run)
     async def run(node: Node, arguments: Any, progress: Progress) -> object:
         found = await _of_all(node, "events.status", verb, arguments, progress, at_rest)
         return sorted(found, key=lambda each: (str(each["name"]), str(each["target"])))
@@ -548,6 +553,7 @@ def _events_status(verb: Verb[Node]) -> Verb[Node]:
 
 
 def _disk_list(verb: Verb[Node]) -> Verb[Node]:
+    @wraps(verb.run)
     async def run(node: Node, arguments: Any, progress: Progress) -> object:
         async def at_rest(domain: AtRest) -> list[dict[str, object]]:
             return [disk_row(node, each) for each in await domain.disks()]

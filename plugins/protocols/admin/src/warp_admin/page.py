@@ -63,7 +63,7 @@ def _operation(method: str, path: str, operation: Mapping[str, Any], *, curl: st
     described = operation.get("description", "")
     return (
         f'<details id="{escape(operation["operationId"])}"><summary><span class="m {method}">{method}</span>'
-        f"<span class=p>{escape(path)}</span><span class=w>{escape(operation['summary'])} {tags}</span></summary>"
+        f"<span class=p>{escape(path)}</span><span class=w>{escape(operation['summary'].rstrip('.'))}</span>{tags}</summary>"
         f"<div class=body>{f'<p>{_words(described)}</p>' if described else ''}{table}"
         f"<pre>{escape(_example(method, path, operation, curl))}</pre></div></details>"
     )
