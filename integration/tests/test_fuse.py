@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 from warp_integration.mounts import Mounted, mounted
-from warp_integration.posix import differences
+from warp_integration.namespace import MountRefused
+from warp_integration.posix import cases, compare, differences
+from warp_integration.posix.fsx import exercise
+from warp_integration.requirements import require
 
 pytestmark = [pytest.mark.workspace, pytest.mark.usefixtures("warp_serve")]
 
@@ -42,6 +45,57 @@ def test_thousands_of_calls_end_as_they_do_in_the_kernels_own_file_systems(
     for seed in range(SEED + 100, SEED + 100 + ROUNDS):
         found = differences(tmp_path, (volume.one, volume.two), seed=seed, calls=250)
         assert not found, "\n".join(found)
+
+
+@pytest.fixture(scope="module")
+def reference(volume: Mounted, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ext4 of our own: what a temporary directory lies on may be anything."""
+    require("mkfs.ext4")
+    folder = tmp_path_factory.mktemp("reference")
+    image = folder / "image"
+    with open(image, "wb") as file:
+        file.truncate(1 << 30)
+    volume.run("mkfs.ext4", "-q", "-N", "200000", str(image))
+    try:
+        return volume.mount_image(image, folder)
+    except MountRefused as error:
+        pytest.skip(f"missing: loop devices ({error})")
+
+
+def _places(volume: Mounted, reference: Path, name: str) -> list[Path]:
+    places = [each / name for each in (reference, volume.one, volume.two)]
+    places[0].mkdir()
+    places[1].mkdir()
+    return places
+
+
+SAME_ONE_IN = int(os.environ.get("WARP_TEST_ONE_IN", "100"))
+
+
+def test_each_call_answers_and_does_what_it_does_in_ext4(volume: Mounted, reference: Path) -> None:
+    first, *mounts = _places(volume, reference, "some")
+    assert compare(first, mounts, cases(every=SAME_ONE_IN)) == []
+
+
+@pytest.mark.slow
+def test_every_call_answers_and_does_what_it_does_in_ext4(volume: Mounted, reference: Path) -> None:
+    """About 10,000 cases: each call with each thing that can be wrong, for each kind of file and user."""
+    first, one, two = _places(volume, reference, "all")
+    assert compare(first, [one], cases()) == []
+    first, one, two = _places(volume, reference, "all-two")
+    assert compare(first, [one, two], cases(every=3)) == []
+
+
+def test_a_file_holds_what_was_written_by_any_call(volume: Mounted) -> None:
+    exercise([volume.one / "fsx", volume.two / "fsx"], seed=SEED, operations=300)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("maps", [True, False])
+def test_a_file_holds_what_100_000_calls_wrote(volume: Mounted, maps: bool) -> None:
+    name = f"fsx-{maps}"
+    exercise([volume.one / name], seed=SEED, operations=100_000, maps=maps)
+    exercise([volume.one / name, volume.two / name], seed=SEED + 1, operations=100_000, maps=maps)
 
 
 def test_a_change_over_any_protocol_is_seen_at_once(volume: Mounted) -> None:

@@ -50,6 +50,11 @@ class Mounted:
             *({"{one}": one, "{two}": two}.get(word, word) for word in words)
         )
 
+    def mount_image(self, image: Path, at: Path) -> Path:
+        """Mount a disk image where the mounts are, and return where that is reached."""
+        self._namespace.mount_image(image, at)
+        return self._namespace.path(at)
+
     def mounts(self) -> int:
         table = self._namespace.run("cat", "/proc/self/mountinfo").splitlines()
         return sum(line.split()[4] in map(str, self._places) for line in table)
