@@ -25,7 +25,7 @@ _opened = msgspec.msgpack.Decoder(tuple[Ref, bool])
 _recalled = msgspec.msgpack.Decoder(tuple[str, int, Owner, Kind, Kind])
 
 
-@asking("files", but=("create", "open"))
+@asking("files", but=("create", "create_unnamed", "open"))
 class RemoteFiles(Files):
     """The view, done by the home at the other end of a line."""
 
@@ -66,6 +66,21 @@ class RemoteFiles(Files):
         }
         verb = VERBS["files.create"]
         return await self._opened(verb, (directory, name, mode, caller), named, owner, access)
+
+    async def create_unnamed(
+        self,
+        directory: Ref,
+        mode: int,
+        caller: Caller = ROOT,
+        *,
+        owner: Owner,
+        access: Access,
+        deny: Access,
+    ) -> OpenFile:
+        """As `Files.create_unnamed`."""
+        named = {"owner": owner, "access": access, "deny": deny}
+        verb = VERBS["files.create_unnamed"]
+        return (await self._opened(verb, (directory, mode, caller), named, owner, access))[0]
 
     async def open(
         self,

@@ -259,6 +259,7 @@ OF: Mapping[str, tuple[type, tuple[str, ...]]] = {
             "readlink",
             "mknod",
             "create",
+            "create_unnamed",
             "open",
             "getattr",
             "setattr",

@@ -28,6 +28,7 @@ from warp_core.errors import (
 from warp_core.interfaces.stores import Buffer
 from warp_core.metadata import Transaction, transact
 from warp_core.namespace import keys, rows
+from warp_core.namespace.accessed import Accessed
 from warp_core.namespace.allowance import Allowance
 from warp_core.namespace.changes import Change, Held
 from warp_core.namespace.contents import Content
@@ -117,6 +118,7 @@ class Inodes:
         self._contents: dict[tuple[int, int], _Live] = {}
         self._loading: dict[tuple[int, int], asyncio.Lock] = {}
         self.pending = Pending()
+        self.accessed = Accessed()
         self.on_forget: list[Callable[[int], None]] = []  # told which volume
         self._done: Position = (0, 0)  # as the last checkpoint noted it
         namespace.apart = self
@@ -394,6 +396,39 @@ class Inodes:
                 with suppress(WarpError):  # whoever needs the rows hears why
                     await content.fold()
             live.seen_ns = content.modified_ns
+        await self._tell_accessed()
+
+    async def _tell_accessed(self) -> None:
+        """Have rows tell when their files were last read."""
+        names: dict[int, str] = {}
+        while some := self.accessed.take(DRAIN_BATCH):
+            names = names or {
+                volume.number: volume.row.name for volume in await self.namespace.volumes.all()
+            }
+            for volume in {node.volume for node, _ in some} & names.keys():
+                with suppress(WarpError):  # then they are as they were
+                    await self._tell_some(
+                        names[volume], [each for each in some if each[0].volume == volume]
+                    )
+
+    async def _tell_some(self, name: str, some: Sequence[tuple[Node, int]]) -> None:
+        async def body(change: Change) -> list[tuple[Node, int]]:
+            change.judged = False
+            told = []
+            for node, accessed_ns in some:
+                inode = await inode_row(change.rows, node.inode)
+                if inode is None or self.accessed.of(node, inode) != accessed_ns:
+                    continue  # born over S3, or gone; or it was read again, or its time was set
+                inode = msgspec.structs.replace(inode, born=change.epoch, accessed_ns=accessed_ns)
+                await change.rows.put(keys.inode_key(node.inode), encode(inode))
+                told.append((node, accessed_ns))
+            return told
+
+        for node, accessed_ns in await self.namespace.change(name, body):
+            live = self.live(*node)
+            if live is not None:
+                live.inode = msgspec.structs.replace(live.inode, accessed_ns=accessed_ns)
+            self.accessed.told(node, accessed_ns)
 
     def abandon(self) -> None:
         """Write nothing any more, whoever closes what: this node is no longer the volume's home."""
@@ -408,6 +443,7 @@ class Inodes:
             live.dropped = live.content.gone = True
             live.let_go()
         self.pending.forget(volume)
+        self.accessed.forget_volume(volume)
         for listener in self.on_forget:
             listener(volume)
 

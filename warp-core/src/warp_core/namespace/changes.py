@@ -20,12 +20,14 @@ from warp_core.errors import Corrupt, Retained
 from warp_core.metadata import Transaction
 from warp_core.namespace import keys, rows
 from warp_core.namespace.keys import Step
+from warp_core.namespace.leases import FOR_NAMES, Kind
 from warp_core.namespace.paths import Path, extend, resolve
 from warp_core.namespace.pending import NOTHING, Above
 from warp_core.namespace.pools import Amount, Claim, amount_of
 from warp_core.namespace.retention import LockClock
 from warp_core.namespace.rows import (
     CONTINUED,
+    DIRECTORY,
     FILE,
     IMPLIED,
     Event,
@@ -99,18 +101,23 @@ class Apart(Protocol):
 
 
 class Held(Exception):
-    """Somebody holds an inode that a verb is about to read or change: recall and settle it, then begin again."""
+    """Somebody holds an inode that a verb is about to read or change: recall and settle it, then begin again.
 
-    def __init__(self, volume: int, inode: int) -> None:
+    `kinds` are what is recalled; without HANDLE nobody loses the inode's name, and who denies that is not asked.
+    """
+
+    def __init__(self, volume: int, inode: int, kinds: Kind = FOR_NAMES) -> None:
         super().__init__(volume, inode)
         self.volume = volume
         self.inode = inode
+        self.kinds = kinds
 
 
 class Change:
     """A transaction's half of a verb. Call `finish` at the end of the body: it writes counters and events."""
 
     __slots__ = (
+        "_branched",
         "_events",
         "_first",
         "_freed",
@@ -123,6 +130,7 @@ class Change:
         "credit",
         "disturbed",
         "judged",
+        "listed",
         "lock_clock",
         "moved",
         "now_ns",
@@ -163,10 +171,12 @@ class Change:
         self.judged = True  # by quotas: what the namespace does for itself is not
         self.credit: Claim | None = None  # what was reserved for this change before
         self._touched: set[int] = set()
+        self._branched: set[int] = set()  # directories in which directories came or went
         self._events: list[Event] = []
         self._freed: list[Garbage] = []
         self.untidy = b""  # a key above which directories are left that have nothing below them
         self.disturbed: set[int] = set()  # inodes whose holders have to be asked
+        self.listed: set[int] = set()  # directories whose listings change
 
     @property
     def epoch(self) -> int:
@@ -206,6 +216,8 @@ class Change:
             number = decode_name(kept).inode if kept else await self.take_id()
             name = Name(self.epoch, _kind_of(step), number, modified_ns=self.now_ns)
             await self.rows.put(keys.name_key(parent, step.key), encode(name))
+            if name.kind == IMPLIED:
+                self._branched.add(path.directory(index))
             path.names.append(name)
             path.nodes.append(number)
 
@@ -213,15 +225,20 @@ class Change:
         """Make `name` the current version at the end of a complete path, whatever was there having been moved or dropped before."""
         directory, component = path.place
         await self.rows.put(keys.name_key(directory, component), encode(name))
-        self.touch(directory)
+        self.touch(path.directory())
+        if name.kind in (DIRECTORY, IMPLIED):
+            self._branched.add(path.directory())
         if name.kind == FILE:
             self.count(objects=1, bytes=name.size)
 
     async def drop_name(self, path: Path) -> None:
         """Remove the current version's row, after `supersede`, and the directories that it leaves empty."""
         directory, component = path.place
+        current = path.current
         await self.rows.delete(keys.name_key(directory, component))
-        self.touch(directory)
+        self.touch(path.directory())
+        if current is None or current.kind in (DIRECTORY, IMPLIED):
+            self._branched.add(path.directory())
         await self._prune_names(path)
 
     async def _prune_names(self, path: Path) -> None:
@@ -237,9 +254,10 @@ class Change:
                 self.untidy = path.key
                 return
             await self.rows.delete(keys.name_key(path.nodes[index], path.steps[index].key))
-            self._touched.discard(node)
-            self.rows.delete_present(keys.times_key(node))
-            self._touched.add(path.nodes[index])
+            self.forget_directory(node)
+            self._touched.add(path.directory(index))
+            if path.names[index].kind == IMPLIED:
+                self._branched.add(path.directory(index))
 
     async def scaffold(self, key: bytes, *, versions: bool) -> bool:
         """Make some of the directories that a deep key lacks, among names or for versions; True when none is lacking."""
@@ -498,7 +516,14 @@ class Change:
     def touch(self, directory: int) -> None:
         """Note that a directory's entries changed."""
         self._touched.add(directory)
-        self.disturbed.add(directory)
+        self.listed.add(directory)
+
+    def forget_directory(self, directory: int) -> None:
+        """Drop what is known of the changes of a directory that is gone."""
+        self._touched.discard(directory)
+        self._branched.discard(directory)
+        self.rows.delete_present(keys.times_key(directory))
+        self.rows.delete_present(keys.branches_key(directory))
 
     def tell(self, event: Event) -> None:
         """Add an event to the change feed."""
@@ -537,6 +562,8 @@ class Change:
                 self.rows.merge(keys.sole_key(death, born), add=tuple(weight))
         for directory in self._touched:
             self.rows.merge(keys.times_key(directory), maximum=(self.now_ns,))
+        for directory in self._branched:
+            self.rows.merge(keys.branches_key(directory), maximum=(self.now_ns,))
         for index, event in enumerate(self._events):
             self.rows.stamp(keys.FEED, index.to_bytes(2, "big"), encode(event))
 

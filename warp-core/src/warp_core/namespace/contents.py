@@ -292,7 +292,12 @@ class Content:
     @property
     def dirty(self) -> bool:
         """Say whether the rows do not tell all yet: a fold that is under way has told a part."""
-        return self._dirty or bool(self._stretches.queue) or bool(self._stretches.windows.wasteful)
+        return self.unsaid or bool(self._stretches.windows.wasteful)
+
+    @property
+    def unsaid(self) -> bool:
+        """Say whether something was written that the rows do not tell yet."""
+        return self._dirty or bool(self._stretches.queue)
 
     @property
     def marks(self) -> set[bytes]:
@@ -418,6 +423,8 @@ class Content:
         if length:
             self._record(pack_change(extents.Change(HOLE, offset, length)))
             self._cover(self._fresh.lay(Piece(offset, length, None)))
+        else:
+            self.truncate(self.size)  # nothing is there, and the file counts as changed
 
     def truncate(self, size: int) -> None:
         """Set the size; what was behind it is gone for good."""
@@ -571,9 +578,11 @@ class Content:
                 runs.append((piece.offset, piece.end))
         if len(runs) >= PIECES_MAX // 4:  # its holes become zeros
             runs = [(start, min(end, self.size))]
+        modified_ns = self.modified_ns
         for low, high, data in [(*run, await self.read(run[0], run[1] - run[0])) for run in runs]:
             assert len(data) == high - low
             self.write(low, data)
+        self.modified_ns = modified_ns  # nobody sees a change
 
     @asynccontextmanager
     async def still(self) -> AsyncIterator[None]:

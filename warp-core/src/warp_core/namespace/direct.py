@@ -110,7 +110,7 @@ class Direct:
                 self._demand_free(target, current.inode)
                 await draft.drop(current, directory, component)
                 objects, size, sequence = 0, size - current.size, current.sequence
-            self._demand_free(target, directory)
+            self._demand_unlisted(target, draft.above)
         finally:
             view.close()
         admission = self._admitted(target, objects, size, judged=True, credit=credit)
@@ -134,7 +134,7 @@ class Direct:
         )
         draft.put(keys.revision_key(number), encode(revision))
         draft.put(keys.name_key(directory, component), encode(name))
-        draft.finish(directory, objects, size, verb, key, name, origin)
+        draft.finish(objects, size, verb, key, name, origin)
         await self._commit(draft, target, objects, size, admission)
         return name
 
@@ -158,7 +158,7 @@ class Direct:
             if condition is not ALWAYS:
                 judge(condition, key, current)
             self._demand_free(target, current.inode)
-            self._demand_free(target, directory)
+            self._demand_unlisted(target, draft.above)
             await draft.drop(current, directory, component)
             if kind in (IMPLIED, CONTINUED):
                 await self._demand_occupied(draft, directory, component)
@@ -166,7 +166,7 @@ class Direct:
             view.close()
         admission = self._admitted(target, -1, -current.size, judged=False)
         draft.delete(keys.name_key(directory, component))
-        draft.finish(directory, -1, -current.size, "delete", key, current, origin)
+        draft.finish(-1, -current.size, "delete", key, current, origin)
         await self._commit(draft, target, -1, -current.size, admission)
 
     def _target(self, volume: str) -> Volume:
@@ -184,6 +184,12 @@ class Direct:
         """Leave it to the transaction, which recalls, where somebody may hold the inode."""
         opens = self._namespace.opens
         if opens is not None and opens.holders(target.number, inode):
+            raise NotHere
+
+    def _demand_unlisted(self, target: Volume, directory: int) -> None:
+        """Leave it to the transaction where somebody may rely on what is in a directory."""
+        opens = self._namespace.opens
+        if opens is not None and opens.listed_by_any(target.number, directory):
             raise NotHere
 
     async def _demand_occupied(self, draft: _Draft, directory: int, component: bytes) -> None:
@@ -267,6 +273,7 @@ class _Draft:
         "_view",
         "_volume",
         "_writes",
+        "above",
         "now_ns",
         "prefix",
     )
@@ -276,6 +283,7 @@ class _Draft:
         self._view = view
         self.now_ns = now_ns
         self.prefix = volume.prefix
+        self.above = keys.ROOT  # the directory of what `walk` led to: long names continue in nodes
         self._checks: list[KeyCheck | RangeCheck] = []
         self._writes: list[Write] = []
         self._merges: list[Merge] = []
@@ -299,6 +307,8 @@ class _Draft:
                 raise NotHere
             way = decode_way(value)
             directory, kind = way.inode, way.kind
+            if kind != CONTINUED:
+                self.above = directory
         return directory, steps[-1][0], kind
 
     def current(self, directory: int, component: bytes) -> Name | None:
@@ -369,7 +379,6 @@ class _Draft:
 
     def finish(
         self,
-        directory: int,
         objects: int,
         size: int,
         verb: str,
@@ -382,7 +391,7 @@ class _Draft:
         if objects or size:
             usage = prefix + keys.usage_key(self._volume.row.epoch)
             self._merges.append(_new(Merge, (usage, (objects, size, 0, 0, 0, 0), ())))
-        self._merges.append(_new(Merge, (prefix + keys.times_key(directory), (), (self.now_ns,))))
+        self._merges.append(_new(Merge, (prefix + keys.times_key(self.above), (), (self.now_ns,))))
         actor = name.owner if origin is None or not origin.actor else origin.actor
         event = Event(
             verb,

@@ -51,6 +51,8 @@ from warp_core.namespace.rows import Name, Revision
 from warp_core.namespace.tree import Rows, Volume
 from warp_core.views.files import (
     ROOT,
+    TIME_MAX,
+    TIME_MIN,
     Caller,
     FileInfo,
     OpenFile,
@@ -105,15 +107,7 @@ class NamespaceFiles(Namer):
             above = await self._open_directory(change, directory)
             permission.demand_entry(above, caller, "create")
             inode = new_inode(change, rows.FILE, mode & 0o7777, above, caller)
-            revision = await change.take_id()
-            etag = f"{secrets.token_hex(16)}-0"
-            content = Revision(
-                change.epoch, 0, etag, change.now_ns, owner=caller.name, windowed=True
-            )
-            await change.put_revision(revision, content)
-            inode = msgspec.structs.replace(
-                inode, revision=revision, etag=etag, folded=self.inodes.log.last()
-            )
+            inode = await self._with_content(change, inode, caller)
             entry, inode = await self._put_new(change, directory, name, inode)
             change.tell(event_of("create", change, directory.inode, name, entry.inode, caller))
             return Found(entry, inode, directory.inode, name), True
@@ -123,6 +117,47 @@ class NamespaceFiles(Namer):
         # POSIX: whoever makes a file has the access asked for, whatever its mode.
         file = await self._open(ref, caller, owner, access, deny, truncate and not made, made=made)
         return file, made
+
+    async def _with_content(self, change: Change, inode: Inode, caller: Caller) -> Inode:
+        """Return a new file's inode with content, which is empty."""
+        revision = await change.take_id()
+        etag = f"{secrets.token_hex(16)}-0"
+        content = Revision(change.epoch, 0, etag, change.now_ns, owner=caller.name, windowed=True)
+        await change.put_revision(revision, content)
+        return msgspec.structs.replace(
+            inode, revision=revision, etag=etag, folded=self.inodes.log.last()
+        )
+
+    async def create_unnamed(
+        self,
+        directory: Ref,
+        mode: int,
+        caller: Caller = ROOT,
+        *,
+        owner: Owner,
+        access: Access,
+        deny: Access,
+    ) -> OpenFile:
+        """See `Files.create_unnamed`."""
+        await self._writable(directory)
+
+        async def body(change: Change) -> int:
+            if directory.inode == SNAPSHOTS_INODE:
+                raise ReadOnly("snapshots are made by snapshot commands")
+            above = await self._directory(change.rows, change.rows.volume, directory)
+            permission.demand_entry(above, caller, "create")
+            inode = new_inode(change, rows.FILE, mode & 0o7777, above, caller)
+            inode = await self._with_content(change, inode, caller)
+            number = await change.take_id()
+            # A crash before somebody has it open: the next start collects it.
+            await change.rows.put(keys.orphan_key(number), rows.held(change.epoch))
+            await put_inode(change, number, msgspec.structs.replace(inode, links=0, orphan=True))
+            return number
+
+        number = await self.namespace.change(directory.volume, body)
+        return await self._open(
+            Ref(directory.volume, number), caller, owner, access, deny, truncate=False, made=True
+        )
 
     async def open(
         self,
@@ -197,6 +232,12 @@ class NamespaceFiles(Namer):
             finally:
                 self.opens.close(opened)
 
+        node = Node(volume.number, file.inode)
+
+        def seen() -> None:
+            now_ns = self.namespace.clock_ns()
+            self.inodes.accessed.note(node, content.inode, now_ns, content.modified_ns)
+
         handle = self.handle(
             Ref(file.volume, file.inode, found.directory, found.raw),
             volume.number,
@@ -210,6 +251,7 @@ class NamespaceFiles(Namer):
             room=self._room,
             clears=None if caller.superuser else clears,
             appends=appends,
+            seen=seen,
         )
         if truncate and content.size:
             try:
@@ -354,8 +396,13 @@ class NamespaceFiles(Namer):
                     old = await self._apart(tx, file, found)
             wanted = permission.demand_change(old, asked, caller, "setattr")
             await put_inode(tx, file.inode, _changed(old, wanted, tx.now_ns))
+            if asked.modified_ns is not None and old.kind == rows.DIRECTORY:
+                tx.rows.delete_present(keys.times_key(file.inode))  # which is shown instead
 
-        async with self.opens.changing(volume.number, file.inode, FOR_WRITE, by=by):
+        node = Node(volume.number, file.inode)
+        async with self.opens.changing(*node, FOR_WRITE, by=by):
+            if asked.accessed_ns is not None:
+                self.inodes.accessed.forget(node)
             if asked.modified_ns is not None:
                 await self.inodes.settle(volume.number, file.inode)
             await self.namespace.change(file.volume, body)
@@ -369,7 +416,7 @@ class NamespaceFiles(Namer):
             row = await inode_row(self._rows(volume), file.inode)
             if row is not None:
                 live.inode = row
-                if not live.dirty:
+                if not live.unsaid:
                     live.modified_ns = row.modified_ns
 
     async def _truncate(self, file: Ref, asked: SetInfo, caller: Caller, by: Owner | None) -> None:
@@ -603,9 +650,14 @@ def _changed(inode: Inode, change: SetInfo, now_ns: int) -> Inode:
         acl=acl,
         uid=inode.uid if change.uid is None else change.uid,
         gid=inode.gid if change.gid is None else change.gid,
-        accessed_ns=inode.accessed_ns if change.accessed_ns is None else change.accessed_ns,
-        modified_ns=inode.modified_ns if change.modified_ns is None else change.modified_ns,
-        created_ns=inode.created_ns if change.born_ns is None else change.born_ns,
+        accessed_ns=_time(change.accessed_ns, inode.accessed_ns),
+        modified_ns=_time(change.modified_ns, inode.modified_ns),
+        created_ns=_time(change.born_ns, inode.created_ns),
         attributes=inode.attributes if change.attributes is None else change.attributes,
         changed_ns=now_ns,
     )
+
+
+def _time(chosen: int | None, now: int) -> int:
+    """Return a chosen time as a row keeps it; Linux as well cuts those that a file system cannot tell."""
+    return now if chosen is None else min(max(chosen, TIME_MIN), TIME_MAX)

@@ -26,6 +26,7 @@ from warp_core.namespace.attributes import checked_mode
 from warp_core.namespace.changes import Change
 from warp_core.namespace.inodes import Inode, implied_directory, implied_file
 from warp_core.namespace.ledgers import Fresh
+from warp_core.namespace.locks import Node
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.paths import Path, resolve
 from warp_core.namespace.recount import every
@@ -44,6 +45,8 @@ from warp_core.views.files import (
 )
 
 PLACES_MAX: Final = 65_536  # directories born over S3 whose parent is remembered
+BRANCHES_MAX: Final = 65_536  # directories whose number of directories is remembered
+ENTRIES_COUNTED: Final = SCAN_MAX - 1  # of a directory whose directories are counted: one page
 READDIRS_MAX: Final = 64  # directories whose order of cookies is remembered
 DEPTH_MAX: Final = 1_024  # directories below one another: a key of S3 cannot have more
 SNAPSHOTS_NAME: Final = b".snapshots"
@@ -96,6 +99,7 @@ class Finder(Files):
         self.opens = inodes.opens
         self._places: OrderedDict[tuple[int, int], tuple[int, bytes]] = OrderedDict()
         self._orders: OrderedDict[tuple[int, int, int], _Order] = OrderedDict()
+        self._branches: OrderedDict[tuple[int, int, int], tuple[bytes | None, int]] = OrderedDict()
         self._names: dict[int, str] = {}
         inodes.on_forget.append(self._forget)
 
@@ -104,6 +108,8 @@ class Finder(Files):
             del self._places[place]
         for order in [order for order in self._orders if order[0] == volume]:
             del self._orders[order]
+        for counted in [counted for counted in self._branches if counted[0] == volume]:
+            del self._branches[counted]
 
     async def _volume(self, ref_or_name: Ref | str) -> Volume:
         if isinstance(ref_or_name, str):
@@ -133,24 +139,14 @@ class Finder(Files):
         if name.kind in (rows.IMPLIED, rows.DIRECTORY):
             found = await inode_row(stored, name.inode)
             inode = found or implied_directory(name, name.modified_ns)
-            times = await _times(stored, volume, name.inode)
-            changed = counters(times, 1)[0]
-            if (
-                not changed
-            ):  # no entry came or went since it was made; its own time may lie before 1970
-                return inode
-            return msgspec.structs.replace(
-                inode,
-                modified_ns=max(inode.modified_ns, changed),
-                changed_ns=max(inode.changed_ns, changed),
-            )
+            return _touched(inode, await _times(stored, volume, name.inode))
         found = await inode_row(stored, name.inode) if name.revision == 0 else None
         inode = found or implied_file(name)
         return inode if volume.snapshot else self._lively(volume.number, name.inode, inode)
 
     def _lively(self, volume: int, number: int, inode: Inode) -> Inode:
         content = self.inodes.live(volume, number)
-        if content is None or not content.dirty:
+        if content is None or not content.unsaid:
             return inode
         return msgspec.structs.replace(
             inode,
@@ -184,11 +180,10 @@ class Finder(Files):
             NotADirectory, StaleHandle
         """
         if ref.inode == keys.ROOT:
-            row = await inode_row(stored, keys.ROOT)
-            times = await _times(stored, volume, keys.ROOT)
-            changed = max(counters(times, 1)[0], volume.row.created_ns)
-            root = row or implied_directory(Name(0, rows.DIRECTORY, keys.ROOT), changed)
-            return msgspec.structs.replace(root, modified_ns=max(root.modified_ns, changed))
+            root = await inode_row(stored, keys.ROOT) or implied_directory(
+                Name(0, rows.DIRECTORY, keys.ROOT), volume.row.created_ns
+            )
+            return _touched(root, await _times(stored, volume, keys.ROOT))
         found = await self._by_ref(stored, volume, ref)
         if found.inode.kind != rows.DIRECTORY:
             raise NotADirectory(f"inode {ref.inode} is no directory")
@@ -260,6 +255,12 @@ class Finder(Files):
 
     async def _info(self, volume: Volume, ref: Ref, found: Found) -> FileInfo:
         inode = found.inode
+        links = inode.links
+        if found.is_directory and found.number != SNAPSHOTS_INODE:
+            links = await self._links(volume, found.number)
+        accessed_ns = inode.accessed_ns
+        if not volume.snapshot:
+            accessed_ns = self.inodes.accessed.of(Node(volume.number, found.number), inode)
         kind = KINDS.get(found.name.kind) or SPECIAL.get(inode.mode & 0o170000, "fifo")
         return FileInfo(
             ref=Ref(ref.volume, found.number, found.directory, found.raw, ref.snapshot),
@@ -268,9 +269,9 @@ class Finder(Files):
             mode=inode.mode & 0o7777,
             uid=inode.uid,
             gid=inode.gid,
-            links=inode.links,
+            links=links,
             allocated=inode.allocated,
-            accessed_ns=inode.accessed_ns,
+            accessed_ns=accessed_ns,
             modified_ns=inode.modified_ns,
             changed_ns=inode.changed_ns,
             born_ns=inode.created_ns,
@@ -280,6 +281,19 @@ class Finder(Files):
             attributes=inode.attributes,
             checked_mode=None if inode.acl is None else checked_mode(inode),
         )
+
+    async def _links(self, volume: Volume, directory: int) -> int:
+        """Return a directory's links: two, and one for each directory in it; 1 where these are not counted, as in ext4."""
+        stored = self._rows(volume)
+        key = (volume.number, volume.snapshot, directory)
+        # A snapshot has no such row, and never changes.
+        stamp = None if volume.snapshot else await stored.get(keys.branches_key(directory))
+        known = self._branches.get(key)
+        if known is None or known[0] != stamp:
+            known = self._branches[key] = stamp, await _count_branches(stored, directory)
+            if len(self._branches) > BRANCHES_MAX:
+                self._branches.popitem(last=False)
+        return known[1] + 2 if known[1] >= 0 else 1
 
     async def lookup(self, directory: Ref, name: bytes, caller: Caller = ROOT) -> FileInfo:
         """See `Files.lookup`."""
@@ -378,6 +392,8 @@ class Finder(Files):
         stored = self._rows(volume)
         above = await self._directory(stored, volume, directory)
         permission.demand(above, Want.READ, caller, "readdir")
+        if not cookie:
+            self._note_read(volume, directory.inode, above)
         order = await self._order(stored, volume, directory.inode, fresh=cookie == 0)
         start = bisect_right(order.cookies, cookie)
         stop = min(start + limit, len(order.cookies))
@@ -395,6 +411,11 @@ class Finder(Files):
             if name.kind in (rows.IMPLIED, rows.DIRECTORY):
                 self._remember(volume.number, name.inode, directory.inode, raw)
         return entries, stop == len(order.cookies)
+
+    def _note_read(self, volume: Volume, number: int, inode: Inode) -> None:
+        if not volume.snapshot:
+            node = Node(volume.number, number)
+            self.inodes.accessed.note(node, inode, self.namespace.clock_ns())
 
     async def _order(self, stored: Rows, volume: Volume, directory: int, *, fresh: bool) -> _Order:
         """Return a directory's entries in the order of cookies: hashes of names, so that a cookie means the same for ever.
@@ -516,6 +537,32 @@ async def _gather(stored: Rows, directory: int, head: bytes, found: dict[bytes, 
         if len(page) < SCAN_MAX:
             return
         start = page[-1][0] + b"\0"
+
+
+def _touched(directory: Inode, times: bytes | None) -> Inode:
+    """Return a directory's inode with the time at which its entries last changed, if they did since that was set."""
+    if times is None:
+        return directory
+    changed = counters(times, 1)[0]
+    return msgspec.structs.replace(
+        directory, modified_ns=changed, changed_ns=max(directory.changed_ns, changed)
+    )
+
+
+async def _count_branches(stored: Rows, directory: int) -> int:
+    """Return how many directories are in a directory; -1 if there are too many entries to look at."""
+    left, count, nodes = ENTRIES_COUNTED, 0, [directory]
+    while nodes:
+        found = await stored.scan(*keys.names_of(nodes.pop()), limit=left + 1)
+        left -= len(found)
+        if left < 0:
+            return -1
+        for _, value in found:
+            name = decode_name(value)
+            count += name.kind in (rows.DIRECTORY, rows.IMPLIED)
+            if name.kind == rows.CONTINUED:
+                nodes.append(name.inode)
+    return count
 
 
 async def _times(stored: Rows, volume: Volume, directory: int) -> bytes | None:

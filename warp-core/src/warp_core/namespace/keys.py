@@ -441,6 +441,11 @@ def times_key(directory: int) -> bytes:
     return b"T" + _U64.pack(directory)
 
 
+def branches_key(directory: int) -> bytes:
+    """T: when a directory's directories last came or went, by merges."""
+    return b"T" + _U64.pack(directory) + b"d"
+
+
 FEED_TRIMMED: Final = b"f"  # 8 bytes: events up to this version were removed
 FEED: Final = b"F"  # F, commit version, number within the commit
 FEED_END: Final = b"G"

@@ -20,7 +20,7 @@ from warp_core.metadata import Transaction, transact
 from warp_core.namespace import keys
 from warp_core.namespace.changes import Apart, Change, Held, TooDeep
 from warp_core.namespace.ids import Ids
-from warp_core.namespace.leases import FOR_NAMES
+from warp_core.namespace.leases import FOR_WRITE, Kind
 from warp_core.namespace.opens import Access, Opens
 from warp_core.namespace.pools import Admission, Pool
 from warp_core.namespace.quotas import Quotas
@@ -154,9 +154,10 @@ class Namespace:
                 if held is not None:
                     assert self.opens is not None
                     # A disk in use, or a file whose opener denies it, does not lose its name.
-                    self.opens.check_share(held.volume, held.inode, Access.DELETE)
+                    if held.kinds & Kind.HANDLE:
+                        self.opens.check_share(held.volume, held.inode, Access.DELETE)
                     await recalled.enter_async_context(
-                        self.opens.changing(held.volume, held.inode, FOR_NAMES)
+                        self.opens.changing(held.volume, held.inode, held.kinds)
                     )
                     if self.apart is not None:
                         await self.apart.settle(held.volume, held.inode)
@@ -233,6 +234,9 @@ class Namespace:
                 for inode in change.disturbed:
                     if inode not in allowed and self.opens.holders(volume.number, inode):
                         raise Held(volume.number, inode)
+                for inode in change.listed - change.disturbed:
+                    if inode not in allowed and self.opens.listed_by_any(volume.number, inode):
+                        raise Held(volume.number, inode, FOR_WRITE)
             untidy.clear()
             if change.untidy:
                 number = await self.ids.take()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Final
 
 import msgspec
@@ -112,6 +113,7 @@ class Namer(Finder):
         found = await self._by_ref(self._rows(volume), volume, file)
         if found.inode.kind != rows.SYMLINK:
             raise InvalidArgument(f"inode {file.inode} is no symbolic link")
+        self._note_read(volume, file.inode, found.inode)
         return found.inode.target
 
     async def mknod(
@@ -128,7 +130,8 @@ class Namer(Finder):
         bits = _TYPE_BITS.get(kind)
         if bits is None:
             raise InvalidArgument(f"mknod makes fifos, sockets and devices, not a {kind}")
-        if kind in ("block", "character") and not caller.superuser:
+        whiteout = kind == "character" and device == (0, 0)  # which drives nothing
+        if kind in ("block", "character") and not whiteout and not caller.superuser:
             raise NotPermitted("device nodes are the superuser's to make")
 
         async def make(change: Change, above: Inode) -> tuple[Name, Inode]:
@@ -257,7 +260,7 @@ class Namer(Finder):
         await change.drop_name(path)
         if await inode_row(change.rows, found.number) is not None:
             await change.rows.delete(keys.inode_key(found.number))
-        change.rows.delete_present(keys.times_key(found.number))
+        change.forget_directory(found.number)
 
     async def _existing(self, change: Change, directory: Ref, name: bytes) -> Found:
         found = await self._find(change.rows, change.rows.volume, directory.inode, name)
@@ -330,6 +333,7 @@ class Namer(Finder):
                 raise TooManyLinks(f"inode {file.inode} has {LINKS_MAX} names")
             if inode.orphan:
                 await change.rows.delete(keys.orphan_key(file.inode))
+                inode = msgspec.structs.replace(inode, directory=directory.inode, name=name)
             path = await self._path(change, directory, name, is_directory=False)
             await change.make_way(path)
             await supersede(change, path)
@@ -380,6 +384,8 @@ class Namer(Finder):
         """See `Files.rename`."""
         check_name(source_name)
         check_name(target_name)
+        if how & Rename.EXCHANGE and how != Rename.EXCHANGE:
+            raise InvalidArgument("what is exchanged is there before, and leaves nothing behind")
         if source.volume != target.volume:
             raise CrossesVolumes(f"from volume {source.volume!r} to {target.volume!r}")
         volume = await self._writable(source)
@@ -390,18 +396,24 @@ class Namer(Finder):
             for place, name in ((source, source_name), (target, target_name))
             if (found := await self._find(stored, volume, place.inode, name)) is not None
         ]
-        if len(touched) == 2 and touched[0].number == touched[1].number and how == Rename.REPLACE:
+        same = len(touched) == 2 and touched[0].number == touched[1].number
+        if same and not how & (Rename.NOREPLACE | Rename.EXCHANGE):
             return  # POSIX: two names of one file: nothing happens
-        for number in sorted({each.number for each in touched}):
-            await self.opens.recall(volume.number, number, FOR_NAMES, by=by)
-            await self.inodes.settle(volume.number, number)
+        asked = {each.number for each in touched}
 
         async def body(change: Change) -> None:
             await self._rename(
                 change, volume, source, source_name, target, target_name, caller, how
             )
+            change.disturbed -= asked
 
-        await self.namespace.change(source.volume, body)
+        async with AsyncExitStack() as asking:
+            for number in sorted(asked):
+                await asking.enter_async_context(
+                    self.opens.changing(volume.number, number, FOR_NAMES, by=by)
+                )
+                await self.inodes.settle(volume.number, number)
+            await self.namespace.change(source.volume, body)
 
     async def _rename(
         self,
@@ -425,12 +437,12 @@ class Namer(Finder):
         if target_name == SNAPSHOTS_NAME and target.inode == keys.ROOT:
             raise ReadOnly("snapshots are made by snapshot commands")
         if there is not None:
-            if how == Rename.NOREPLACE:
+            if how & Rename.NOREPLACE:
                 raise AlreadyExists(f"{target_name!r} exists in directory {target.inode}")
             permission.demand_removal(to_above, there.inode, caller, "rename")
-            if how == Rename.EXCHANGE:
+            if how & Rename.EXCHANGE:
                 self._demand_move(from_above, there, target, source, caller)
-            if there.number == moved.number and how == Rename.REPLACE:
+            if there.number == moved.number and not how & Rename.EXCHANGE:
                 return
         elif how == Rename.EXCHANGE:
             raise NotFound(f"no {target_name!r} in directory {target.inode}")
@@ -460,6 +472,9 @@ class Namer(Finder):
             elif there is not None and there.name.kind != rows.FILE:
                 await self._drop_file(change, target, there)
             await self._land(change, target, target_name, moved, lifted)
+            if how & Rename.WHITEOUT:
+                white = new_inode(change, rows.SPECIAL, _TYPE_BITS["character"], from_above, caller)
+                await self._put_new(change, source, source_name, white)
         change.tell(event_of("rename", change, target.inode, target_name, moved.number, caller))
 
     def _demand_move(
@@ -582,7 +597,7 @@ async def take_row(change: Change, path: Path) -> None:
     """Remove the row at the end of a path, when its content has gone elsewhere and was counted there."""
     directory, component = path.place
     await change.rows.delete(keys.name_key(directory, component))
-    change.touch(directory)
+    change.touch(path.directory())
     for index in range(len(path.steps) - 2, -1, -1):
         if path.names[index].kind != rows.CONTINUED:
             return

@@ -26,7 +26,7 @@ SET_IDS: Final = 0o6000
 
 
 class NamespaceFile(OpenFile):
-    """A handle. `on_close` gives the content back; `stat` tells the file's attributes."""
+    """A handle. `on_close` gives the content back; `stat` tells the file's attributes, `room` whether so much more can be written."""
 
     def __init__(
         self,
@@ -43,6 +43,7 @@ class NamespaceFile(OpenFile):
         room: Callable[[int], Awaitable[None]],
         clears: Callable[[], Awaitable[None]] | None = None,
         appends: bool = False,
+        seen: Callable[[], None] | None = None,
     ) -> None:
         """Take what an open found.
 
@@ -62,6 +63,7 @@ class NamespaceFile(OpenFile):
         self._room = room
         self._clears = clears
         self._appends = appends
+        self._seen = seen  # told of each read
         self._closed = False
         self._failures_seen = content.failures
         # The access that was last found to allow reads, and writes: to look at its flags costs as much as all else.
@@ -81,6 +83,8 @@ class NamespaceFile(OpenFile):
             raise TooLarge(f"read of {length} bytes > IO_MAX {IO_MAX}")
         if self._opened is not None:
             await self._opens.recall(*self._node, FOR_READ, by=self.owner)
+        if self._seen is not None:
+            self._seen()
         return await self.content.read(offset, length)
 
     async def read_runs(self, offset: int, length: int) -> list[tuple[int, int, Buffer | None]]:
@@ -197,10 +201,13 @@ class NamespaceFile(OpenFile):
         await self._prepare_anywhere()
         self._check_end(offset + length)
         await self._room(length)
-        if not keep_size and offset + length > self.content.size:
-            await self._prepare(0)  # the room was waited for
-            self._admit(self.content.size, offset + length)
-            self.content.truncate(offset + length)
+        await self._prepare(0)  # the room was waited for
+        size = self.content.size
+        if not keep_size and offset + length > size:
+            self._admit(size, offset + length)
+            size = offset + length
+        # Also where it stays as long: the file counts as changed, as in Linux's own file systems.
+        self.content.truncate(size)
 
     async def punch(self, offset: int, length: int) -> None:
         """See `OpenFile.punch`."""

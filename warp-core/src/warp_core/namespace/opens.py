@@ -126,6 +126,13 @@ class Opens:
             or volume in self._graces
         )
 
+    def listed_by_any(self, volume: int, inode: int) -> bool:
+        """Say whether anybody may rely on which entries a directory has; a lease on its name alone does not tell."""
+        node = Node(volume, inode)
+        return volume in self._graces or (
+            node in self._leases.nodes and self._leases.conflicts(node, FOR_WRITE, by=None)
+        )
+
     def in_the_way(self, node: tuple[int, int], kinds: Kind, *, by: Owner | None) -> bool:
         """Say whether another holds a lease on the (volume, inode) that a change would have to recall first."""
         return self._leases.conflicts(Node(*node), kinds, by=by)

@@ -34,6 +34,13 @@ class Path:
         """Return directory and component of the last step; the path is complete."""
         return self.nodes[len(self.steps) - 1], self.steps[-1].key
 
+    def directory(self, index: int = -1) -> int:
+        """Return the directory that the component of a step is in: long ones continue in nodes of their own."""
+        index %= len(self.steps)
+        while index and self.steps[index - 1].key.endswith(keys.CONTINUED_END):
+            index -= 1
+        return self.nodes[index]
+
     def holder(self, sequence: int) -> bytes:
         """Return how the version of this number at the end is named as a holder of its revision."""
         return keys.holder_of_name(*self.place, sequence)

@@ -304,7 +304,7 @@ class _Rollback:
             self._gone.discard(new.inode)
         if old is not None and old.kind in _NODES and (new is None or new.inode != old.inode):
             self._gone.add(old.inode)
-            change.rows.delete_present(keys.times_key(old.inode))
+            change.forget_directory(old.inode)
         directory = int.from_bytes(key[1:9], "big")
         if directory not in self._gone:
             change.touch(directory)

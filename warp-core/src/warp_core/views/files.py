@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
+from warp_core.errors import InvalidArgument
 from warp_core.views.claims import Claims, LocalClaims
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ XATTR_NAME_MAX = 255
 XATTR_MAX = 64 * 1024  # bytes of one value, as Linux has it; fewer fit (XATTRS_MAX)
 XATTRS_MAX = 32 * 1024  # bytes of names and values on one inode: they lie in its row
 FILE_SIZE_MAX = 1 << 60  # bytes; what protocols with signed 64-bit offsets can name, with room
+COPY_AT_ONCE = 1024 * 1024  # bytes read before they are written: what protocols move at a time
+TIME_MIN, TIME_MAX = -(1 << 63), (1 << 64) - 1  # nanoseconds: 1677 to 2554
 IO_MAX = 8 * 1024 * 1024  # bytes of one read or write; protocols ask for 1 MiB
 
 FileKind = Literal["file", "directory", "symlink", "fifo", "socket", "block", "character"]
@@ -128,6 +131,7 @@ class Rename(IntFlag):
     REPLACE = 0
     NOREPLACE = 1
     EXCHANGE = 2
+    WHITEOUT = 4  # leaves a character device 0:0 at the old name, as overlay file systems want
 
 
 class OpenFile:
@@ -194,6 +198,24 @@ class OpenFile:
             StoreFailed: It may not be. The error is told to every open of the file once.
         """
         raise NotImplementedError
+
+    async def copy_from(self, source: OpenFile, *, offset: int, length: int, at: int) -> int:
+        """Copy a range of another open file, or of this one, and return its length: less at the end of the source.
+
+        Raises:
+            PermissionDenied: `source` is not open for reading, or this one not for writing.
+            InvalidArgument: The ranges are of one file and overlap.
+            TooLarge, NoSpace, QuotaExceeded: A first part of it may have been copied.
+        """
+        if source.ref.inode == self.ref.inode and abs(at - offset) < length:
+            raise InvalidArgument(f"ranges of {length} bytes at {offset} and {at} overlap")
+        done = 0
+        while done < length:
+            data = await source.read(offset + done, min(COPY_AT_ONCE, length - done))
+            if not len(data):
+                break
+            done += await self.write(at + done, data)
+        return done
 
     async def truncate(self, size: int) -> None:
         """Cut the file, or extend it by a hole."""
@@ -338,6 +360,7 @@ class Files:
         Raises:
             CrossesVolumes: Another volume; or a directory of a volume with object lock.
             AlreadyExists: NOREPLACE, and the target is there.
+            InvalidArgument: Flags that exclude one another.
             NotEmpty, IsADirectory, NotADirectory: The target cannot be replaced by the source.
             InvalidArgument: A directory would get below itself.
             NotFound, PermissionDenied, ReadOnly, Locked
@@ -419,6 +442,23 @@ class Files:
         Raises:
             AlreadyExists, IsADirectory, NotFound, NotADirectory, NameTooLong, PermissionDenied, ReadOnly
             Locked: Share modes do not allow it.
+        """
+        raise NotImplementedError
+
+    async def create_unnamed(
+        self,
+        directory: Ref,
+        mode: int,
+        caller: Caller = ROOT,
+        *,
+        owner: Owner,
+        access: Access,
+        deny: Access,
+    ) -> OpenFile:
+        """Make a regular file without a name and open it: O_TMPFILE. `link` gives it a name, else it goes with its last open.
+
+        Raises:
+            NotADirectory, PermissionDenied, ReadOnly, StaleHandle
         """
         raise NotImplementedError
 

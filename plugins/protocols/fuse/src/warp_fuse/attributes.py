@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
+import msgspec
+from warp_core.errors import StaleHandle
 from warp_core.interfaces.stores import Buffer
 from warp_core.namespace.attributes import LISTS, Must
 from warp_core.namespace.nfs_acls import NFS4
@@ -19,10 +21,22 @@ from warp_core.views.files import (
 
 from warp_fuse import wire
 from warp_fuse.connection import Answer, Refuse
-from warp_fuse.state import NS, State, caller_of, unchecked_caller_of
+from warp_fuse.nodes import Node
+from warp_fuse.state import (
+    NS,
+    Handle,
+    State,
+    caller_of,
+    changed,
+    groups_of,
+    span,
+    statx_of,
+    unchecked_caller_of,
+)
 from warp_fuse.wire import Init, Request, SetAttr
 
 _MUST: Final[Mapping[int, Must]] = {0: "", os.XATTR_CREATE: "create", os.XATTR_REPLACE: "replace"}
+_OF_CONTENT_OR_OWNER: Final = SetAttr.UID | SetAttr.GID | SetAttr.SIZE | SetAttr.HANDLE
 FREE_INODES: Final = 1 << 31  # there is no such limit; programs want to see one
 
 
@@ -55,11 +69,44 @@ class Attributes(State):
             accessed_ns=_chosen(asked, SetAttr.ATIME_NOW, now, SetAttr.ATIME, atime, atime_ns),
             modified_ns=_chosen(asked, SetAttr.MTIME_NOW, now, SetAttr.MTIME, mtime, mtime_ns),
         )
+        if not asked & ~_OF_CONTENT_OR_OWNER:
+            change = await self._without_set_gid(request, node, handle, change)
         if (
             change != SetInfo() or handle is None or not asked & SetAttr.SIZE
         ):  # chown(-1, -1) is a change too
-            await self.files.setattr(node.ref, change, caller_of(request), by=self.cache.owner)
+            try:
+                await self.files.setattr(node.ref, change, caller_of(request), by=self.cache.owner)
+            except StaleHandle:
+                if node.known is None:
+                    raise
+                node.known = changed(node.known, change)
         return await self.attributes(node, handle)
+
+    async def _without_set_gid(
+        self, request: Request, node: Node, handle: Handle | None, change: SetInfo
+    ) -> SetInfo:
+        """Take away the set-group-id bit as Linux does when content or owner change.
+
+        The kernel sees to set-user-id, and to set-group-id where the group may execute. Where it may not, it leaves the bit to us,
+        unless who changes it is in the group: of its groups only the process itself tells all.
+        """
+        if not request.uid or node.kind == "directory":
+            return change
+        info = await self.info(node, handle)
+        if not info.mode & stat.S_ISGID or info.gid in groups_of(request):
+            return change
+        if change == SetInfo() and request.uid != info.uid and not info.mode & stat.S_IWOTH:
+            return change  # chown(-1, -1) by somebody else, which looks like a write
+        return msgspec.structs.replace(change, mode=info.mode & ~stat.S_ISGID)
+
+    async def statx(self, request: Request) -> Answer:
+        """Return what statx tells: all of stat, and when the file was made."""
+        flags, _, number, _, _ = wire.STATX_IN.unpack_from(request.body)
+        node = self.node(request.node)
+        handle = self.handles.get(number) if flags & wire.GETATTR_HANDLE else None
+        info = await self.info(node, handle)
+        valid = wire.STATX_OUT.pack(*span(self.cache.attributes_s(node)), 0)
+        return valid + statx_of(info)
 
     async def statfs(self, request: Request) -> Answer:
         """Return how full it is."""

@@ -21,6 +21,7 @@ from warp_fuse import wire
 from warp_fuse.nodes import Node, Nodes
 
 WANTED: Final = Kind.READ | Kind.HANDLE  # HANDLE keeps names: renames and removals call it back
+OF_DIRECTORIES: Final = Kind.HANDLE  # what is in them is asked for each time
 
 
 class Cache:
@@ -64,10 +65,11 @@ class Cache:
 
     async def hold(self, node: Node) -> bool:
         """Ask for a lease on a node that has none; say whether it is new, so that what was read before may be stale."""
-        if node.ref.snapshot or node.kinds == WANTED or node.leaving or not self._seconds:
+        wanted = OF_DIRECTORIES if node.kind == "directory" else WANTED
+        if node.ref.snapshot or node.kinds == wanted or node.leaving or not self._seconds:
             return False
         before = node.kinds
-        kinds = await self._claims.lease(node.ref, self.owner, WANTED, beside_writers=True)
+        kinds = await self._claims.lease(node.ref, self.owner, wanted, beside_writers=True)
         if node.leaving:  # recalled while it was on its way to us
             return False
         node.kinds = kinds

@@ -51,7 +51,8 @@ class Locks(State):
 
     async def _lock(self, request: Request, *, wait: bool) -> None:
         number, locker, start, end, kind, pid, flags, _ = wire.LOCK_IN.unpack_from(request.body)
-        node = self.handle(number).node
+        handle = self.handle(number)
+        node = handle.node
         flock = bool(flags & wire.LOCK_FLOCK)
         owner = self.locker(locker, flock=flock)
         stop = min(end + 1, FLOCK_AT)
@@ -62,6 +63,7 @@ class Locks(State):
             return
         if not flock:
             self.lockers[locker] = pid
+            handle.lockers.add(locker)
         await self.files.claims.lock(
             node.ref,
             owner,

@@ -23,6 +23,7 @@ from warp_fuse.wire import Request
 
 KINDS: Final[Mapping[int, FileKind]] = {number: kind for kind, number in TYPES.items()}
 LISTED: Final = ("file", "directory", "symlink")  # of the others a listing does not know the kind
+_RENAMES: Final = Rename.NOREPLACE | Rename.EXCHANGE | Rename.WHITEOUT
 PAGE: Final = 256  # names asked for at a time
 DOT, DOTS = 1, 2  # cookies that names never have
 
@@ -115,7 +116,7 @@ class Names(State):
         return await self._rename(request, target, flags, wire.RENAME2_IN.size)
 
     async def _rename(self, request: Request, target: int, flags: int, size: int) -> Answer:
-        if flags not in (0, Rename.NOREPLACE, Rename.EXCHANGE):
+        if flags & ~_RENAMES:
             raise Refuse(errno.EINVAL)
         old, new = wire.names(request.body[size:], 2)
         await self.files.rename(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from warp_core.namespace.leases import Kind
-from warp_core.views.files import ROOT_INODE, FileKind, Ref
+from warp_core.views.files import ROOT_INODE, FileInfo, FileKind, Ref
 
 from warp_fuse import wire
 
@@ -21,9 +21,10 @@ class Node:
         names: (directory's number, name) that the kernel may have kept.
         leaving: How many recalls of its lease are being obeyed.
         filled: The kernel got pages since it was last told to drop them.
+        known: What was last known of a directory: it may be used after it is gone.
     """
 
-    __slots__ = ("filled", "kind", "kinds", "leaving", "lookups", "names", "number", "ref")
+    __slots__ = ("filled", "kind", "kinds", "known", "leaving", "lookups", "names", "number", "ref")
 
     def __init__(self, number: int, ref: Ref, kind: FileKind) -> None:
         self.number = number
@@ -34,6 +35,7 @@ class Node:
         self.names: set[tuple[int, bytes]] = set()
         self.leaving = 0
         self.filled = False
+        self.known: FileInfo | None = None
 
 
 class Nodes:

@@ -15,12 +15,15 @@ from warp_core.views.files import (
 from warp_fuse import wire
 from warp_fuse.connection import Answer, Refuse
 from warp_fuse.nodes import Node
-from warp_fuse.state import Handle, State, caller_of
+from warp_fuse.state import Handle, State, caller_of, entry_out
 from warp_fuse.wire import OpenFlag, Request
 
 _PUNCH: Final = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE, which wants FALLOC_FL_KEEP_SIZE
 _ZERO: Final = 0x10
 _KEEP: Final = 0x01
+COPY_MAX: Final = (
+    1 << 30
+)  # bytes of one copy: so long a signal waits, and more the older answer cannot tell
 
 
 class OpenFiles(State):
@@ -68,6 +71,25 @@ class OpenFiles(State):
             raise
         return entry + self._opened(file, self.nodes[file.ref.inode], flags, keep=False)
 
+    async def tmpfile(self, request: Request) -> Answer:
+        """Make a regular file without a name and open it."""
+        flags, mode, umask, _ = wire.CREATE_IN.unpack_from(request.body)
+        file = await self.files.create_unnamed(
+            self.node(request.node).ref,
+            mode & 0o7777,
+            caller_of(request, umask),
+            owner=self.cache.owner,
+            access=_access(flags),
+            deny=Access.NONE,
+        )
+        try:
+            info = await file.info()
+        except BaseException:
+            await file.close()
+            raise
+        node = self.nodes.told(info.ref, info.kind)
+        return entry_out(node, info, 0.0, 0.0) + self._opened(file, node, flags, keep=False)
+
     def _opened(self, file: OpenFile, node: Node, flags: int, *, keep: bool) -> bytes:
         number = next(self.numbers)
         self.handles[number] = Handle(file, node, flags)
@@ -99,6 +121,7 @@ class OpenFiles(State):
         """Drop the locks of a process that closes a file."""
         number, _, _, locker = wire.FLUSH_IN.unpack_from(request.body)
         handle = self.handle(number)
+        handle.lockers.discard(locker)
         if self.lockers.pop(locker, None) is not None:
             await self.files.claims.unlock_all(handle.node.ref, self.locker(locker, flock=False))
         return b""
@@ -111,6 +134,10 @@ class OpenFiles(State):
             if flags & wire.RELEASE_FLOCK_UNLOCK:
                 owner = self.locker(locker, flock=True)
                 await self.files.claims.unlock_all(handle.node.ref, owner)
+            # Locks of the open file itself (F_OFD_SETLK): the kernel tells of no unlock, and no process has this number.
+            for own in handle.lockers:
+                self.lockers.pop(own, None)
+                await self.files.claims.unlock_all(handle.node.ref, self.locker(own, flock=False))
             await handle.file.close()
         return b""
 
@@ -139,6 +166,22 @@ class OpenFiles(State):
         else:
             raise Refuse(errno.EOPNOTSUPP)
         return b""
+
+    async def copy(self, request: Request) -> Answer:
+        """Copy between files, without the bytes coming here."""
+        return wire.WRITE_OUT.pack(await self._copy(request), 0)
+
+    async def copy_64(self, request: Request) -> Answer:
+        """Copy as above, with a count of any size."""
+        return wire.COPY_OUT.pack(await self._copy(request))
+
+    async def _copy(self, request: Request) -> int:
+        source, offset, _, target, at, length, _ = wire.COPY_IN.unpack_from(request.body)
+        to = self.handle(target)
+        length = min(length, COPY_MAX)
+        return await to.file.copy_from(
+            self.handle(source).file, offset=offset, length=length, at=at
+        )
 
     async def lseek(self, request: Request) -> Answer:
         """Find data or a hole."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import itertools
 import stat
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
+import msgspec
 from warp_core.errors import NotFound, StaleHandle
 from warp_core.namespace.locks import Owner
 from warp_core.namespace.principals import name_of
@@ -18,6 +21,7 @@ from warp_core.views.files import (
     Files,
     OpenFile,
     Ref,
+    SetInfo,
 )
 
 from warp_fuse import wire
@@ -39,14 +43,15 @@ NS: Final = 1_000_000_000
 
 
 class Handle:
-    """An open file."""
+    """An open file. `lockers` have locked something by it, and did not close it as a process does."""
 
-    __slots__ = ("file", "flags", "node")
+    __slots__ = ("file", "flags", "lockers", "node")
 
     def __init__(self, file: OpenFile, node: Node, flags: int) -> None:
         self.file = file
         self.node = node
         self.flags = flags
+        self.lockers: set[int] = set()
 
 
 class State:
@@ -93,21 +98,32 @@ class State:
             raise
         if name:
             node.names.add((above.number, name))
+        if node.kind == "directory":
+            node.known = info
         return entry_out(node, info, self.cache.name_s(node), self.cache.attributes_s(node))
 
     async def attributes(self, node: Node, handle: Handle | None = None) -> bytes:
         """Return what stat tells of a node, also of one that lives by its open files alone."""
+        info = await self.info(node, handle)
+        return wire.ATTR_OUT.pack(*span(self.cache.attributes_s(node)), 0) + attr(info)
+
+    async def info(self, node: Node, handle: Handle | None) -> FileInfo:
+        """Return what is known of a node, with a lease on it if that is to be had."""
         await self.cache.hold(node)
         try:
             info = await self.files.getattr(node.ref)
+            if node.kind == "directory":
+                node.known = info
+            return info
         except NotFound:
             raise Refuse(errno.ESTALE) from None
         except StaleHandle:
+            if node.known is not None:  # somebody has it open, or works in it
+                return msgspec.structs.replace(node.known, links=0)
             handle = handle or self.open_on(node)
             if handle is None:
                 raise
-            info = await handle.file.info()  # it has no name, and is open
-        return wire.ATTR_OUT.pack(*span(self.cache.attributes_s(node)), 0) + attr(info)
+            return await handle.file.info()  # it has no name, and is open
 
     def open_on(self, node: Node) -> Handle | None:
         """Return some open file of a node."""
@@ -150,6 +166,16 @@ def unchecked_caller_of(request: Request) -> Caller:
     )
 
 
+def groups_of(request: Request) -> frozenset[int]:
+    """Return all groups of who asks, as far as its process, which waits for the answer, can be looked at."""
+    try:
+        status = Path(f"/proc/{request.pid}/status").read_text()
+    except OSError:  # of another namespace, or gone
+        return frozenset((request.gid,))
+    line = next((line for line in status.splitlines() if line.startswith("Groups:")), "Groups:")
+    return frozenset((request.gid, *map(int, line.split()[1:])))
+
+
 def span(seconds: float) -> tuple[int, int]:
     """Return seconds and nanoseconds."""
     whole = int(seconds)
@@ -174,11 +200,46 @@ def attr(info: FileInfo) -> bytes:
         -(-info.allocated // 512),
         *seconds,
         *(when % NS for when in times),
-        TYPES[info.kind] | (info.mode if info.checked_mode is None else info.checked_mode),
+        _mode_of(info),
         info.links,
         info.uid,
         info.gid,
         wire.pack_device(*info.device),
         wire.BLOCK,
+        0,
+    )
+
+
+def _mode_of(info: FileInfo) -> int:
+    return TYPES[info.kind] | (info.mode if info.checked_mode is None else info.checked_mode)
+
+
+def changed(info: FileInfo, change: SetInfo) -> FileInfo:
+    """Return what is known of a directory that is gone, and that somebody changes all the same."""
+    asked = {
+        name: getattr(change, name) for name in ("mode", "uid", "gid", "accessed_ns", "modified_ns")
+    }
+    told = {name: value for name, value in asked.items() if value is not None}
+    return msgspec.structs.replace(info, **told, changed_ns=time.time_ns())
+
+
+def statx_of(info: FileInfo) -> bytes:
+    """Return what statx tells in the kernel's layout."""
+    times = (info.accessed_ns, info.born_ns, info.changed_ns, info.modified_ns)
+    return wire.STATX.pack(
+        wire.STATX_BASIC | wire.STATX_BORN,
+        wire.BLOCK,
+        0,
+        info.links,
+        info.uid,
+        info.gid,
+        _mode_of(info),
+        info.ref.inode,
+        info.size,
+        -(-info.allocated // 512),
+        0,
+        *(part for when in times for part in divmod(when, NS)),
+        *info.device,
+        0,
         0,
     )

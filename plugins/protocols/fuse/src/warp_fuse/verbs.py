@@ -58,6 +58,10 @@ class Verbs(Names, Attributes, OpenFiles, Locks):
             Opcode.SETLKW: self.setlkw,
             Opcode.FALLOCATE: self.fallocate,
             Opcode.LSEEK: self.lseek,
+            Opcode.COPY_FILE_RANGE: self.copy,
+            Opcode.COPY_FILE_RANGE_64: self.copy_64,
+            Opcode.TMPFILE: self.tmpfile,
+            Opcode.STATX: self.statx,
             Opcode.DESTROY: self.nothing,
         }
 

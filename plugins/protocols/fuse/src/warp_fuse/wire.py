@@ -58,9 +58,14 @@ FALLOCATE_IN: Final = struct.Struct("=QQQII")  # handle offset length mode -
 LSEEK_IN: Final = struct.Struct("=QQII")  # handle offset whence -
 LSEEK_OUT: Final = struct.Struct("=Q")
 COPY_IN: Final = struct.Struct("=QQQQQQQ")  # handle offset node handle offset length flags
+COPY_OUT: Final = struct.Struct("=Q")  # bytes copied
+STATX_IN: Final = struct.Struct("=IIQII")  # getattr-flags - handle statx-flags statx-mask
+STATX_OUT: Final = struct.Struct("=QII16x")  # valid valid-ns flags; then STATX
+STATX: Final = struct.Struct("=IIQIIIHxxQQQQqIxxxxqIxxxxqIxxxxqIxxxxIIII112x")
 DIRENT: Final = struct.Struct("=QQII")  # inode cookie name-length type
 INVAL_INODE: Final = struct.Struct("=Qqq")  # node offset length
 INVAL_ENTRY: Final = struct.Struct("=QII")  # directory name-length flags
+EXPIRE_ONLY: Final = 1  # FUSE_EXPIRE_ONLY, 7.38
 NOTIFY_INVAL_INODE: Final = 2
 NOTIFY_INVAL_ENTRY: Final = 3
 
@@ -110,6 +115,9 @@ class Opcode(IntEnum):
     LSEEK = 46
     COPY_FILE_RANGE = 47
     SYNCFS = 50
+    TMPFILE = 51
+    STATX = 52
+    COPY_FILE_RANGE_64 = 53
 
 
 class Init(IntFlag):
@@ -156,6 +164,8 @@ class OpenFlag(IntFlag):
 
 SETXATTR_KILL_SGID: Final = 1  # whoever sets the ACL is no member of the file's group
 GETATTR_HANDLE: Final = 1  # the request names an open file
+STATX_BASIC: Final = 0x7FF  # STATX_BASIC_STATS
+STATX_BORN: Final = 0x800  # STATX_BTIME
 LOCK_FLOCK: Final = 1  # it is flock(2), not fcntl(2)
 RELEASE_FLOCK_UNLOCK: Final = 1 << 1
 FSYNC_DATA: Final = 1
@@ -220,8 +230,11 @@ def forget_inode(node: int) -> bytes:
 
 
 def forget_name(directory: int, name: bytes) -> bytes:
-    """Return the notification that drops a name of a directory."""
-    body = INVAL_ENTRY.pack(directory, len(name), 0) + name + b"\0"
+    """Return the notification that has the kernel ask anew where a name of a directory leads.
+
+    Linux before 6.2 does not know the flag, and drops the name: who works in a directory of that name has no path then.
+    """
+    body = INVAL_ENTRY.pack(directory, len(name), EXPIRE_ONLY) + name + b"\0"
     return OUT_HEADER.pack(OUT_HEADER.size + len(body), NOTIFY_INVAL_ENTRY, 0) + body
 
 
