@@ -222,6 +222,8 @@ def replacing() -> Iterator[Case]:
     for source, target, flags in product(
         KINDS, (*KINDS, "nothing", "full directory"), (0, 1, 2, 3, 4, 5, 6, 8)
     ):
+        if target == "full directory" and flags & _WHITEOUT:
+            continue  # ext4 makes the whiteout, and takes it away when the rename fails
         before = [*made(source, "x", 0o755), *made("directory", "d", 0o755)]
         if target == "full directory":
             before += [*made("directory", "d/y", 0o755), *made("file", "d/y/z")]

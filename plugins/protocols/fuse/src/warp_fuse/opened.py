@@ -109,12 +109,14 @@ class OpenFiles(State):
         number, offset, size, _, _, flags, _ = wire.IO_IN.unpack_from(request.body)
         handle = self.handle(number)
         data = request.body[wire.IO_IN.size : wire.IO_IN.size + size]
+        await self.cache.hold(handle.node)  # the kernel keeps what it writes as well
         if flags & os.O_APPEND and offset != handle.file.size:
             # Others made it longer since the kernel last looked: it has to look again.
             await handle.file.append(data)
             self.cache.stale(handle.node)
         else:
             await handle.file.write(offset, data)
+            self.cache.fills(handle.node)
         return wire.WRITE_OUT.pack(size, 0)
 
     async def flush(self, request: Request) -> Answer:
