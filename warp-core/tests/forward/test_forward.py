@@ -56,7 +56,7 @@ LOCAL = {  # what answers at once, or is made of verbs
     "reader": {"read_now", "close"},
     "writer": {"buffer", "wrote", "drain"},
     "files": {"claims"},
-    "file": {"close", "size"},
+    "file": {"close", "copy_from", "read_runs_now", "size", "write_now"},
     "blocks": set[str](),
     "disk": {"read_now", "write_now", "resizes", "close", "size"},
 }

@@ -16,6 +16,7 @@ from warp_core.errors import (
     CrossesVolumes,
     InvalidArgument,
     IsADirectory,
+    NoSpace,
     NotFound,
     ReadOnly,
     Retained,
@@ -373,6 +374,9 @@ class NamespaceFiles(Namer):
         Raises:
             NoSpace
         """
+        _, free = await self.inodes.log.space()
+        if length > free:
+            raise NoSpace(f"room for {length} bytes, the stores have {free}")
         await self.inodes.log.room(min(length, 512 * 1024))
 
     async def setattr(
