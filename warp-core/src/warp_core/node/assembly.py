@@ -187,7 +187,7 @@ async def _clustered(settings: Settings, plugins: Plugins, *, serve: bool) -> As
     # What a node alone does without.
     from warp_core.cluster.joining import Admission
     from warp_core.node.clustered import VerbCommands, open_clustered
-    from warp_core.node.members import Members, admitting, host_of, identity_of
+    from warp_core.node.members import Members, admitting, host_of, identity_of, recorded
 
     root = root_key(settings.data, settings.root)
     async with open_clustered(settings, plugins, serve=serve) as clustered:
@@ -216,17 +216,18 @@ async def _clustered(settings: Settings, plugins: Plugins, *, serve: bool) -> As
                 )
 
             clustered.commanded(lambda stack: VerbCommands(_verbs, of_stack(stack), node.audit))
+            admit = admitting(
+                settings,
+                plugins,
+                clustered.homes.shared,
+                clustered.ground.peers,
+                root,
+                clustered.pair,
+            )
             admission = Admission(
                 host_of(settings.peers.listen),
                 identity_of(settings),
-                admitting(
-                    settings,
-                    plugins,
-                    clustered.homes.shared,
-                    clustered.ground.peers,
-                    root,
-                    clustered.pair,
-                ),
+                recorded(admit, lambda: node.audit),
                 monotonic=time.monotonic,
             )
             async with admission:

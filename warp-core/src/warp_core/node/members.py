@@ -43,6 +43,7 @@ from warp_core.errors import (
     VolumeNotFound,
     WarpError,
 )
+from warp_core.interfaces.audit import Audit, Caller
 from warp_core.interfaces.consistency import EngineMember, MetaStore
 from warp_core.node.control import Nothing, Progress, Verb
 from warp_core.node.disk_verbs import disk_row
@@ -146,6 +147,18 @@ def admitting(
         )
 
     return admit
+
+
+def recorded(admit: Admit, audit: Callable[[], Audit]) -> Admit:
+    """Return what lets a node in and puts that on record."""
+
+    async def admit_on_record(wanted: Wanted) -> Welcome:
+        about = {"name": wanted.name, "address": wanted.address, "stores": wanted.stores}
+        caller = Caller(f"node:{wanted.name}", "cluster", wanted.address)
+        async with audit().change(caller, "node.join", about):
+            return await admit(wanted)
+
+    return admit_on_record
 
 
 class Pair(Protocol):
