@@ -25,9 +25,7 @@ def test_restoring_has_names(verb: str, origin: Origin | None, name: str) -> Non
 
 
 def test_what_was_restored_says_until_when() -> None:
-    event = Event(
-        "restored", 1, b"k", origin=RULE, storage_class="GLACIER", until_ns=1_800_000_000 * 10**9
-    )
+    event = Event("restored", 1, b"k", origin=RULE, restored=("GLACIER", 1_800_000_000 * 10**9))
     bucket = Bucket("b", Identity("me"), "arn:aws:s3:::b")
 
     def written(event: Event) -> dict[str, object]:

@@ -88,7 +88,7 @@ async def restore(
         due_ns = 0
         if before is not None:
             due_ns = lifecycle.after(now_ns, days, day_ns)
-            asked = msgspec.structs.replace(asked, until_ns=due_ns)
+            asked = msgspec.structs.replace(asked, until_ns=due_ns, archived=before.archived)
             await change.rows.delete(keys.due_key(before.until_ns, name.revision))
         await _say(change, name.revision, revision, asked)
         await _note(change, due_ns, name.revision, key, version_id(name))
@@ -191,8 +191,7 @@ async def _bring_back(namespace: Namespace, volume: str, task: Due, origin: Orig
                 lenders=((0, task.revision),),
                 lent_manifest=False,
                 listed=made.listed,
-                restore=said,
-                archived=task.revision,
+                restore=msgspec.structs.replace(said, archived=task.revision),
             )
             await change.put_revision(made.number, copy)
             await change.lend(made.number, copy)
@@ -212,9 +211,8 @@ def _tell_restored(
     change: Change, task: Due, now: Found, said: Restore, origin: Origin | None
 ) -> None:
     event = event_of("restored", change, task.key, now.whole, origin)
-    change.tell(
-        msgspec.structs.replace(event, storage_class=now.name.storage_class, until_ns=said.until_ns)
-    )
+    restored = (now.name.storage_class, said.until_ns)
+    change.tell(msgspec.structs.replace(event, restored=restored))
 
 
 def _until(namespace: Namespace, change: Change, revision: Revision) -> Restore:
@@ -258,7 +256,6 @@ async def _drop(namespace: Namespace, volume: str, task: Due, origin: Origin | N
                 lenders=kept.lenders,
                 lent_manifest=kept.lent_manifest,
                 listed=kept.listed,
-                archived=kept.archived,
             )
             holder = now.path.holder(now.name.sequence)
             await _say(change, copy.archived, kept, None)

@@ -187,7 +187,6 @@ async def _move(
             listed=made.listed,
             storage_class=kept,
             restore=None,
-            archived=0,
         )
         await change.put_revision(made.number, revision)
         named = msgspec.structs.replace(

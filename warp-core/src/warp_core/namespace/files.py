@@ -608,7 +608,6 @@ class NamespaceFiles(Namer):
                 retain_until_ns=0,
                 legal_hold=None,
                 restore=None,
-                archived=0,
             ),
         )
         await change.hold(

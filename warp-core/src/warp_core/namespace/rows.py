@@ -114,6 +114,7 @@ class Restore(msgspec.Struct, frozen=True, array_like=True, gc=False):
     tier: str = ""
     asked_ns: int = 0
     until_ns: int = 0  # 0: it is still being brought back
+    archived: int = 0  # the revision in the archive that this one is a copy of for a while
 
 
 class Revision(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -153,9 +154,12 @@ class Revision(msgspec.Struct, frozen=True, array_like=True, gc=False):
     seal: Seal | None = None  # of the content; a manifest is not sealed
     replication: str = ""  # "PENDING", "COMPLETED", "FAILED", "REPLICA"
     restore: Restore | None = None  # of an archive's content
-    archived: int = (
-        0  # the revision in the archive that this one is a copy of for a while, and holds
-    )
+
+    @property
+    def archived(self) -> int:
+        """The revision in an archive that this one is a copy of for a while; 0: it is none."""
+        return 0 if self.restore is None else self.restore.archived
+
     listed: tuple[int, int] = (0, 0)  # of the revision's own chunks in the manifest: bytes, stored
 
 
@@ -286,8 +290,7 @@ class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
     etag: str = ""
     actor: str = ""
     origin: Origin | None = None  # where the protocol said it
-    storage_class: str = ""  # of what was restored
-    until_ns: int = 0  # until when it can be read
+    restored: tuple[str, int] | None = None  # class of what can be read now, and until when
 
 
 _INTEGER: Final = {0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9}  # bytes of a msgpack integer by its first

@@ -161,9 +161,10 @@ def record_of(
             ),
         ),
     )
-    if not event.until_ns:
+    if event.restored is None:
         return _encode(record)
-    restored = GlacierData(RestoreData(_time(event.until_ns), event.storage_class))
+    storage_class, until_ns = event.restored
+    restored = GlacierData(RestoreData(_time(until_ns), storage_class))
     return _encode(RestoredRecord(**msgspec.structs.asdict(record), glacierEventData=restored))
 
 
