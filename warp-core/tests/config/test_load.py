@@ -79,6 +79,7 @@ class Installed:
         ]
         for kind, name, build, config in offers:
             self.registries[kind].add(Entry(name, build=build, config=config or NoConfig))
+        self.registries["stores"].add(Entry("bucket", build=object, whole_only=True))
         self.registries["codecs"].get = self._get  # type: ignore[method-assign]
 
     def _get(self, name: str) -> Entry[Any]:
@@ -192,6 +193,7 @@ def test_relative_data_starts_at_the_file_or_where_the_command_runs(folder: Path
 
 
 S = "[protocols.s3]\n"
+TWO = "[[store]]\npath='d'\n[[store]]\nkind='bucket'\nname='b'\n"
 WRONG: list[tuple[str, str, list[str]]] = [
     # (what is wrong, file, parts of the message: place first)
     ("syntax", "[node\n", ["warp.toml:1: no TOML"]),
@@ -369,6 +371,68 @@ WRONG: list[tuple[str, str, list[str]]] = [
         ["warp.toml:2: storage_class.COLD", "is no class", "GLACIER"],
     ),
     (
+        "a class that says nothing",
+        S + "[storage_class.GLACIER]\n",
+        [
+            "warp.toml:",
+            "storage_class.GLACIER",
+            "says nothing about its contents",
+            "policy, stores or archive",
+        ],
+    ),
+    (
+        "a class on a store that is not there",
+        S + "[[store]]\npath='d'\nname='d0'\n[storage_class.GLACIER]\nstores=['tape']\n",
+        [
+            "warp.toml:",
+            "storage_class.GLACIER.stores[0]",
+            "is the name of no [[store]]",
+            "allowed: d0",
+        ],
+    ),
+    (
+        "a class on one store twice",
+        S + TWO + "[storage_class.GLACIER]\nstores=['b', 'b']\n",
+        ["warp.toml:", "storage_class.GLACIER.stores[1]", "is said twice"],
+    ),
+    (
+        "more copies than a class has stores",
+        S + TWO + "[storage_class.GLACIER]\nstores=['b']\ncopies=2\n",
+        ["warp.toml:", "storage_class.GLACIER.copies", "at most 1"],
+    ),
+    (
+        "copies of a class without stores",
+        S + "[storage_class.GLACIER]\narchive=true\ncopies=2\n",
+        ["warp.toml:", "storage_class.GLACIER.copies", "a policy with redundancy"],
+    ),
+    (
+        "a bucket that no class names",
+        S + TWO,
+        ["warp.toml:", "store[1]", "keeps whole blobs only", "[storage_class.GLACIER]"],
+    ),
+    (
+        "classes that have all stores for themselves",
+        S + "[[store]]\npath='d'\nname='d0'\n[storage_class.GLACIER]\nstores=['d0']\n",
+        ["warp.toml:", "store", "have all stores for themselves", "for everything else"],
+    ),
+    (
+        "copies of everything that only a class has stores for",
+        S
+        + TWO
+        + "[storage_class.GLACIER]\nstores=['b']\n[policy.default]\nredundancy='replica:2'\n",
+        ["warp.toml:", "policy.default.redundancy", "takes 2 stores, 1 configured"],
+    ),
+    (
+        "stores of one name",
+        S + "[[store]]\npath='d'\nname='d0'\n[[store]]\npath='e'\nname='d0'\n",
+        ["warp.toml:", "store[1].name", "is taken by another [[store]]"],
+    ),
+    (
+        "a store with a name that is none",
+        S + "[[store]]\npath='d'\nname='a b'\n",
+        ["warp.toml:", "store[0].name", "is no name of a store"],
+    ),
+    (
         "a class of a policy that is not there",
         S + "[storage_class.GLACIER]\npolicy='cold'\n",
         ["warp.toml:3: storage_class.GLACIER.policy", "is no policy", "default"],
@@ -538,3 +602,14 @@ def test_a_server_without_any_protocol_is_refused() -> None:
 
     with pytest.raises(ConfigError, match="no protocol is installed that loads"):
         load(None, catalog=catalog, environ={})
+
+
+def test_stores_of_classes_are_not_for_everything_else() -> None:
+    settings = loaded(
+        S + TWO + "[storage_class.GLACIER]\nstores=['b']\narchive=true\n[metadata]\ncopies=1\n"
+    )
+    [common] = settings.common_stores
+    assert common.config == Disk("d")
+    assert settings.metadata_copies == 1
+    made = settings.storage_classes["GLACIER"]
+    assert (made.stores, made.copies, made.archive, made.policy) == (("b",), 1, True, "")

@@ -50,7 +50,8 @@ def check(settings: Settings, source: Source, registries: Registries) -> None:
     _exports(settings, source)
     _accounts(settings, source)
     _listening(settings, source)
-    for name, policy in settings.policies.items() if settings.stores else ():  # not a witness's
+    # A witness has no stores; that classes have all of them is told already.
+    for name, policy in settings.policies.items() if settings.common_stores else ():
         _policy(settings, source, registries, name, policy)
     stores = len(settings.common_stores)
     if settings.metadata.copies > stores:
