@@ -118,6 +118,7 @@ class NamespaceAgrees(RuleBasedStateMachine):
         self.ledger = Ledger()
         self.clones: list[str] = []
         self.held: list[tuple[str, File, object]] = []  # volume, file, handle
+        self.opened_by = {}  # handle → the ref, with a name, that it was opened by
         self.uploads: list[tuple[str, bytes, str, list[PartInfo], list[bytes]]] = []
         self.run(self.begin())
 
@@ -385,9 +386,23 @@ class NamespaceAgrees(RuleBasedStateMachine):
                 await file.sync()
             content = bytes(await file.read(0, 1 << 21))
             await file.close()
-            return content
+            return content, await self.newest(volume, path)
 
-        content = self.run(body())
+        file = model.current(path).file
+        empty = how == "overwrite" and not file.content
+        changes = (
+            (data and how != "punch")
+            or how in ("truncate", "punch")
+            or (how == "overwrite" and not empty)
+        )
+        model.open(file)
+        keeps = changes and model.keeps(path, file)
+        content, newest = self.run(body())
+        if keeps:
+            model.edit(path, newest)
+        if changes:
+            file.unedited = False
+        model.close(file)
         if how == "append":
             model.append(path, data)
         elif how == "truncate":
@@ -559,11 +574,15 @@ class NamespaceAgrees(RuleBasedStateMachine):
 
         async def body():
             info = await self.stage.files.walk(volume, path)
-            return await self.stage.files.open(
+            handle = await self.stage.files.open(
                 info.ref, owner=ME, access=Access.READ | Access.WRITE, deny=Access.NONE
             )
+            self.opened_by[handle] = info.ref
+            return handle
 
-        self.held.append((volume, model.current(path).file, self.run(body())))
+        file = model.current(path).file
+        self.held.append((volume, file, self.run(body())))
+        model.open(file)
 
     @rule(
         choice=st.integers(0, HELD_MAX - 1),
@@ -575,7 +594,7 @@ class NamespaceAgrees(RuleBasedStateMachine):
         """Do something with a file that is kept open."""
         if not self.held:
             return
-        _, file, handle = self.held[choice % len(self.held)]
+        volume, file, handle = self.held[choice % len(self.held)]
         data = self.fresh(size)
         if file.disk and how in ("append", "truncate"):
             return
@@ -600,14 +619,36 @@ class NamespaceAgrees(RuleBasedStateMachine):
                 await handle.sync()
             return bytes(await handle.read(0, 1 << 21))
 
+        before = file.content
         assert self.run(body()) == file.content
+        if how in ("append", "truncate", "punch") or (how == "write" and data):
+            self.run(self.edited(volume, file, handle, before))
+
+    async def edited(self, volume: str, file: File, handle, before: bytes) -> None:
+        """Note that an open file was changed: its edit's first change kept a version, at the name that it was opened by."""
+        model = self.model.volumes[volume]
+        names = [key for key in model.names if model.keeps(key, file)]
+        found = {key: await self.newest(volume, key) for key in names}
+        found = {key: new for key, new in found.items() if new != model.names[key][0].version}
+        for key in names:
+            directory, name = await self.above(volume, key)
+            opened_by = self.opened_by[handle]
+            if (directory.inode, name) == (opened_by.directory, opened_by.name):
+                assert list(found) == [key]
+        assert len(found) <= 1
+        after, file.content = file.content, before
+        for key, newest in found.items():
+            model.edit(key, newest)
+        file.content = after
+        file.unedited = False
 
     @rule(choice=st.integers(0, HELD_MAX - 1))
     def close(self, choice):
         """Close a file that was kept open."""
         if self.held:
-            _, _, handle = self.held.pop(choice % len(self.held))
+            volume, file, handle = self.held.pop(choice % len(self.held))
             self.run(self.closed(handle))
+            self.model.volumes[volume].close(file)
 
     async def closed(self, handle) -> None:
         await handle.close()
@@ -846,8 +887,9 @@ class NamespaceAgrees(RuleBasedStateMachine):
 
     @rule()
     def crash(self):
-        for _, _, handle in self.held:
+        for _, file, handle in self.held:
             self.run(handle.sync())
+            file.writers = 0
         self.held.clear()
         self.run(self.stage.crash())
         self.attach()

@@ -7,6 +7,7 @@ Version ids are given from outside, so that a model can follow a subject that dr
 from __future__ import annotations
 
 import copy
+import itertools
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -26,6 +27,8 @@ class File:
     digests: Digests = NONE
     parts: tuple[PartInfo, ...] = ()
     disk: bool = False  # its size is fixed; a version is none
+    writers: int = 0  # who has it open for writing
+    unedited: bool = False  # their first change keeps what it was
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +195,28 @@ class ModelVolume:
 
     # Files ----------------------------------------------------------------------------------------
 
+    def open(self, file: File) -> None:
+        """Open a file for writing; its first writer begins an edit."""
+        if not file.writers:
+            file.unedited = self.versioning != "off" and not file.disk
+        file.writers += 1
+
+    def close(self, file: File) -> None:
+        """Close a file that was opened for writing."""
+        file.writers -= 1
+
+    def keeps(self, key: bytes, file: File) -> bool:
+        """Say whether a change through this name keeps what the file was, before its edit's first."""
+        current = self.current(key)
+        if not file.unedited or self.versioning == "off" or current is None:
+            return False
+        replaced = self.versioning == "suspended" and current.version == NULL
+        return current.file is file and not replaced
+
+    def edit(self, key: bytes, version: str) -> None:
+        """Keep what a file was as a version; it goes on as another one."""
+        self._insert(key, version, self._file(key))
+
     def write(self, key: bytes, offset: int, data: bytes) -> None:
         """Write in place: every link sees it, versions do not."""
         file = self._file(key)
@@ -334,7 +359,11 @@ class ModelVolume:
         del self.snapshots[name]
 
     def _kept(self) -> Kept:
-        return copy.deepcopy(Kept(self.names, self.directories, self.symlinks))
+        kept = copy.deepcopy(Kept(self.names, self.directories, self.symlinks))
+        for version in itertools.chain.from_iterable(kept.names.values()):
+            if version.file is not None:  # nobody has it open there
+                version.file.writers, version.file.unedited = 0, False
+        return kept
 
 
 @dataclass(slots=True)

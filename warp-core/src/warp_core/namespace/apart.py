@@ -130,7 +130,7 @@ class Inodes:
         inode = await inode_row(stored, name.inode)
         if inode is None:
             raise Corrupt(f"a name leads to inode {name.inode}, which has no row")
-        return _summary(name, inode)
+        return summary_of(name, inode)
 
     async def unlinked(self, change: Change, name: Name, holder: bytes) -> Name:
         """Take one name from a file; return the name as a version to keep or drop.
@@ -143,7 +143,7 @@ class Inodes:
         inode = await inode_row(change.rows, number)
         if inode is None:
             raise Corrupt(f"a name leads to inode {number}, which has no row")
-        version = _summary(name, inode)
+        version = summary_of(name, inode)
         kept = change.versioning == "on" or (
             change.versioning == "suspended" and name.nonce != rows.NULL_VERSION
         )
@@ -642,7 +642,8 @@ class _Live:
             self.content.allowance.release()
 
 
-def _summary(name: Name, inode: Inode) -> Name:
+def summary_of(name: Name, inode: Inode) -> Name:
+    """Return a name with what its inode knows, as a version would have it."""
     return msgspec.structs.replace(
         name,
         revision=inode.revision,

@@ -114,6 +114,9 @@ class Content:
         self._inline_checked = False
         self._share_lock = asyncio.Lock()
         self.appending = asyncio.Lock()  # held by who writes at the end
+        self.writers = 0  # handles that may write
+        self.unedited = False  # its first change is to keep what it was as a version
+        self.beginning = asyncio.Lock()  # held by who keeps it
 
     # Reading --------------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from warp_core.namespace.apart import Inodes, inode_row, put_disk, put_inode
 from warp_core.namespace.archives import demand_readable
 from warp_core.namespace.changes import Change
 from warp_core.namespace.contents import Content
+from warp_core.namespace.edits import Editor
 from warp_core.namespace.finding import (
     KINDS,
     SNAPSHOTS,
@@ -45,7 +46,7 @@ from warp_core.namespace.layers import load_layers
 from warp_core.namespace.leases import FOR_READ, FOR_WRITE
 from warp_core.namespace.ledgers import VolumeLedger
 from warp_core.namespace.namespace import Namespace
-from warp_core.namespace.naming import Namer, event_of, new_inode
+from warp_core.namespace.naming import event_of, new_inode
 from warp_core.namespace.openfiles import SET_IDS, NamespaceFile
 from warp_core.namespace.opens import HERE, Access, Node, Owner
 from warp_core.namespace.rows import Name, Revision
@@ -68,7 +69,7 @@ log = get("warp_core.namespace")
 _Stat = Callable[[Ref], Awaitable[FileInfo]]
 
 
-class NamespaceFiles(Namer):
+class NamespaceFiles(Editor):
     """The view."""
 
     handle: ClassVar[type[NamespaceFile]] = NamespaceFile
@@ -223,11 +224,17 @@ class NamespaceFiles(Namer):
         except BaseException:
             self.opens.close(opened)
             raise
+        if want & Want.WRITE:
+            if not content.writers:
+                content.unedited = volume.row.versioning != "off" and not (made or inode.disk)
+            content.writers += 1
 
         async def clears() -> None:
             await self._clear_set_ids(volume, handle.ref, caller, owner)
 
         async def on_close() -> None:
+            if want & Want.WRITE:
+                content.writers -= 1
             try:
                 await self.inodes.give(volume.number, file.inode)
             finally:
@@ -253,14 +260,13 @@ class NamespaceFiles(Namer):
             clears=None if caller.superuser else clears,
             appends=appends,
             seen=seen,
+            begin_edit=lambda: self.begin_edit(file, content),
         )
         if truncate and content.size:
             try:
-                await self.opens.recall(volume.number, file.inode, FOR_WRITE, by=owner)
-                await content.ready()
                 if not caller.superuser and inode.mode & SET_IDS:
                     await clears()
-                content.truncate(0)
+                await handle.empty()
             except BaseException:
                 await handle.close()
                 raise
@@ -294,7 +300,7 @@ class NamespaceFiles(Namer):
 
         return self.handle(
             file, volume.number, content, self.opens, None, owner, access,
-            on_close=nothing, stat=self.getattr, room=self._room,
+            on_close=nothing, stat=self.getattr, room=self._room, begin_edit=nothing,
         )  # fmt: skip
 
     async def _demand_near(self, stored: Rows, inode: int, number: int, access: Access) -> None:

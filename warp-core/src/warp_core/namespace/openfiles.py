@@ -26,7 +26,7 @@ SET_IDS: Final = 0o6000
 
 
 class NamespaceFile(OpenFile):
-    """A handle. `on_close` gives the content back; `stat` tells the file's attributes, `room` whether so much more can be written."""
+    """A handle. `on_close` gives the content back; `begin_edit` keeps a version of it; `room` whether so much more fits."""
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class NamespaceFile(OpenFile):
         on_close: Callable[[], Awaitable[None]],
         stat: Callable[[Ref], Awaitable[FileInfo]],
         room: Callable[[int], Awaitable[None]],
+        begin_edit: Callable[[], Awaitable[None]],
         clears: Callable[[], Awaitable[None]] | None = None,
         appends: bool = False,
         seen: Callable[[], None] | None = None,
@@ -64,6 +65,7 @@ class NamespaceFile(OpenFile):
         self._clears = clears
         self._appends = appends
         self._seen = seen  # told of each read
+        self._begin_edit = begin_edit
         self._closed = False
         self._failures_seen = content.failures
         # The access that was last found to allow reads, and writes: to look at its flags costs as much as all else.
@@ -124,6 +126,7 @@ class NamespaceFile(OpenFile):
         if (
             length > CHUNK_MAX
             or self._clears is not None
+            or content.unedited
             or self._opens.leased_to_any(self._node)
             or not content.ready_now(length)
         ):
@@ -140,6 +143,10 @@ class NamespaceFile(OpenFile):
         """See `OpenFile.write`."""
         length = len(data)
         _check_range(offset, length)
+        if not length:  # it begins no edit
+            self._check(Access.WRITE)
+            self._check_end(offset)
+            return 0
         await self._prepare(min(length, CHUNK_MAX))
         if self._appends and offset != self.content.size:
             raise PermissionDenied(f"inode {self.ref.inode} may only be appended to")
@@ -152,6 +159,9 @@ class NamespaceFile(OpenFile):
 
     async def append(self, data: Buffer, *, sync: bool = False) -> int:
         """See `OpenFile.append`."""
+        if not len(data):
+            self._check(Access.WRITE)
+            return self.content.size
         async with self.content.appending:
             await self._prepare(min(len(data), CHUNK_MAX))
             offset = self.content.size  # nothing waits between here and the first part's write
@@ -192,6 +202,11 @@ class NamespaceFile(OpenFile):
             raise InvalidArgument(f"inode {self.ref.inode} is a disk: its size is fixed")
         self._admit(self.content.size, size)
         self.content.truncate(size)
+
+    async def empty(self) -> None:
+        """Truncate for who opened the file so, which takes no handle that may write (O_RDONLY | O_TRUNC)."""
+        await self._room_for(0)
+        self.content.truncate(0)
 
     async def allocate(self, offset: int, length: int, *, keep_size: bool = False) -> None:
         """See `OpenFile.allocate`."""
@@ -260,6 +275,8 @@ class NamespaceFile(OpenFile):
         """Wait until quotas and the log can tell of a part, and nobody holds a lease that it would make wrong."""
         while True:
             await self._opens.recall(*self._node, FOR_WRITE, by=self.owner)
+            if self.content.unedited:
+                await self._begin_edit()
             if self.content.allowance is not None:
                 await self.content.allowance.ready()
             await self.content.ready(length)

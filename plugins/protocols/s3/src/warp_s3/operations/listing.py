@@ -141,7 +141,9 @@ async def _versions_page(
             return shown
         if entries or prefixes:
             # The client has to name where to go on: at the last that it was shown.
-            key, version = max([(e.key, e.version) for e in entries[-1:]] + [(p, "") for p in prefixes[-1:]])
+            key, version = max(
+                [(e.key, e.version) for e in entries[-1:]] + [(p, "") for p in prefixes[-1:]]
+            )
             return replace(shown, next_key=key, next_version=version)
         key_marker, version_marker = page.next_key, page.next_version
 
