@@ -296,13 +296,8 @@ class SkipsEntries(Stage):
             self, directory: Ref, *, cookie: int = 0, limit: int = 1000, caller: Caller = ROOT
         ) -> tuple[Sequence[DirEntry], bool]:
             page, last = await super().readdir(directory, cookie=cookie, limit=limit, caller=caller)
-            return (page[:-1] if len(page) > 1 and not last else page), last
-
-        async def _order(self, *args: Any, **rest: Any) -> Any:
-            order = await super()._order(*args, **rest)
-            if len(order.cookies) > 3:
-                del order.cookies[2], order.names[2]
-            return order
+            kept = page[:-1] if len(page) > 1 and not last else page
+            return (*kept[:2], *kept[3:]) if len(kept) > 3 else kept, last
 
     files_view = View
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
+from time import monotonic
 from typing import Final
+from weakref import WeakValueDictionary
 
 import msgspec
-from xxhash import xxh3_64_intdigest
 
 from warp_core.errors import (
     InvalidArgument,
@@ -28,6 +29,8 @@ from warp_core.namespace.inodes import Inode, implied_directory, implied_file
 from warp_core.namespace.ledgers import Fresh
 from warp_core.namespace.locks import Node
 from warp_core.namespace.namespace import Namespace
+from warp_core.namespace.orders import Order, cookie_of, expressible, ordered
+from warp_core.namespace.orders import is_directory as is_directory_kind
 from warp_core.namespace.paths import Path, resolve
 from warp_core.namespace.recount import every
 from warp_core.namespace.rows import Name, decode_name
@@ -48,6 +51,10 @@ PLACES_MAX: Final = 65_536  # directories born over S3 whose parent is remembere
 BRANCHES_MAX: Final = 65_536  # directories whose number of directories is remembered
 ENTRIES_COUNTED: Final = SCAN_MAX - 1  # of a directory whose directories are counted: one page
 READDIRS_MAX: Final = 64  # directories whose order of cookies is remembered
+READDIR_ENTRIES_MAX: Final = 2_000_000  # their entries, of some 90 bytes each
+ORDER_S: Final = (
+    60.0  # for so long a listing that goes on does not ask whether the directory changed
+)
 DEPTH_MAX: Final = 1_024  # directories below one another: a key of S3 cannot have more
 SNAPSHOTS_NAME: Final = b".snapshots"
 SNAPSHOTS_INODE: Final = 2  # below the first number that is handed out
@@ -98,7 +105,8 @@ class Finder(Files):
         self.inodes = inodes
         self.opens = inodes.opens
         self._places: OrderedDict[tuple[int, int], tuple[int, bytes]] = OrderedDict()
-        self._orders: OrderedDict[tuple[int, int, int], _Order] = OrderedDict()
+        self._orders: OrderedDict[tuple[int, int, int], Order] = OrderedDict()
+        self._turns: WeakValueDictionary[tuple[int, int, int], asyncio.Lock] = WeakValueDictionary()
         self._branches: OrderedDict[tuple[int, int, int], tuple[bytes | None, int]] = OrderedDict()
         self._names: dict[int, str] = {}
         inodes.on_forget.append(self._forget)
@@ -395,42 +403,67 @@ class Finder(Files):
         if not cookie:
             self._note_read(volume, directory.inode, above)
         order = await self._order(stored, volume, directory.inode, fresh=cookie == 0)
-        start = bisect_right(order.cookies, cookie)
-        stop = min(start + limit, len(order.cookies))
-        entries = []
-        for at in range(start, stop):
-            raw, name = order.names[at]
-            entries.append(
-                DirEntry(
-                    name=raw,
-                    ref=Ref(directory.volume, name.inode, directory.inode, raw, directory.snapshot),
-                    kind=KINDS.get(name.kind) or "fifo",
-                    cookie=order.cookies[at],
-                )
-            )
-            if name.kind in (rows.IMPLIED, rows.DIRECTORY):
-                self._remember(volume.number, name.inode, directory.inode, raw)
-        return entries, stop == len(order.cookies)
+        entries, last = order.page(cookie, limit)
+        listed = []
+        for at, raw, kind, inode in entries:
+            ref = Ref(directory.volume, inode, directory.inode, raw, directory.snapshot)
+            listed.append(DirEntry(name=raw, ref=ref, kind=KINDS.get(kind) or "fifo", cookie=at))
+            if is_directory_kind(kind):
+                self._remember(volume.number, inode, directory.inode, raw)
+        return listed, last
 
     def _note_read(self, volume: Volume, number: int, inode: Inode) -> None:
         if not volume.snapshot:
             node = Node(volume.number, number)
             self.inodes.accessed.note(node, inode, self.namespace.clock_ns())
 
-    async def _order(self, stored: Rows, volume: Volume, directory: int, *, fresh: bool) -> _Order:
-        """Return a directory's entries in the order of cookies: hashes of names, so that a cookie means the same for ever.
+    async def _order(self, stored: Rows, volume: Volume, directory: int, *, fresh: bool) -> Order:
+        """Return a directory's entries in the order of cookies.
 
-        What is remembered from page to page is only a shortcut: it is made anew from the rows whenever it is gone.
+        A listing that begins (`fresh`) gets them as they are. One that goes on may get them as they were at any moment since it
+        began, so that whoever removes what it is shown does not have the directory read anew for each page.
         """
         key = (volume.number, volume.snapshot, directory)
-        order = self._orders.get(key)
-        if order is None or fresh or not order.current(await _times(stored, volume, directory)):
-            stamp = await _times(stored, volume, directory)
-            order = self._orders[key] = _Order(await _entries(stored, directory), stamp)
-            if len(self._orders) > READDIRS_MAX:
-                self._orders.popitem(last=False)
-        self._orders.move_to_end(key)
-        return order
+        async with self._turns.setdefault(key, asyncio.Lock()):
+            known = self._orders.get(key)
+            if known is None or not await self._usable(known, volume, directory, fresh=fresh):
+                stamp = await self._stamp(volume, directory)
+                self._orders[key] = known = await ordered(stored, directory, stamp, monotonic)
+                self._orders.move_to_end(key)
+                self._forget_orders(key)
+            else:
+                self._orders.move_to_end(key)
+            return known
+
+    async def _usable(self, order: Order, volume: Volume, directory: int, *, fresh: bool) -> bool:
+        if volume.snapshot:
+            return True
+        if not fresh and monotonic() < order.built_s + ORDER_S:
+            return True
+        if order.stamp is None or order.continued:
+            return False
+        return order.stamp == await self._stamp(volume, directory)
+
+    async def _stamp(self, volume: Volume, directory: int) -> int | None:
+        """Return the version of the row that changes with each entry of a directory; None where there is none that tells all."""
+        if not volume.plain:
+            return None
+        view = self.namespace.store.latest()
+        try:
+            row = await view.get(volume.prefix + keys.times_key(directory))
+        finally:
+            view.close()
+        return row[1] if row is not None else 0
+
+    def _forget_orders(self, kept: tuple[int, int, int]) -> None:
+        """Keep no more orders than READDIRS_MAX, of no more than READDIR_ENTRIES_MAX entries in all, and the one just made."""
+        orders = self._orders
+        total = sum(each.count for each in orders.values())
+        while len(orders) > READDIRS_MAX or total > READDIR_ENTRIES_MAX:
+            oldest = next(iter(orders))
+            if oldest == kept:
+                return
+            total -= orders.pop(oldest).count
 
     async def _snapshots(self, volume: str) -> list[tuple[str, int]]:
         found = []
@@ -488,57 +521,6 @@ class Finder(Files):
         return await self._info(volume, file, await self._by_ref(stored, volume, file))
 
 
-class _Order:
-    """A directory's names in the order of their cookies."""
-
-    __slots__ = ("_stamp", "cookies", "names")
-
-    def __init__(self, entries: Sequence[tuple[int, bytes, Name]], stamp: bytes | None) -> None:
-        self.cookies = [cookie for cookie, _, _ in entries]
-        self.names = [(raw, name) for _, raw, name in entries]
-        self._stamp = stamp
-
-    def current(self, stamp: bytes | None) -> bool:
-        """Say whether the directory's entries did not change since."""
-        return stamp == self._stamp
-
-
-async def _entries(stored: Rows, directory: int) -> list[tuple[int, bytes, Name]]:
-    """Return (cookie, name, row) of all entries that a file system can show, in the order of cookies."""
-    found: dict[bytes, Name] = {}
-    await _gather(stored, directory, b"", found)
-    entries: list[tuple[int, bytes, Name]] = []
-    taken: set[int] = set()
-    for raw in sorted(found):
-        cookie = cookie_of(raw)
-        while cookie in taken:  # by one in 2^63
-            cookie += 1
-        taken.add(cookie)
-        entries.append((cookie, raw, found[raw]))
-    entries.sort(key=lambda entry: entry[0])
-    return entries
-
-
-async def _gather(stored: Rows, directory: int, head: bytes, found: dict[bytes, Name]) -> None:
-    start, end = keys.names_of(directory)
-    while page := await stored.scan(start, end):
-        for key, value in page:
-            component = key[keys.NAME_AT :]
-            name = decode_name(value)
-            raw = head + keys.raw_of(component)
-            if name.kind == rows.CONTINUED:
-                await _gather(stored, name.inode, raw, found)
-                continue
-            is_directory = name.kind in (rows.DIRECTORY, rows.IMPLIED)
-            if is_directory:
-                raw = raw[:-1]
-            if _expressible(raw) and (is_directory or raw not in found):
-                found[raw] = name
-        if len(page) < SCAN_MAX:
-            return
-        start = page[-1][0] + b"\0"
-
-
 def _touched(directory: Inode, times: bytes | None) -> Inode:
     """Return a directory's inode with the time at which its entries last changed, if they did since that was set."""
     if times is None:
@@ -570,16 +552,6 @@ async def _times(stored: Rows, volume: Volume, directory: int) -> bytes | None:
     return None if volume.snapshot else await stored.get(keys.times_key(directory))
 
 
-def _expressible(name: bytes) -> bool:
-    """Say whether a file system can show the name; others exist for S3 only."""
-    return 0 < len(name) <= NAME_MAX and name not in (b".", b"..") and b"\0" not in name
-
-
-def cookie_of(name: bytes) -> int:
-    """Return the cookie of a name: 63 bits, never 0, 1 or 2 (which protocols use for the start, `.` and `..`)."""
-    return max(3, xxh3_64_intdigest(name) >> 1)
-
-
 def check_name(name: bytes) -> None:
     """Refuse what is no name of a file.
 
@@ -588,5 +560,5 @@ def check_name(name: bytes) -> None:
     """
     if len(name) > NAME_MAX:
         raise NameTooLong(f"name of {len(name)} bytes > NAME_MAX {NAME_MAX}")
-    if not _expressible(name) or b"/" in name:
+    if not expressible(name) or b"/" in name:
         raise InvalidArgument(f"{name!r} is no name of a file")
