@@ -63,7 +63,12 @@ class DomainStore(MetaStore):
     def capabilities(self) -> MetaCapabilities:  # type: ignore[override]
         """What the engine claims, except answers without waiting and leases: those are the cluster's."""
         return replace(
-            self._shared.capabilities, immediate=False, journaled=False, lease=False, rebuild=False
+            self._shared.capabilities,
+            immediate=False,
+            journaled=False,
+            lease=False,
+            rebuild=False,
+            relaxed=False,
         )
 
     @property

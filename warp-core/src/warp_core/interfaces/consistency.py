@@ -92,6 +92,8 @@ class Commit(msgspec.Struct, frozen=True, gc=False):
     # read these rows again; one that does not ask loses nothing but time.
     seen: int = 0
     view: int = 0
+    # It may be acknowledged before it is durable, in order with all others; only of an engine with the capability.
+    relaxed: bool = False
 
 
 class Change(NamedTuple):
@@ -128,6 +130,7 @@ class MetaCapabilities:
     watch: bool = False
     lease: bool = False
     shared: bool = False  # several nodes may use it at once
+    relaxed: bool = False  # commits may be acknowledged before they are durable: `latest`, `unsettled`, `settle`
     immediate: bool = False  # `get_now` answers, the engine's and that of its views
     rebuild: bool = (
         False  # what it answers reads from can be checked against what it logged, and made anew
@@ -196,6 +199,24 @@ class MetaStore(ABC):
     @abstractmethod
     def view(self) -> View:
         """Take a read view; it shows every commit that returned before this call."""
+
+    def latest(self) -> View:
+        """Take a read view that also shows commits which were acknowledged and are not durable yet.
+
+        What is told of it to somebody who was promised durability is told after `settle`.
+        """
+        return self.view()
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether a relaxed commit was acknowledged that is not durable yet."""
+        return False
+
+    async def settle(self) -> None:  # noqa: B027
+        """Return when every commit that was acknowledged before the call is durable, and `view` shows it.
+
+        It returns as well when that will never be: the engine has stopped writing, and `view` shows what is durable.
+        """
 
     def get_now(self, key: bytes) -> tuple[bytes, int] | None:
         """Return value and version of a row, or None, as a view taken now would: without waiting, without a view.

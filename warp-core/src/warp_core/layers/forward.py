@@ -154,7 +154,7 @@ class MetaLayer(MetaStore):
     @property
     def capabilities(self) -> MetaCapabilities:  # type: ignore[override]
         """What the inner engine claims, except answers without waiting: a layer has to see every call."""
-        return replace(self.inner.capabilities, immediate=False)
+        return replace(self.inner.capabilities, immediate=False, relaxed=False)
 
     @property
     def identity(self) -> str:  # type: ignore[override]

@@ -19,7 +19,7 @@ layer, and no view is older, `thaw` drops it whole. Everything here is plain dic
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections import OrderedDict, deque
 from collections.abc import Container, KeysView
 from itertools import compress, islice
@@ -104,8 +104,18 @@ class Rows:
 
     def open_view(self) -> int:
         """Register a view of what is durable; `close_view` ends it."""
-        self.views.append(self.durable)
-        return self.durable
+        views, durable = self.views, self.durable
+        if views and views[-1] > durable:
+            insort(views, durable)
+        else:
+            views.append(durable)
+        return durable
+
+    def open_latest(self) -> int:
+        """Register a view of everything that was applied; `close_view` ends it."""
+        self.views.append(self.latest)
+        self.sealed = self.latest  # from now on somebody sees it
+        return self.latest
 
     def close_view(self, version: int) -> None:
         """End a view that was opened at `version`."""
@@ -130,7 +140,7 @@ class Rows:
 
     def oldest_needed(self) -> int:
         """Return the oldest version that an open or a coming view may read."""
-        return self.views[0] if self.views else self.durable
+        return min(self.views[0], self.durable) if self.views else self.durable
 
     def get(self, key: bytes, at: int) -> tuple[bytes, int] | None:
         """Return value and version of a row as of version `at`.
@@ -492,10 +502,10 @@ class RowsView(View):
 
     __slots__ = ("_open", "_rows", "version")
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Rows, *, latest: bool = False) -> None:
         self._rows = rows
         self._open = True
-        self.version = rows.open_view()
+        self.version = rows.open_latest() if latest else rows.open_view()
 
     async def get(self, key: bytes) -> tuple[bytes, int] | None:
         """See `View.get`."""

@@ -65,6 +65,7 @@ class Transaction:
         "_merges",
         "_ranges",
         "_reads",
+        "_relaxed",
         "_stamps",
         "_store",
         "_view",
@@ -72,8 +73,10 @@ class Transaction:
         "version",
     )
 
-    def __init__(self, store: MetaStore) -> None:
+    def __init__(self, store: MetaStore, *, relaxed: bool = False) -> None:
+        """Begin one; `relaxed`: it may be acknowledged before it is durable."""
         self._store = store
+        self._relaxed = relaxed
         self._immediate = store.capabilities.immediate
         self._view: View | None = None
         self._reads: dict[bytes, int] = {}  # as the view showed them
@@ -96,7 +99,7 @@ class Transaction:
             return self._writes[key]
         view = self._view
         if view is None:
-            view = self._view = self._store.view()
+            view = self._view = self._store.latest()
         row = view.get_now(key) if self._immediate else await view.get(key)
         if row is None:
             value = None
@@ -133,7 +136,7 @@ class Transaction:
             return []
         view = self._view
         if view is None:
-            view = self._view = self._store.view()
+            view = self._view = self._store.latest()
         own = await self._own(view, start, end)
         if own:
             rows = await _scan_with(view, own, start, end, limit, reverse)
@@ -231,6 +234,7 @@ class Transaction:
             new_request_id(),
             seen,
             self._view.version if self._view is not None else 0,
+            self._relaxed,
         )
         self.version = await commit_once(self._store, commit)
         return self.version
@@ -344,9 +348,12 @@ async def transact(
     body: Callable[[Transaction], Awaitable[T]],
     *,
     budget_s: float = BUDGET_S,
+    relaxed: bool = False,
 ) -> T:
     """Run a body and commit what it wrote; run it again if another was faster, and return what its
     last run returned.
+
+    What it returns or raises rests on durable rows, unless it may be `relaxed`.
 
     Raises:
         Conflict: Others were faster until the budget ran out.
@@ -356,13 +363,24 @@ async def transact(
     deadline = 0.0
     delay = 0.0
     while True:
-        tx = Transaction(store)
+        tx = Transaction(store, relaxed=relaxed)
         try:
-            result = await body(tx)
+            try:
+                result = await body(tx)
+            except (Conflict, Expired):
+                raise
+            except WarpError:
+                if store.unsettled and not relaxed:
+                    await (
+                        store.settle()
+                    )  # what is refused must not be for something that a crash takes back
+                raise
             try:
                 await tx.commit()
             except Unavailable as error:
                 raise _NotNow(str(error)) from error
+            if store.unsettled and not relaxed and not tx.changes_anything:
+                await store.settle()
             return result
         except (Conflict, Expired) as error:
             now = time.monotonic()

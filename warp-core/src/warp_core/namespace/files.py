@@ -6,6 +6,8 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from copy import copy
+from functools import cached_property
 from typing import ClassVar, Literal
 
 import msgspec
@@ -57,6 +59,7 @@ from warp_core.views.files import (
     TIME_MIN,
     Caller,
     FileInfo,
+    Files,
     OpenFile,
     Ref,
     SetInfo,
@@ -78,6 +81,15 @@ class NamespaceFiles(Editor):
         super().__init__(namespace, inodes)
         self._collecting: set[asyncio.Task[None]] = set()
         self.opens.on_last_close(self._closed)
+
+    @cached_property
+    def ordered(self) -> Files:
+        """See `Files.ordered`."""
+        if not self.namespace.store.capabilities.relaxed:
+            return self
+        other = copy(self)
+        other.namespace = self.namespace.ordered()
+        return other
 
     async def create(
         self,

@@ -26,7 +26,7 @@ class Fresh:
 
     async def get(self, key: bytes) -> bytes | None:
         """Return the row's value."""
-        view = self._namespace.store.view()
+        view = self._namespace.store.latest()
         try:
             return await self._volume.rows(ViewSource(view)).get(key)
         finally:
@@ -36,7 +36,7 @@ class Fresh:
         self, start: bytes, end: bytes, *, limit: int = SCAN_MAX, reverse: bool = False
     ) -> list[Pair]:
         """Return up to `limit` rows of [start, end)."""
-        view = self._namespace.store.view()
+        view = self._namespace.store.latest()
         try:
             stored = self._volume.rows(ViewSource(view))
             return await stored.scan(start, end, limit=limit, reverse=reverse)

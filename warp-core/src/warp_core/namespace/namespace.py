@@ -7,6 +7,7 @@ from asyncio import CancelledError, Semaphore
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, suppress
+from copy import copy
 from dataclasses import replace
 from typing import Final, TypeVar
 
@@ -89,7 +90,14 @@ class Namespace:
         self.apart: Apart | None = None
         self.witnesses = Witnesses()
         self.journaled = store.capabilities.journaled
+        self.relaxed = False  # whether changes may be acknowledged before they are durable
         self._policies: dict[int, tuple[dict[str, str], DataPolicy]] = {}
+
+    def ordered(self) -> Namespace:
+        """Return the same namespace whose changes are acknowledged before they are durable, in order, where the engine can do that."""
+        other = copy(self)
+        other.relaxed = self.store.capabilities.relaxed
+        return other
 
     def policy_of(self, volume: Volume, storage_class: str = "") -> DataPolicy:
         """Return how a volume's content is kept; of a class that has a policy, as that says."""
@@ -249,7 +257,7 @@ class Namespace:
             return result
 
         try:
-            result = await transact(self.store, run)
+            result = await transact(self.store, run, relaxed=self.relaxed)
         except (Ambiguous, CancelledError):
             admission.unknown()
             raise

@@ -35,6 +35,11 @@ class ObjectVolumes(Objects):
         self._volumes = namespace.volumes
         self._infos: dict[str, tuple[Volume, Mapping[str, bytes], VolumeInfo]] = {}
 
+    async def _settled(self) -> None:
+        """Return when what files did so far is durable: nothing else is told here, and nothing of it may be missing."""
+        if self._namespace.store.unsettled:
+            await self._namespace.store.settle()
+
     async def create_volume(
         self, name: str, *, owner: Principal, locked: bool = False
     ) -> VolumeInfo:
@@ -134,6 +139,7 @@ class ObjectVolumes(Objects):
         limit: int = 1000,
     ) -> Listing:
         """See `Objects.list`."""
+        await self._settled()
         found = self._volumes.known(volume) or await self._volumes.get(volume)
         view = self._namespace.store.view()
         try:
@@ -154,6 +160,7 @@ class ObjectVolumes(Objects):
         limit: int = 1000,
     ) -> VersionListing:
         """See `Objects.list_versions`."""
+        await self._settled()
         found = self._volumes.known(volume) or await self._volumes.get(volume)
         view = self._namespace.store.view()
         try:

@@ -94,6 +94,7 @@ class NamespaceObjects(ObjectVolumes):
         self, volume: str, key: bytes, *, version: str = "", secret: bytes | None = None
     ) -> ObjectInfo:
         """See `Objects.head`."""
+        await self._settled()
         found = self._volumes.known(volume) or await self._volumes.get(volume)
         name, revision, _ = await self._finder.look(found, key, version, flat=False)
         if secret is not None:
@@ -109,6 +110,7 @@ class NamespaceObjects(ObjectVolumes):
         self, volume: str, key: bytes, *, version: str = "", secret: bytes = b""
     ) -> Reader:
         """See `Objects.open`."""
+        await self._settled()
         found = self._volumes.known(volume) or await self._volumes.get(volume)
         pin = self._containers.pin()  # before rows are read: what they lead to stays readable
         hold: Hold | None = None
@@ -132,11 +134,15 @@ class NamespaceObjects(ObjectVolumes):
 
     def head_now(self, volume: str, key: bytes) -> ObjectInfo | None:
         """See `Objects.head_now`."""
+        if self._namespace.store.unsettled:
+            return None
         known = self._finder.known(volume, key)
         return known.info if known is not None else None
 
     def open_now(self, volume: str, key: bytes) -> Reader | None:
         """See `Objects.open_now`."""
+        if self._namespace.store.unsettled:
+            return None
         known = self._finder.known(volume, key)
         if known is None:
             return None

@@ -264,6 +264,15 @@ class Files:
         """What clients hold from call to call."""
         return LocalClaims(self)
 
+    @property
+    def ordered(self) -> Files:
+        """The same view whose changes of names and attributes are acknowledged before they are durable, as local file systems do it.
+
+        They become durable in the order in which they were acknowledged, together with what was written, soon after or with
+        the next sync of any file. Who was promised durability (S3) is told of none before. A view that cannot do that is its own.
+        """
+        return self
+
     async def number(self, volume: str) -> int:
         """Return the number under which `opens` knows a volume.
 

@@ -77,7 +77,13 @@ class Local(MetaStore):
     """
 
     capabilities = MetaCapabilities(
-        durable=True, journaled=True, watch=True, lease=True, rebuild=True, immediate=True
+        durable=True,
+        journaled=True,
+        watch=True,
+        lease=True,
+        rebuild=True,
+        immediate=True,
+        relaxed=True,
     )
 
     def __init__(
@@ -103,6 +109,8 @@ class Local(MetaStore):
         self._history = History(self._rows)
         self._leases = Leases(monotonic, self._empty_commit)
         self._batch = -1
+        self._relaxed = 0  # the newest version that was acknowledged before it was durable
+        self._flusher: asyncio.Task[None] | None = None
         self._bytes = 0  # of changes that are not in the index
         self._unflushed: deque[tuple[int, int]] = deque()  # (sequence, version)
         # Of commits that are not in the index: (version, end of record, bytes, request id).
@@ -170,6 +178,8 @@ class Local(MetaStore):
         """Checkpoint, so that the next start has nothing to replay, and close."""
         self._closed = True
         self._due.set()
+        if self._flusher is not None:
+            await asyncio.gather(self._flusher, return_exceptions=True)
         if self._imager is not None:
             # What is written of an image is begun anew by the next run; the file it reads is closed below.
             self._imager.cancel()
@@ -275,6 +285,22 @@ class Local(MetaStore):
         """See `MetaStore.view`."""
         return RowsView(self._rows)
 
+    def latest(self) -> View:
+        """See `MetaStore.latest`."""
+        return RowsView(self._rows, latest=True)
+
+    @property
+    def unsettled(self) -> bool:
+        """See `MetaStore.unsettled`."""
+        return self._relaxed > self._rows.durable
+
+    async def settle(self) -> None:
+        """See `MetaStore.settle`."""
+        self._advance()
+        if self._relaxed > self._rows.durable and self._journal.failed is None:
+            with suppress(WarpError):
+                await self._flush()
+
     def get_now(self, key: bytes) -> tuple[bytes, int] | None:
         """See `MetaStore.get_now`."""
         rows = self._rows
@@ -323,8 +349,22 @@ class Local(MetaStore):
             or self._bytes >= self._config.checkpoint_bytes
         ):
             self._due.set()
+        if commit.relaxed:
+            self._relaxed = version
+            if self._flusher is None or self._flusher.done():
+                self._flusher = asyncio.create_task(self._follow(), name="relaxed commits")
+            return version
         await self._flush()
         return version
+
+    async def _follow(self) -> None:
+        """Make relaxed commits durable, as many together as came while the last ones were written."""
+        while self._relaxed > self._rows.durable and self._journal.failed is None:
+            try:
+                await self._flush()
+            except WarpError as error:
+                log.error("acknowledged commits may be lost", error=str(error))
+                return
 
     async def _flush(self) -> None:
         try:
