@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import events, growth, loading, nbd, s3, sftp, snapshots, startup
+from benchmarks import events, fuse, growth, loading, nbd, s3, sftp, snapshots, startup
 
 BENCHMARKS = {
     "events": events.main,
+    "fuse": fuse.main,
     "growth": growth.main,
     "loading": loading.main,
     "nbd": nbd.main,
