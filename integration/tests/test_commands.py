@@ -120,7 +120,8 @@ def test_the_examples_work(tmp_path: Path) -> None:
         example: None
         for words, examples in EXAMPLES.items()
         for example in examples
-        if words.startswith("node ") or words == "import"  # needs another server: `test_import.py`
+        # `import` needs another server (`test_import.py`), mounts need root and FUSE (`test_mounts.py`).
+        if words.startswith(("node ", "mount ")) or words in ("import", "unmount")
     }
     (tmp_path / "ada.pub").write_text(PUBLIC_KEY)
     with node_in(tmp_path) as server:
@@ -243,12 +244,19 @@ def test_json_has_the_keys_that_the_guide_names(tmp_path: Path) -> None:
     assert of_clusters == {name for name in EXAMPLES if name.startswith("node ")}
     for name in of_clusters:  # whose answers `test_cluster_join.py` reads
         told.pop(name)
+    of_mounts = {name for name in told if name.startswith("mount ") or name == "unmount"}
+    for name in of_mounts:  # whose answers `test_mounts.py` reads
+        told.pop(name)
     told.pop("import")  # `test_import.py` reads its answers
     told.pop("serve")  # its line is the contract, and every test that starts a server reads it
     told["status"] -= {"cluster", "nodes", "domains"}
     told["simulate"] -= {"about"}  # with --list
     told["plugin info"] -= {"option", "default", "allowed"}
-    assert seen.keys() == told.keys() == EXAMPLES.keys() - {"serve", "import"} - of_clusters
+    assert (
+        seen.keys()
+        == told.keys()
+        == EXAMPLES.keys() - {"serve", "import"} - of_clusters - of_mounts
+    )
     for name, keys_ in seen.items():
         assert told[name] - keys_ == set(), f"{name} lacks what the guide names"
 

@@ -55,7 +55,7 @@ LOCAL = {  # what answers at once, or is made of verbs
     "objects": {"head_now", "open_now", "volume_now"},
     "reader": {"read_now", "close"},
     "writer": {"buffer", "wrote", "drain"},
-    "files": {"claims"},
+    "files": {"claims", "ordered"},
     "file": {"close", "copy_from", "read_runs_now", "size", "write_now"},
     "blocks": set[str](),
     "disk": {"read_now", "write_now", "resizes", "close", "size"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -26,6 +27,7 @@ class _Client:
     name: str
     ttl_s: float | None
     tell: Tell | None
+    gone: Callable[[], None] | None
     at: WeakKeyDictionary[Claims, int] = field(default_factory=WeakKeyDictionary)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -60,7 +62,15 @@ class RoutedClaims(Claims):
         async with known.turn:
             if claims not in known.at:
                 tell = None if known.tell is None else _telling(known.tell, known.id)
-                known.at[claims] = await claims.add_client(known.name, ttl_s=known.ttl_s, tell=tell)
+
+                def lost(claims: Claims = claims) -> None:
+                    known.at.pop(claims, None)
+                    if known.gone is not None:
+                        known.gone()
+
+                known.at[claims] = await claims.add_client(
+                    known.name, ttl_s=known.ttl_s, tell=tell, gone=lost
+                )
             return known.at[claims]
 
     def _owner_here(self, claims: Claims, owner: Owner) -> Owner:
@@ -71,10 +81,18 @@ class RoutedClaims(Claims):
         return owner if owner.client == HERE else owner._replace(client=-owner.client)
 
     async def add_client(
-        self, name: str, *, ttl_s: float | None = None, tell: Tell | None = None
+        self,
+        name: str,
+        *,
+        ttl_s: float | None = None,
+        tell: Tell | None = None,
+        gone: Callable[[], None] | None = None,
     ) -> int:
-        """As `Claims.add_client`; the homes learn of it when it uses their volumes."""
-        client = _Client(next(self._ids), name, ttl_s, tell)
+        """As `Claims.add_client`; the homes learn of it when it uses their volumes.
+
+        After `gone` the client lives on, and becomes one again at the home whose session ended.
+        """
+        client = _Client(next(self._ids), name, ttl_s, tell, gone)
         self._clients[client.id] = client
         return client.id
 

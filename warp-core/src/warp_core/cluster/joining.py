@@ -20,7 +20,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 
@@ -69,6 +69,15 @@ class Wanted(msgspec.Struct, array_like=True, frozen=True):
     stores: bool  # it keeps volumes; a witness does not
 
 
+class WantedMount(msgspec.Struct, array_like=True, frozen=True):
+    """What a client says that wants to mount a volume."""
+
+    version: int
+    secret: bytes
+    name: str  # what it calls itself: its host name
+    request: bytes  # certificate request, PEM
+
+
 class Partner(msgspec.Struct, array_like=True, frozen=True):
     """A node that keeps copies for the one that joins."""
 
@@ -108,19 +117,33 @@ class _Answer(msgspec.Struct, array_like=True, frozen=True):
     value: msgspec.Raw = msgspec.Raw(b"\xc0")
 
 
-def write(token: Token) -> str:
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """What a conversation is about: who is let in, and how."""
+
+    verb: str
+    wanted: type[Wanted | WantedMount]  # what is said by who wants in
+    prefix: str  # of tokens
+    command: str  # that makes them, for messages
+
+
+NODES = Talk("join", Wanted, PREFIX, "warp node token")
+
+
+def write(token: Token, talk: Talk = NODES) -> str:
     """Return a token as people copy it."""
-    return PREFIX + base64.urlsafe_b64encode(msgspec.msgpack.encode(token)).decode().rstrip("=")
+    packed = base64.urlsafe_b64encode(msgspec.msgpack.encode(token))
+    return talk.prefix + packed.decode().rstrip("=")
 
 
-def read(text: str) -> Token:
+def read(text: str, talk: Talk = NODES) -> Token:
     """Return the token that somebody copied.
 
     Raises:
         InvalidArgument: It is none.
     """
     text = text.strip()
-    body = text.removeprefix(PREFIX)
+    body = text.removeprefix(talk.prefix)
     try:
         if body == text:
             raise ValueError
@@ -128,14 +151,15 @@ def read(text: str) -> Token:
         token = msgspec.msgpack.decode(packed, type=Token)
     except (ValueError, msgspec.DecodeError, UnicodeError):
         raise InvalidArgument(
-            "that is no token: copy all of what `warp node token` printed"
+            f"that is no token: copy all of what `{talk.command}` printed"
         ) from None
     if token.version != VERSION or len(token.authority) != 32:
         raise InvalidArgument(f"a token of version {token.version}, this release knows {VERSION}")
     return token
 
 
-Admit = Callable[[Wanted], Awaitable[Welcome]]
+Admit = Callable[[Any], Awaitable[Any]]  # what the talk's `wanted` is → the answer, a struct
+A = TypeVar("A")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +174,16 @@ class Admission:
     """The side that is there. Use it as a context manager; it listens while there are tokens."""
 
     def __init__(
-        self, host: str, identity: Identity, admit: Admit, *, monotonic: Callable[[], float]
+        self,
+        host: str,
+        identity: Identity,
+        admit: Admit,
+        *,
+        monotonic: Callable[[], float],
+        talk: Talk = NODES,
     ) -> None:
-        """Take where to listen, this node's certificate, and what lets a node in."""
+        """Take where to listen, this node's certificate, and what lets somebody in."""
+        self._talk = talk
         self._host = host
         self._identity = identity
         self._admit = admit
@@ -192,7 +223,7 @@ class Admission:
         self._good.append(_Good(_digest(secret), self._now() + ttl_s))
         self._schedule()
         authority = fingerprint(self._identity.authority.read_bytes())
-        return write(Token(VERSION, f"{host}:{port}", authority, secret))
+        return write(Token(VERSION, f"{host}:{port}", authority, secret), self._talk)
 
     async def _listening(self) -> asyncio.Server:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -248,7 +279,7 @@ class Admission:
                 name, text, _ = told(error)
                 answer = _Answer(name, text)
             except Exception as error:
-                _log.exception("a node was not let in", error)
+                _log.exception("somebody was not let in", error)
                 answer = _Answer("StoreFailed", f"{type(error).__name__}: {error}"[:1000])
             writer.write(_framed(answer))
             async with asyncio.timeout(SAY_S):
@@ -260,21 +291,22 @@ class Admission:
             writer.close()
 
     async def _do(self, asked: bytes) -> object:
+        talk = self._talk
         try:
             kind, *rest = msgspec.msgpack.decode(asked, type=list[msgspec.Raw])
             verb = msgspec.msgpack.decode(kind, type=str)
             if verb == "authority" and not rest:
                 return self._identity.authority.read_bytes()
-            if verb != "join" or len(rest) != 1:
-                raise InvalidArgument("neither `authority` nor `join`")
-            wanted = msgspec.msgpack.decode(rest[0], type=Wanted)
+            if verb != talk.verb or len(rest) != 1:
+                raise InvalidArgument(f"neither `authority` nor `{talk.verb}`")
+            wanted: Any = msgspec.msgpack.decode(rest[0], type=talk.wanted)
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
             raise InvalidArgument(f"a message that cannot be read: {error}") from None
         good = self._matching(wanted.secret)
         if good is None:
-            _log.warning("a node with no good token is refused", name=wanted.name[:64])
+            _log.warning("somebody with no good token is refused", name=wanted.name[:64])
             raise Unauthenticated(
-                "the token was used already, or its time is over: make a new one with `warp node token`"
+                f"the token was used already, or its time is over: make a new one with `{talk.command}`"
             )
         self._good.remove(good)  # nobody else gets in with it meanwhile
         try:
@@ -285,7 +317,7 @@ class Admission:
         finally:
             # The port stays open until this answer is on its way.
             asyncio.get_running_loop().call_later(1.0, self._expire)
-        _log.info("a node was let in", name=wanted.name, address=wanted.address)
+        _log.info("let in", verb=talk.verb, name=wanted.name)
         return welcome
 
     def _matching(self, secret: bytes) -> _Good | None:
@@ -296,12 +328,17 @@ class Admission:
 
 
 async def ask(token: Token, wanted: Wanted) -> Welcome:
-    """Ask to be let in, and return what is needed to start.
+    """Ask to be let into the cluster; raises as `asked`."""
+    return await asked(token, NODES, wanted, Welcome)
+
+
+async def asked(token: Token, talk: Talk, wanted: msgspec.Struct, answers: type[A]) -> A:
+    """Ask to be let in, and return the answer.
 
     Raises:
         Unavailable: Nobody answers at the token's address.
-        Unauthenticated: Whoever answers does not belong to the cluster that made the token, or refuses it.
-        WarpError: Why the node is not let in.
+        Unauthenticated: Whoever answers does not belong to those who made the token, or refuses it.
+        WarpError: Why the asking one is not let in.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -316,15 +353,15 @@ async def ask(token: Token, wanted: Wanted) -> Welcome:
         known = False
     if not known:
         raise Unauthenticated(
-            f"{token.address} does not belong to the cluster that made the token: nothing was told to it"
+            f"{token.address} does not belong to those who made the token: nothing was told to it"
         )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False  # nodes are known by their authority, not by host names
     context.load_verify_locations(cadata=authority.decode("ascii", "replace"))
-    answer = await _asked(token.address, context, ["join", wanted], ADMIT_S)
+    answer = await _asked(token.address, context, [talk.verb, wanted], ADMIT_S)
     try:
-        return msgspec.msgpack.decode(answer, type=Welcome)
+        return msgspec.msgpack.decode(answer, type=answers)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Unavailable(f"{token.address}: an answer that cannot be read: {error}") from error
 

@@ -48,6 +48,7 @@ def check(settings: Settings, source: Source, registries: Registries) -> None:
     _stores(settings, source)
     _classes(settings, source, registries)
     _exports(settings, source)
+    _mounts(settings, source)
     _accounts(settings, source)
     _listening(settings, source)
     # A witness has no stores; that classes have all of them is told already.
@@ -187,6 +188,20 @@ def _exports(settings: Settings, source: Source) -> None:
                 found=name,
                 allowed="another name",
             )
+
+
+def _mounts(settings: Settings, source: Source) -> None:
+    """Note an address that clients could not be told."""
+    listen = settings.mounts.listen
+    host, _, port = listen.rpartition(":")
+    if not listen or (host.strip("[]") not in ("0.0.0.0", "::", "*", "") and port.isdecimal()):
+        return
+    source.problem(
+        ("mounts", "listen"),
+        "clients are told this address and have to reach it",
+        found=listen,
+        allowed='HOST:PORT of one address of this node, such as "10.0.0.1:7410"',
+    )
 
 
 def _accounts(settings: Settings, source: Source) -> None:

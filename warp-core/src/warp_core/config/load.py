@@ -25,6 +25,7 @@ from warp_core.config.model import (
     Kms,
     Log,
     Metadata,
+    Mounts,
     Named,
     NamedTarget,
     Node,
@@ -53,6 +54,7 @@ TABLES = (
     "codecs",
     "transports",
     "peers",
+    "mounts",
     "export",
     "cluster",
     "protocols",
@@ -136,6 +138,7 @@ class _Loading:
         codecs = self._codecs(document.get("codecs", {}))
         transports = self._transports(document.get("transports", {}))
         peers = decode(source, ("peers",), document.get("peers", {}), Peers)
+        mounts = decode(source, ("mounts",), document.get("mounts", {}), Mounts)
         exports = self._exports(document.get("export", []))
         auth = self._auth(document.get("auth", {}))
         kms = self._kms(document.get("kms", None))
@@ -164,6 +167,7 @@ class _Loading:
             root=root,
             transports=tuple(transports),
             peers=peers or Peers(),
+            mounts=mounts or Mounts(),
             exports=tuple(exports),
             cluster=cluster,
             accounts=tuple(accounts),

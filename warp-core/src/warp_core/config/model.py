@@ -100,6 +100,15 @@ class Peers(msgspec.Struct, frozen=True):
     transport: str = "tcp"
 
 
+class Mounts(msgspec.Struct, frozen=True):
+    """`[mounts]`: where clients on other machines reach the volumes that they mount."""
+
+    listen: str = ""  # as the transport writes its addresses; the one that clients are told
+    transport: str = "tcp"
+    # When names and attributes are durable: soon after the answer and in order, or when it is sent.
+    names: Literal["ordered", "durable"] = "ordered"
+
+
 class Cluster(msgspec.Struct, frozen=True):
     """`[cluster]`: this node is one of several that share a metadata engine."""
 
@@ -267,6 +276,7 @@ class Settings:
     root: tuple[str, Secret] | None  # from the environment
     transports: tuple[Part, ...] = ()
     peers: Peers = field(default_factory=Peers)
+    mounts: Mounts = field(default_factory=Mounts)
     exports: tuple[Export, ...] = ()
     cluster: Cluster | None = None  # without it, a node alone
     accounts: tuple[DescribedAccount, ...] = ()

@@ -45,6 +45,8 @@ def effective(settings: Settings) -> list[Setting]:
         found += _struct(f"codecs.{name}", codec, settings.origins)
     for part in settings.protocols:
         found += _struct(part.key, part.config, settings.origins)
+    if settings.mounts.listen:
+        found += _struct("mounts", settings.mounts, settings.origins)
     for part in settings.services:
         found.append(_one(f"{part.key}.enabled", True, settings.origins))
         found += _struct(part.key, part.config, settings.origins)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from warp_core.errors import InvalidArgument, StaleHandle
+from warp_core.errors import InvalidArgument, StaleHandle, Unavailable
 from warp_core.forward.line import Answer, Line, Opened, Session, Size, steps, together
 from warp_core.forward.messages import RECALLED, SMALL, STEP
 from warp_core.forward.objects import beside
@@ -200,19 +200,28 @@ class RemoteClaims(Claims):
         return await session.ask_verb(verb, args, named)
 
     async def add_client(
-        self, name: str, *, ttl_s: float | None = None, tell: Tell | None = None
+        self,
+        name: str,
+        *,
+        ttl_s: float | None = None,
+        tell: Tell | None = None,
+        gone: Callable[[], None] | None = None,
     ) -> int:
         """As `Claims.add_client`."""
         session = await self._line.session()
         verb = VERBS["claims.add_client"]
         client: int = await session.ask_verb(verb, (name, ttl_s, tell is not None), {})
-        if tell is not None:
 
-            def hear(values: Buffer | None) -> None:
-                if values is not None:  # else the session ended: the home dropped the client
-                    tell(Recalled(*_recalled.decode(values)))
+        def hear(values: Buffer | None) -> None:
+            if values is None:  # the session ended: the home drops the client
+                if gone is not None:
+                    gone()
+            elif tell is not None:
+                tell(Recalled(*_recalled.decode(values)))
 
-            session.hearing[RECALLED, client] = hear
+        if session.ended is not None:
+            raise Unavailable(str(session.ended))
+        session.hearing[RECALLED, client] = hear
         return client
 
     async def lock(

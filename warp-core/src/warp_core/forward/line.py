@@ -125,6 +125,13 @@ class Session:
                 return calls.broken
         return self._ended
 
+    def over(self) -> WarpError | None:
+        """Return why the session is over, if it is; who listens to it has been told then."""
+        ended = self.ended
+        if ended is not None and self._ended is None:
+            self._end(Unavailable(str(ended)))
+        return ended
+
     async def open(self, dial: Dial, target: str, *, before: str = "") -> None:
         """Open both links, and begin to watch over them; the home ends the session `before` first.
 
@@ -237,7 +244,7 @@ class Session:
             Unavailable: The session ended before there was an answer; what was asked may have been done.
             WarpError: What the home answered.
         """
-        if (ended := self.ended) is not None:
+        if (ended := self.over()) is not None:
             raise Unavailable(str(ended))
         lengths = lengths_of(buffers)
         spilled = 0
@@ -263,7 +270,11 @@ class Session:
             )
             parts = self._parts[bulk, reply.id]
         except TimedOut as error:
+            self.over()
             raise Unavailable(f"{error}; what {verb} asked for may have been done") from error
+        except Unavailable:
+            self.over()
+            raise
         finally:
             for number in numbers:
                 self._parts.pop((bulk, number), None)
@@ -416,7 +427,7 @@ class Opened:
     ) -> Any:
         if not self._handle:
             raise StaleHandle("closed")
-        if (ended := self._session.ended) is not None:
+        if (ended := self._session.over()) is not None:
             raise StaleHandle(f"what was open is gone with its home: {ended}")
         return await self._session.ask_verb(
             verb, args, named, handle=self._handle, size=self._size, bulk=bulk, into=into, raw=raw

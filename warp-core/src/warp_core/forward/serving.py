@@ -189,6 +189,10 @@ class Forwarder:
         """End all sessions, or those of a target: it is no longer served here. What they hold is closed on return."""
         await self._end_where(lambda key, each: target is None or each.target == target)
 
+    async def dismiss(self, peer: str) -> None:
+        """End the sessions of a peer, which is not to come back. What they hold is closed on return."""
+        await self._end_where(lambda key, each: key[0] == peer)
+
     async def _end_where(self, ends: Callable[[tuple[str, str], _Session], bool]) -> None:
         for key, session in list(self._sessions.items()):
             if ends(key, session):

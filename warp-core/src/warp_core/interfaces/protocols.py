@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -43,3 +45,45 @@ class Protocol(ABC):
         trace: TracebackType | None,
     ) -> None:
         """Stop accepting, let requests in flight finish within the drain time, close."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """A volume that is a directory of this machine."""
+
+    directory: Path
+    volume: str
+    read_only: bool
+    origin: str  # "configuration", "kept", or "" where the next start does not mount it again
+
+
+class Mounter(Protocol):
+    """A protocol that makes directories of this machine of volumes, also while it runs."""
+
+    @abstractmethod
+    async def mount(
+        self, volume: str, directory: Path, *, read_only: bool = False, keep: bool = False
+    ) -> None:
+        """Mount a volume; with `keep`, the next start does so as well.
+
+        Raises:
+            ConfigError: It cannot be mounted there; says why and what to do.
+            AlreadyExists: Something of ours is mounted there.
+            VolumeNotFound
+        """
+
+    @abstractmethod
+    async def unmount(self, directory: Path) -> None:
+        """Take a mount away; the next start does not mount it again unless the configuration says so.
+
+        Raises:
+            NotFound: Nothing of ours is mounted there.
+        """
+
+    @abstractmethod
+    def mounted(self) -> Sequence[Mounted]:
+        """Return what is mounted now."""
+
+    @abstractmethod
+    async def emptied(self) -> str:
+        """Wait until nothing is mounted any more, and return why."""

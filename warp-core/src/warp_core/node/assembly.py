@@ -40,6 +40,7 @@ from warp_core.views import Blocks, Files, Objects
 if TYPE_CHECKING:
     from warp_core.cluster.keeper import Keeper
     from warp_core.node.members import Members
+    from warp_core.node.mounting import Mounts
 
 log = get("warp_core.node")
 
@@ -62,6 +63,9 @@ class Node:
     targets: Targets = field(default_factory=dict)  # where events go, while it serves
     endpoints: dict[str, str] = field(default_factory=dict)  # protocol → URL, while it serves
     protocols: dict[str, Protocol] = field(default_factory=dict)
+    mounts: Mounts | None = (
+        None  # of clients elsewhere, while it serves; None: the configuration has no [mounts]
+    )
     started_s: float = field(default_factory=time.monotonic)
 
     def own_now(self) -> Stack | None:
@@ -119,6 +123,7 @@ async def open_node(
         node.audit = await exits.enter_async_context(_audit(node))
         if serve:
             verbs = _verbs if node.members is None else _verbs_of_members
+            await exits.enter_async_context(_mounts(node))
             await exits.enter_async_context(_protocols(node, verbs))
             if node.homes is not None:
                 await node.homes.describe(node.endpoints)
@@ -286,6 +291,21 @@ def _audit(node: Node) -> AuditLog:
         files_max=settings.audit.files_max,
         metrics=data.metrics,
     )
+
+
+@asynccontextmanager
+async def _mounts(node: Node) -> AsyncIterator[None]:
+    """Let clients on other machines mount volumes, if the configuration says where."""
+    if not node.data.settings.mounts.listen:
+        yield
+        return
+    from warp_core.node.mounting import Mounts
+
+    data = node.data
+    async with Mounts(data.settings, data.plugins, data.metrics, node.files) as mounts:
+        node.mounts = mounts
+        node.endpoints["mounts"] = f"warp://{mounts.address}"
+        yield
 
 
 @asynccontextmanager

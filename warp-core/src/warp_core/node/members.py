@@ -156,7 +156,8 @@ def recorded(admit: Admit, audit: Callable[[], Audit]) -> Admit:
         about = {"name": wanted.name, "address": wanted.address, "stores": wanted.stores}
         caller = Caller(f"node:{wanted.name}", "cluster", wanted.address)
         async with audit().change(caller, "node.join", about):
-            return await admit(wanted)
+            welcome: Welcome = await admit(wanted)
+            return welcome
 
     return admit_on_record
 

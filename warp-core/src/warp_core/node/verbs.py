@@ -19,6 +19,7 @@ from warp_core.node.control import Nothing, Progress, Verb
 from warp_core.node.disk_verbs import DISK_TABLE
 from warp_core.node.event_verbs import EVENTS_TABLE
 from warp_core.node.kms_verbs import KMS_TABLE
+from warp_core.node.mount_verbs import MOUNT_TABLE
 from warp_core.node.quota_verbs import QUOTA_TABLE
 from warp_core.node.snapshot_verbs import SNAPSHOT_TABLE
 from warp_core.node.upkeep_verbs import UPKEEP_TABLE
@@ -185,6 +186,7 @@ _TABLE: tuple[tuple[str, Verb[Node]], ...] = (
     *KMS_TABLE,
     *EVENTS_TABLE,
     *QUOTA_TABLE,
+    *MOUNT_TABLE,
     ("key.create", Verb(NewKey, key_create)),
     ("key.list", Verb(Nothing, key_list)),
     ("key.revoke", Verb(Key, key_revoke)),

@@ -34,7 +34,12 @@ class Claims:
     """Clients, locks and leases. What a client holds ends with the client, or with the volume's home."""
 
     async def add_client(
-        self, name: str, *, ttl_s: float | None = None, tell: Tell | None = None
+        self,
+        name: str,
+        *,
+        ttl_s: float | None = None,
+        tell: Tell | None = None,
+        gone: Callable[[], None] | None = None,
     ) -> int:
         """Begin a client and return its id, which its owners carry.
 
@@ -42,6 +47,8 @@ class Claims:
             name: What it calls itself, the same after a restart.
             ttl_s: It is dropped if it is not renewed for so long and is in somebody's way; None: it lives until `drop_client`.
             tell: Called with each of its leases that is recalled or revoked; must not wait. Without it no lease is lent.
+            gone: Called once when all that it holds was lost with the way to its home; must not wait. Where the home is this
+                process that does not happen.
 
         Raises:
             Busy: Too many clients.
@@ -145,7 +152,12 @@ class LocalClaims(Claims):
         self._names: dict[int, str] = {}  # volumes on which leases were lent, by number
 
     async def add_client(
-        self, name: str, *, ttl_s: float | None = None, tell: Tell | None = None
+        self,
+        name: str,
+        *,
+        ttl_s: float | None = None,
+        tell: Tell | None = None,
+        gone: Callable[[], None] | None = None,
     ) -> int:
         """As `Claims.add_client`."""
         told = None if tell is None else self._telling(tell)

@@ -58,6 +58,8 @@ class Attributes(State):
         node = self.node(request.node)
         asked = SetAttr(valid & 0x1FF)
         handle = self.handles.get(number) if asked & SetAttr.HANDLE else None
+        if asked & SetAttr.SIZE:
+            self.wrote(node)
         if asked & SetAttr.SIZE and handle is not None:
             await handle.file.truncate(size)
         now = time.time_ns() if asked & (SetAttr.ATIME_NOW | SetAttr.MTIME_NOW) else 0

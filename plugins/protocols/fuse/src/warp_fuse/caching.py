@@ -51,10 +51,28 @@ class Cache:
         self._wait_s = wait_s
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def begin(self, name: str) -> None:
-        """Become a client of the volume's home."""
-        client = await self._claims.add_client(name, tell=self._told)
+    async def begin(self, name: str, gone: Callable[[], None] | None = None) -> None:
+        """Become a client of the volume's home; `gone` is called when all that was lent is lost with the way there."""
+        client = await self._claims.add_client(name, tell=self._told, gone=gone)
         self.owner = Owner(client, b"mount", several=True)
+
+    async def lost(self) -> None:
+        """Have the kernel drop everything: nobody would tell us what others change.
+
+        What is still being dropped is leased by nobody, so the kernel keeps nothing new of it.
+        """
+        nodes = [node for node in self._nodes if node.kinds or node.names]
+        for node in nodes:
+            node.kinds = Kind.NONE
+            node.leaving += 1
+        before = self.owner.client
+        for node in nodes:
+            try:
+                await self._drop(node, WANTED)
+            finally:
+                node.leaving -= 1
+        with contextlib.suppress(WarpError):
+            await self._claims.drop_client(before)
 
     async def end(self) -> None:
         """Give everything back."""

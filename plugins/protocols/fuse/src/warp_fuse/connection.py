@@ -89,6 +89,11 @@ class Connection:
         self._open = True
         self._loop.add_reader(descriptor, self._readable)
 
+    @property
+    def open(self) -> bool:
+        """Say whether the kernel still has the mount."""
+        return self._open
+
     async def close(self) -> None:
         """Cut the connection: everybody who still uses the mount gets ENOTCONN."""
         if self._open:

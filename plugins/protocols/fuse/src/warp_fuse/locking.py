@@ -59,6 +59,8 @@ class Locks(State):
         if flock:
             start, stop = FLOCK_AT, FLOCK_AT + 1
         if kind == fcntl.F_UNLCK:
+            if start == 0 and stop >= FLOCK_AT:
+                self.locked.discard((node.number, owner.key))
             await self.files.claims.unlock(node.ref, owner, start, stop)
             return
         if not flock:
@@ -73,3 +75,4 @@ class Locks(State):
             wait=wait,
             cacher=self.cache.owner,
         )
+        self.locked.add((node.number, owner.key))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from warp_core.namespace.leases import Kind
 from warp_core.views.files import ROOT_INODE, FileInfo, FileKind, Ref
 
@@ -22,9 +24,23 @@ class Node:
         leaving: How many recalls of its lease are being obeyed.
         filled: The kernel got pages since it was last told to drop them.
         known: What was last known of a directory: it may be used after it is gone.
+        unsynced: Something was written since the last sync.
+        failed: It may be lost, and nobody was told yet.
     """
 
-    __slots__ = ("filled", "kind", "kinds", "known", "leaving", "lookups", "names", "number", "ref")
+    __slots__ = (
+        "failed",
+        "filled",
+        "kind",
+        "kinds",
+        "known",
+        "leaving",
+        "lookups",
+        "names",
+        "number",
+        "ref",
+        "unsynced",
+    )
 
     def __init__(self, number: int, ref: Ref, kind: FileKind) -> None:
         self.number = number
@@ -36,6 +52,8 @@ class Node:
         self.leaving = 0
         self.filled = False
         self.known: FileInfo | None = None
+        self.unsynced = False
+        self.failed = False
 
 
 class Nodes:
@@ -58,6 +76,9 @@ class Nodes:
             KeyError: The kernel was never told of it, or forgot it.
         """
         return self._by_number[number]
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(list(self._by_number.values()))
 
     def find(self, inode: int) -> Node | None:
         """Return the node of an inode of the live volume."""

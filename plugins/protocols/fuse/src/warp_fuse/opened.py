@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from typing import Final
 
+from warp_core.errors import StaleHandle, Unavailable
 from warp_core.namespace.opens import Access
 from warp_core.views.files import (
     IO_MAX,
@@ -15,7 +17,7 @@ from warp_core.views.files import (
 from warp_fuse import wire
 from warp_fuse.connection import Answer, Refuse
 from warp_fuse.nodes import Node
-from warp_fuse.state import Handle, State, caller_of, entry_out
+from warp_fuse.state import Handle, State, access_of, caller_of, entry_out
 from warp_fuse.wire import OpenFlag, Request
 
 _PUNCH: Final = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE, which wants FALLOC_FL_KEEP_SIZE
@@ -37,7 +39,7 @@ class OpenFiles(State):
             node.ref,
             caller_of(request),
             owner=self.cache.owner,
-            access=_access(flags),
+            access=access_of(flags),
             deny=Access.NONE,
             truncate=bool(flags & os.O_TRUNC),
         )
@@ -59,7 +61,7 @@ class OpenFiles(State):
             mode & 0o7777,
             caller_of(request, umask),
             owner=self.cache.owner,
-            access=_access(flags),
+            access=access_of(flags),
             deny=Access.NONE,
             exclusive=bool(flags & os.O_EXCL),
             truncate=bool(flags & os.O_TRUNC),
@@ -79,7 +81,7 @@ class OpenFiles(State):
             mode & 0o7777,
             caller_of(request, umask),
             owner=self.cache.owner,
-            access=_access(flags),
+            access=access_of(flags),
             deny=Access.NONE,
         )
         try:
@@ -110,9 +112,13 @@ class OpenFiles(State):
         handle = self.handle(number)
         data = request.body[wire.IO_IN.size : wire.IO_IN.size + size]
         await self.cache.hold(handle.node)  # the kernel keeps what it writes as well
+        self.wrote(handle.node)
         if flags & os.O_APPEND and offset != handle.file.size:
             # Others made it longer since the kernel last looked: it has to look again.
-            await handle.file.append(data)
+            try:
+                await handle.file.append(data)
+            except Unavailable:
+                raise Refuse(errno.EHOSTDOWN) from None  # it may be there, and must not be twice
             self.cache.stale(handle.node)
         else:
             await handle.file.write(offset, data)
@@ -125,7 +131,10 @@ class OpenFiles(State):
         handle = self.handle(number)
         handle.lockers.discard(locker)
         if self.lockers.pop(locker, None) is not None:
-            await self.files.claims.unlock_all(handle.node.ref, self.locker(locker, flock=False))
+            owner = self.locker(locker, flock=False)
+            self.locked.discard((handle.node.number, owner.key))
+            with contextlib.suppress(Unavailable, StaleHandle):  # its home lets go by itself
+                await self.files.claims.unlock_all(handle.node.ref, owner)
         return b""
 
     async def release(self, request: Request) -> Answer:
@@ -133,31 +142,55 @@ class OpenFiles(State):
         number, _, flags, locker = wire.RELEASE_IN.unpack_from(request.body)
         handle = self.handles.pop(number, None)
         if handle is not None:
-            if flags & wire.RELEASE_FLOCK_UNLOCK:
-                owner = self.locker(locker, flock=True)
-                await self.files.claims.unlock_all(handle.node.ref, owner)
-            # Locks of the open file itself (F_OFD_SETLK): the kernel tells of no unlock, and no process has this number.
-            for own in handle.lockers:
-                self.lockers.pop(own, None)
-                await self.files.claims.unlock_all(handle.node.ref, self.locker(own, flock=False))
+            # Where the home is away, it lets go of both by itself.
+            with contextlib.suppress(Unavailable, StaleHandle):
+                if flags & wire.RELEASE_FLOCK_UNLOCK:
+                    owner = self.locker(locker, flock=True)
+                    self.locked.discard((handle.node.number, owner.key))
+                    await self.files.claims.unlock_all(handle.node.ref, owner)
+                # Locks of the open file itself (F_OFD_SETLK): the kernel tells of no unlock, and no process has this number.
+                for own in handle.lockers:
+                    self.lockers.pop(own, None)
+                    owner = self.locker(own, flock=False)
+                    self.locked.discard((handle.node.number, owner.key))
+                    await self.files.claims.unlock_all(handle.node.ref, owner)
             await handle.file.close()
         return b""
 
     async def fsync(self, request: Request) -> Answer:
         """Make what was written durable."""
         number, _, _ = wire.FSYNC_IN.unpack_from(request.body)
-        await self.handle(number).file.sync()
+        handle = self.handle(number)
+        handle.node.unsynced = False
+        try:
+            await handle.file.sync()
+        except BaseException:
+            handle.node.unsynced = True
+            raise
+        if handle.failed:
+            handle.failed = False
+            raise Refuse(errno.EIO)
         return b""
 
     async def syncfs(self, request: Request) -> Answer:
         """Make everything durable."""
-        await self.files.sync(self.volume)
+        self.unsynced = False
+        try:
+            await self.files.sync(self.volume)
+        except BaseException:
+            self.unsynced = True
+            raise
+        if self.failed:
+            self.failed = False
+            raise Refuse(errno.EIO)
         return b""
 
     async def fallocate(self, request: Request) -> Answer:
         """Make room, or a hole, or zeros."""
         number, offset, length, mode, _ = wire.FALLOCATE_IN.unpack_from(request.body)
-        file = self.handle(number).file
+        handle = self.handle(number)
+        file = handle.file
+        self.wrote(handle.node)
         if mode & ~_KEEP == 0:
             await file.allocate(offset, length, keep_size=bool(mode & _KEEP))
         elif mode == _PUNCH:
@@ -180,6 +213,7 @@ class OpenFiles(State):
     async def _copy(self, request: Request) -> int:
         source, offset, _, target, at, length, _ = wire.COPY_IN.unpack_from(request.body)
         to = self.handle(target)
+        self.wrote(to.node)
         length = min(length, COPY_MAX)
         return await to.file.copy_from(
             self.handle(source).file, offset=offset, length=length, at=at
@@ -194,14 +228,6 @@ class OpenFiles(State):
             offset, "data" if whence == os.SEEK_DATA else "hole"
         )
         return wire.LSEEK_OUT.pack(found)
-
-
-def _access(flags: int) -> Access:
-    mode = flags & os.O_ACCMODE
-    if mode == os.O_RDONLY:
-        return Access.READ
-    # The kernel reads the rest of a page that is written in part, through whichever handle it has.
-    return Access.READ | Access.WRITE
 
 
 assert IO_MAX >= wire.WRITE_MAX

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 import stat
 import time
 from collections.abc import Mapping
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from warp_core.errors import NotFound, StaleHandle
+from warp_core import logs
+from warp_core.errors import NotFound, StaleHandle, TimedOut, Unavailable, WarpError
 from warp_core.namespace.locks import Owner
+from warp_core.namespace.opens import Access
 from warp_core.namespace.principals import name_of
 from warp_core.views.files import (
     Caller,
@@ -28,6 +31,7 @@ from warp_fuse import wire
 from warp_fuse.caching import Cache
 from warp_fuse.connection import Refuse
 from warp_fuse.nodes import Node, Nodes
+from warp_fuse.tether import Tether
 from warp_fuse.wire import Init, Request
 
 TYPES: Final[Mapping[FileKind, int]] = {
@@ -41,31 +45,42 @@ TYPES: Final[Mapping[FileKind, int]] = {
 }
 NS: Final = 1_000_000_000
 
+_log = logs.get("warp_fuse")
+
 
 class Handle:
     """An open file. `lockers` have locked something by it, and did not close it as a process does."""
 
-    __slots__ = ("file", "flags", "lockers", "node")
+    __slots__ = ("failed", "file", "flags", "lockers", "node")
 
     def __init__(self, file: OpenFile, node: Node, flags: int) -> None:
         self.file = file
         self.node = node
         self.flags = flags
         self.lockers: set[int] = set()
+        self.failed = node.failed  # what was written may be lost: the next sync says so
+        node.failed = False
 
 
 class State:
     """What the verbs of one mount share: what the kernel knows, holds open and may keep."""
 
-    def __init__(self, files: Files, root: Ref, nodes: Nodes, cache: Cache) -> None:
+    def __init__(
+        self, files: Files, root: Ref, number: int, nodes: Nodes, cache: Cache, tether: Tether
+    ) -> None:
         self.files = files
         self.volume = root.volume
         self.nodes = nodes
         self.cache = cache
+        self.tether = tether
         self.handles: dict[int, Handle] = {}
         self.numbers = itertools.count(1)
         self.lockers: dict[int, int] = {}  # process ids by lock owner, for F_GETLK
         self.agreed = Init(0)
+        self.locked: set[tuple[int, int | bytes]] = set()  # (node, owner's key) of locks held
+        self.unsynced = False  # some file was written since everything was synced
+        self.failed = False  # it may be lost, and syncfs did not say so yet
+        self._number = number  # of the volume, for ever
 
     def agree(self, flags: Init) -> None:
         """Note what kernel and server agreed on."""
@@ -76,6 +91,48 @@ class State:
         for handle in list(self.handles.values()):
             await handle.file.close()
         self.handles.clear()
+
+    def wrote(self, node: Node) -> None:
+        """Note that a file has content that a crash of its home would take."""
+        node.unsynced = self.unsynced = True
+
+    def parted(self) -> None:
+        """Note that the volume's home is away: what was not synced may be lost with it."""
+        for node in self.nodes:
+            if node.unsynced:
+                node.unsynced, node.failed = False, True
+        for handle in self.handles.values():
+            handle.failed |= handle.node.failed
+        for handle in self.handles.values():
+            handle.node.failed = False
+        self.failed |= self.unsynced
+        self.unsynced = False
+
+    async def reopen(self) -> None:
+        """Open again what the kernel has open, the volume's home being back. What cannot be found answers ESTALE from now on.
+
+        A file that somebody held a lock on is not opened again: another may have had the lock meanwhile.
+
+        Raises:
+            Unavailable: It is away again.
+        """
+        same = await self.files.number(self.volume) == self._number
+        locked = {number for number, _ in self.locked}
+        self.locked.clear()
+        for handle in list(self.handles.values()):
+            if not same or handle.node.number in locked:
+                continue
+            try:
+                handle.file = await self.files.open(
+                    handle.node.ref,
+                    owner=self.cache.owner,
+                    access=access_of(handle.flags),
+                    deny=Access.NONE,
+                )
+            except (Unavailable, TimedOut):
+                raise
+            except WarpError as error:
+                _log.warning("an open file is gone", inode=handle.node.ref.inode, reason=str(error))
 
     def forget(self, number: int, times: int) -> None:
         """Note that the kernel forgot a node so often."""
@@ -147,6 +204,14 @@ class State:
             return self.handles[number]
         except KeyError:
             raise Refuse(errno.EBADF) from None
+
+
+def access_of(flags: int) -> Access:
+    """Return what a file is opened for."""
+    if flags & os.O_ACCMODE == os.O_RDONLY:
+        return Access.READ
+    # The kernel reads the rest of a page that is written in part, through whichever handle it has.
+    return Access.READ | Access.WRITE
 
 
 def caller_of(request: Request, umask: int = 0) -> Caller:

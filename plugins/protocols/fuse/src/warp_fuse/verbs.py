@@ -23,6 +23,11 @@ class Verbs(Names, Attributes, OpenFiles, Locks):
     def handlers(self) -> Mapping[int, Handler]:
         """Return who answers what."""
         return {
+            opcode: self.tether.held(opcode, handler) for opcode, handler in self._table().items()
+        }
+
+    def _table(self) -> Mapping[int, Handler]:
+        return {
             Opcode.LOOKUP: self.lookup,
             Opcode.GETATTR: self.getattr,
             Opcode.SETATTR: self.setattr,
