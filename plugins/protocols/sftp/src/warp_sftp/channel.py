@@ -10,7 +10,7 @@ from typing import Final
 import asyncssh
 from asyncssh.channel import SSHServerChannel
 from asyncssh.constants import MSG_CHANNEL_DATA, MSG_CHANNEL_WINDOW_ADJUST
-from asyncssh.packet import String, UInt32
+from asyncssh.packet import SSHPacket, String, UInt32
 from warp_core.interfaces.stores import Buffer
 
 from warp_sftp.connection import Connection
@@ -36,6 +36,10 @@ class FileChannel(SSHServerChannel):  # type: ignore[type-arg]
         )
         self._waiting: deque[Buffer] = deque()
         self.waits = 0  # bytes in `_waiting`
+
+    def _process_env_request(self, packet: SSHPacket) -> bool:
+        """Refuse variables: nothing here reads them, and they would be kept."""
+        return False
 
     # Receiving ------------------------------------------------------------------------------------
 

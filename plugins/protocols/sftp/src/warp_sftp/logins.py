@@ -9,7 +9,7 @@ import asyncio
 import hmac
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import asyncssh
 from asyncssh.public_key import SSHOpenSSHCertificate
@@ -99,6 +99,7 @@ class Login(asyncssh.SSHServer):
         self._session = session
         self._ended = ended
         self._failures = 0
+        self._passwords = 0
         self._tried: set[bytes] = set()
         self._counted = False
         self.connection: Connection
@@ -111,6 +112,10 @@ class Login(asyncssh.SSHServer):
     def account(self) -> str:
         """The name of the account, "" before it is known."""
         return self.principal.name.removeprefix("account:") if self.principal else ""
+
+    @property
+    def _address(self) -> str:
+        return self.connection.peer.rpartition(":")[0]
 
     # What asyncssh calls --------------------------------------------------------------------------
 
@@ -149,6 +154,10 @@ class Login(asyncssh.SSHServer):
 
     async def validate_password(self, username: str, password: str) -> bool:
         """Check a password, or the secret of an access key."""
+        self._passwords += 1
+        if self._passwords > self._gate.config.attempts_max:
+            # Of many at once asyncssh drops all but the last; they count all the same.
+            self._end_attempts()
         try:
             if len(username) > NAME_MAX:
                 raise Unauthenticated("a name that long is nobody's")
@@ -160,6 +169,9 @@ class Login(asyncssh.SSHServer):
             _log.error("login cannot be checked", error=str(error), **self._told())
             await self._failed("password")
             return False
+        except asyncio.CancelledError:  # another attempt came before this one was answered
+            self._gate.attempts.failed(self._address, time.monotonic())
+            raise
         self._proved(principal, "password")
         return True
 
@@ -265,15 +277,17 @@ class Login(asyncssh.SSHServer):
     async def _failed(self, what: str) -> None:
         self.principal = None
         self._failures += 1
-        peer = self.connection.peer.rpartition(":")[0]
         attempts = self._gate.attempts
         if what == "password":
             # Keys that are not taken prove no bad will, and cannot be guessed: they count for the connection only.
-            delay_s = attempts.failed(peer, time.monotonic())
+            delay_s = attempts.failed(self._address, time.monotonic())
             _log.info("login failed", tried=what, attempt=self._failures, **self._told())
             await asyncio.sleep(delay_s)
         if self._failures >= self._gate.config.attempts_max:
-            _log.warning("too many failed attempts", attempts=self._failures, **self._told())
-            raise asyncssh.DisconnectError(
-                asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "too many failed attempts"
-            )
+            self._end_attempts()
+
+    def _end_attempts(self) -> NoReturn:
+        _log.warning("too many failed attempts", attempts=self._failures, **self._told())
+        raise asyncssh.DisconnectError(
+            asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "too many failed attempts"
+        )

@@ -186,6 +186,11 @@ class Serving(asyncssh.SSHServerSession[bytes]):
             or not self._session.between_messages
         )
 
+    @property
+    def waits_for_client(self) -> bool:
+        """Say whether it is the client's turn: to ask, or to take its answers."""
+        return not self.busy or bool(self._channel.waits)
+
     def leave(self) -> None:
         """Finish what came so far, then end."""
         self._eof = True
@@ -217,7 +222,9 @@ class Serving(asyncssh.SSHServerSession[bytes]):
                     await self._settled()
                     break
                 self._more.clear()
-                self._idle = not self._reads
+                self._idle = (
+                    True  # reads under way are in nobody's way: further ones may overtake them
+                )
                 await self._more.wait()
                 self._idle = False
             self._send()
@@ -260,7 +267,7 @@ class Serving(asyncssh.SSHServerSession[bytes]):
         ):
             self._release()
         if message[0] == Kind.READ:
-            if self._reads or not self._read_now(message):
+            if not self._read_now(message):
                 await self._read_later(verbs, message)
         else:
             await self._settled()

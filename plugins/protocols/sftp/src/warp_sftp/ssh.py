@@ -34,6 +34,14 @@ CIPHERS: Final = (
 )
 """What is served, best first; see `ciphers.preferred`. None of them pads by what was sent before, as CBC did."""
 
+MACS: Final = (
+    "hmac-sha2-256-etm@openssh.com",
+    "hmac-sha2-512-etm@openssh.com",
+    "hmac-sha2-256",
+    "hmac-sha2-512",
+)
+"""For AES-CTR."""
+
 LINK_FIRST: Final = ("AsyncSSH", "libssh_")
 """Clients that send SYMLINK as the draft has it to servers that do not call themselves OpenSSH; all others do as OpenSSH."""
 
@@ -83,7 +91,9 @@ class Client(Connection):
             if now_s - self.begun_s > float(config.login_timeout):
                 _log.info("no login in time", peer=self.peer)
                 self.abort()
-        elif now_s - self.heard_s > float(config.idle_timeout) and not self.busy:
+        elif now_s - self.heard_s > float(config.idle_timeout) and all(
+            each.waits_for_client for each in self.login.sessions
+        ):
             _log.info("silent for too long", peer=self.peer, account=self.login.account)
             self.disconnect(asyncssh.DISC_BY_APPLICATION, "idle for too long")
 
@@ -91,11 +101,6 @@ class Client(Connection):
     def proved(self) -> bool:
         """Say whether somebody logged in."""
         return bool(self._auth_complete)
-
-    @property
-    def busy(self) -> bool:
-        """Say whether a session has requests or answers under way."""
-        return any(each.busy for each in self.login.sessions)
 
     def leave(self) -> None:
         """Finish what came so far, then end."""
@@ -160,6 +165,7 @@ class Ssh:
                 server_host_keys=keys,
                 server_version="WARP",
                 encryption_algs=list(CIPHERS),
+                mac_algs=list(MACS),
                 compression_algs=["none"],
                 gss_host=None,
                 host_based_auth=False,

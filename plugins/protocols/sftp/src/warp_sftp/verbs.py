@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
+from warp_core import logs
 from warp_core.errors import (
     InvalidArgument,
     IsADirectory,
@@ -66,6 +67,7 @@ IDS_MAX: Final = 4096
 
 BLOCK: Final = 4096
 FREE_INODES: Final = 1 << 31  # there is no such limit; programs want to see one
+_log = logs.get("warp_sftp")
 _ST_RDONLY: Final = 1
 _ST_NOSUID: Final = 2
 _SET_ID: Final = 0o6000
@@ -187,7 +189,10 @@ class Verbs:
         self._handles.clear()
         for each in handles:
             if isinstance(each, OpenedFile):
-                await each.file.close()
+                try:
+                    await each.file.close()
+                except WarpError as error:  # the others are to be closed as well
+                    _log.warning("not closed cleanly", account=self._account, error=str(error))
 
     # Reading and writing --------------------------------------------------------------------------
 
