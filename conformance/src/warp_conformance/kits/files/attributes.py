@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 from warp_core.errors import AlreadyExists, NotFound, PermissionDenied, TooLarge
-from warp_core.views.files import ROOT, XATTRS_MAX, Caller, SetInfo, Want
+from warp_core.views.files import (
+    ROOT,
+    TIME_MAX,
+    TIME_MIN,
+    XATTRS_MAX,
+    Caller,
+    SetInfo,
+    Want,
+)
 
 from warp_conformance.kits.files.stage import (
     ALICE,
@@ -47,6 +55,68 @@ class Attributes(FilesPart, kit=True):
 
         assert info.size == 3
         assert bytes(await file.read(0, 10)) == b"012"
+
+    async def test_a_directory_keeps_the_time_it_was_given_until_an_entry_comes(
+        self, subject: FilesStage
+    ) -> None:
+        directory = (await subject.files.mkdir(await self.root(subject), b"d", 0o755)).ref
+        await subject.files.symlink(directory, b"x", b"t")
+
+        past = await subject.files.setattr(directory, SetInfo(modified_ns=-5))
+        future = await subject.files.setattr(directory, SetInfo(modified_ns=10**19))
+        await subject.files.setattr(directory, SetInfo(mode=0o700))
+        kept = await subject.files.getattr(directory)
+        await subject.files.unlink(directory, b"x")
+        after = await subject.files.getattr(directory)
+
+        assert (past.modified_ns, future.modified_ns, kept.modified_ns) == (-5, 10**19, 10**19)
+        assert past.changed_ns < kept.changed_ns < after.changed_ns
+        assert after.modified_ns == after.changed_ns
+
+    async def test_times_beyond_what_is_kept_are_cut(self, subject: FilesStage) -> None:
+        file = await self.make(subject, b"a")
+
+        info = await subject.files.setattr(
+            file.ref, SetInfo(modified_ns=10**30, accessed_ns=-(10**30))
+        )
+
+        assert (info.modified_ns, info.accessed_ns) == (TIME_MAX, TIME_MIN)
+
+    async def test_directories_are_links_of_the_one_above(self, subject: FilesStage) -> None:
+        files, root = subject.files, await self.root(subject)
+        for name in (b"a", b"b", b"c" * 255):
+            await files.mkdir(root, name, 0o755)
+        await files.symlink(root, b"no", b"t")
+
+        async def links(path: bytes) -> int:
+            return (await files.walk(subject.volume, path)).links
+
+        assert [await links(b""), await links(b"a")] == [5, 2]
+        inner = await files.walk(subject.volume, b"a")
+        await files.rename(root, b"c" * 255, inner.ref, b"d" * 255)
+        await files.rmdir(root, b"b")
+
+        assert [await links(b""), await links(b"a")] == [3, 3]
+        await subject.crash()
+        files = subject.files
+        assert [await links(b""), await links(b"a")] == [3, 3]
+
+    async def test_a_read_moves_the_time_of_access_that_is_not_newer_than_the_change(
+        self, subject: FilesStage
+    ) -> None:
+        file = await self.make(subject, b"a", b"x")
+        await subject.files.setattr(file.ref, SetInfo(accessed_ns=7))
+
+        before = (await file.info()).accessed_ns
+        await file.read(0, 1)
+        first = (await file.info()).accessed_ns
+        await file.read(0, 1)
+
+        assert before == 7
+        assert first > (await file.info()).changed_ns
+        assert (await file.info()).accessed_ns == first
+        chosen = await subject.files.setattr(file.ref, SetInfo(accessed_ns=9))
+        assert chosen.accessed_ns == 9
 
     async def test_change_grows_and_times_move(self, subject: FilesStage) -> None:
         root = await self.root(subject)

@@ -6,7 +6,7 @@ import asyncio
 import random
 
 import pytest
-from warp_core.errors import OutOfRange, PermissionDenied, StaleHandle
+from warp_core.errors import InvalidArgument, OutOfRange, PermissionDenied, StaleHandle
 from warp_core.namespace.opens import HERE, Owner
 
 from warp_conformance.difference import same
@@ -36,6 +36,39 @@ class Content(FilesPart, kit=True):
         assert bytes(await other.read(0, 100)) == b"hello world"
         assert other.size == 11
         assert (await subject.files.getattr(file.ref)).size == 11
+
+    async def test_a_range_is_copied_between_files_and_within_one(
+        self, subject: FilesStage
+    ) -> None:
+        source = await self.make(subject, b"a", random.Random(1).randbytes(3 * MIB))
+        content = bytearray(await source.read(0, 3 * MIB))
+        target = await self.make(subject, b"b", b"0123456789")
+
+        assert await target.copy_from(source, offset=100, length=2 * MIB, at=5) == 2 * MIB
+        assert await target.copy_from(source, offset=3 * MIB - 2, length=50, at=0) == 2
+        assert await target.copy_from(source, offset=3 * MIB, length=50, at=0) == 0
+        assert await source.copy_from(source, offset=0, length=KIB, at=KIB) == KIB
+        with pytest.raises(InvalidArgument):
+            await source.copy_from(source, offset=0, length=KIB, at=KIB - 1)
+
+        expected = bytes(content[-2:]) + b"234" + bytes(content[100 : 100 + 2 * MIB])
+        assert same(await self.content(subject, b"b"), expected)
+        content[KIB : 2 * KIB] = content[:KIB]
+        assert same(await self.content(subject, b"a"), bytes(content))
+
+    async def test_what_is_allocated_already_counts_as_a_change(self, subject: FilesStage) -> None:
+        file = await self.make(subject, b"a", b"0123456789")
+        times = [(await file.info()).modified_ns]
+        for call in (
+            file.allocate(0, 5),
+            file.allocate(100, 5, keep_size=True),
+            file.punch(50, 5),
+        ):
+            await call
+            times.append((await file.info()).modified_ns)
+
+        assert times == sorted(set(times))
+        assert file.size == 10
 
     async def test_reads_are_short_at_the_end_only(self, subject: FilesStage) -> None:
         file = await self.make(subject, b"a", b"0123456789")

@@ -18,9 +18,11 @@ from warp_core.errors import (
     StaleHandle,
 )
 from warp_core.namespace.opens import HERE, Owner
-from warp_core.views.files import Ref, Rename
+from warp_core.views.files import Caller, Ref, Rename
 
 from warp_conformance.kits.files.stage import ALICE, BOTH, ME, NONE, FilesPart, FilesStage
+
+ALICE_ROOT = Caller(uid=1000, gid=100, name="unix:1000", superuser=True)
 
 
 class Names(FilesPart, kit=True):
@@ -346,3 +348,41 @@ class Names(FilesPart, kit=True):
         assert (null.kind, null.device) == ("character", (1, 3))
         with pytest.raises(PermissionDenied):
             await subject.files.mknod(root, b"disk", "block", 0o600, ALICE, device=(8, 0))
+
+    # Files without names, and what a rename leaves behind ------------------------------------------
+
+    async def test_a_file_without_a_name_gets_one_or_goes(self, subject: FilesStage) -> None:
+        files, root = subject.files, await self.root(subject)
+        gone = await files.create_unnamed(root, 0o600, ALICE_ROOT, owner=ME, access=BOTH, deny=NONE)
+        kept = await files.create_unnamed(root, 0o640, ALICE_ROOT, owner=ME, access=BOTH, deny=NONE)
+        await gone.write(0, b"gone")
+        await kept.write(0, b"kept")
+
+        assert await self.names(subject) == []
+        assert [(await each.info()).links for each in (gone, kept)] == [0, 0]
+        info = await files.link(kept.ref, root, b"a")
+        assert (info.links, info.mode, info.uid) == (1, 0o640, 1000)
+        await gone.close()
+        await kept.sync()
+        await kept.close()
+
+        await subject.crash()
+        assert await self.content(subject, b"a") == b"kept"
+        with pytest.raises(StaleHandle):
+            await subject.files.getattr(gone.ref)
+
+    async def test_a_rename_may_leave_a_whiteout(self, subject: FilesStage) -> None:
+        files, root = subject.files, await self.root(subject)
+        await (await self.make(subject, b"a", b"x")).close()
+        await files.mkdir(root, b"d", 0o755)
+
+        await files.rename(root, b"a", root, b"b", how=Rename.WHITEOUT)
+        await files.rename(root, b"d", root, b"e", how=Rename.WHITEOUT | Rename.NOREPLACE)
+        with pytest.raises(InvalidArgument):
+            await files.rename(root, b"b", root, b"e", how=Rename.WHITEOUT | Rename.EXCHANGE)
+
+        assert await self.names(subject) == [b"a", b"b", b"d", b"e"]
+        for name in (b"a", b"d"):
+            info = await files.lookup(root, name)
+            assert (info.kind, info.device, info.mode) == ("character", (0, 0), 0)
+        assert await self.content(subject, b"b") == b"x"
