@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from warp_core.errors import Deadlock, Locked, StaleHandle
-from warp_core.namespace.leases import ALL, FOR_WRITE
+from warp_core.namespace.leases import ALL, FOR_WRITE, Kind
 from warp_core.namespace.opens import END, Access, Owner
 from warp_core.views.claims import Recalled
 from warp_core.views.files import SetInfo
@@ -133,6 +133,32 @@ class Sharing(FilesPart, kit=True):
         await lend()
         await files.unlink(root, b"b")
         assert told, "unlink"
+        await asyncio.gather(*answers)
+
+    async def test_a_change_in_a_directory_asks_who_lists_it_alone(
+        self, subject: FilesStage
+    ) -> None:
+        files, claims = subject.files, subject.files.claims
+        directory = (await files.mkdir(await self.root(subject), b"d", 0o755)).ref
+        told: list[Recalled] = []
+        answers: list[asyncio.Task[None]] = []
+
+        def tell(recalled: Recalled) -> None:
+            told.append(recalled)
+            answers.append(
+                asyncio.create_task(claims.give_back(directory, recalled.owner, Kind.HANDLE))
+            )
+
+        client = await claims.add_client("holder", tell=tell)
+        named, listed = Owner(client, b"name"), Owner(client, b"list")
+        assert await claims.lease(directory, named, Kind.HANDLE) == Kind.HANDLE
+        await files.symlink(directory, b"x", b"t")
+        assert told == []
+
+        assert await claims.lease(directory, listed, Kind.READ | Kind.HANDLE)
+        await files.unlink(directory, b"x")
+
+        assert {(each.owner, each.wanted) for each in told} == {(listed, Kind.READ)}
         await asyncio.gather(*answers)
 
     async def test_clones_share_until_they_are_written(self, subject: FilesStage) -> None:
