@@ -6,7 +6,7 @@ from collections import deque
 
 import pytest
 from asyncssh.encryption import get_encryption
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from warp_core.interfaces.stores import Buffer
 from warp_sftp.ciphers import OVERHEAD, TAG, Opener, Sealer, preferred
@@ -18,6 +18,7 @@ KEYS = [
 IV = b"\1\2\3\4" + b"\xff" * 8  # whose counter turns over at once
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.binary(max_size=100), min_size=1, max_size=8), st.sampled_from(KEYS), st.data())
 def test_data_comes_out_of_asyncssh_as_it_was_sealed(
     pieces: list[bytes], cipher: tuple[bytes, bytes], data: st.DataObject

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import stat
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import asyncssh
 import msgspec
@@ -21,9 +23,10 @@ from warp_core.errors import ConfigError
 from warp_core.interfaces.auth import Principal
 from warp_core.metrics import Metrics
 from warp_core.namespace.objects import NamespaceObjects
-from warp_sftp import wire
+from warp_sftp import serving, wire
 from warp_sftp.config import Config
 from warp_sftp.server import Server
+from warp_sftp.verbs import EXTENSIONS
 from warp_sftp.wire import Kind
 
 ROOT = ("ROOTKEY", "the-secret-of-the-root-key")
@@ -444,3 +447,72 @@ async def test_unknown_ciphers_and_plain_text_get_nothing(bench: Bench) -> None:
     async with bench.server() as server:
         with pytest.raises(asyncssh.KeyExchangeFailed):
             await bench.connect(server, encryption_algs=["aes256-cbc"])
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_every_request_has_its_answer_whatever_is_in_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    choose = random.Random(seed)
+    log = Mock()
+    monkeypatch.setattr(serving, "_log", log)
+    strings = [
+        b"",
+        b"/",
+        b"hers",
+        b"hers/x",
+        b"hers/d",
+        b"..",
+        b"hers/\xff\xfe",
+        b"hers/a/b",
+        b"\0",
+        b"x" * 5000,
+    ]
+    strings += [wire.u32(number) for number in range(6)]
+    names = [name for name, _ in EXTENSIONS]
+
+    def field() -> bytes:
+        kind = choose.randrange(5)
+        if kind == 0:
+            return wire.u32(choose.choice((0, 1, 2, 3, 0x1B, 0x2F, 0x8000_000F, 2**32 - 1)))
+        if kind == 1:
+            return wire.u64(choose.choice((0, 1, 5000, 2**62, 2**64 - 1)))
+        if kind == 2:
+            return choose.randbytes(choose.randrange(9))
+        return wire.string(choose.choice(strings))
+
+    def message(number: int) -> bytes:
+        kind = choose.choice([*range(3, 21), 200, 200, 200, choose.randrange(256)])
+        first = [wire.string(choose.choice(names))] if kind == 200 else []
+        return asked(kind, number, *first, *(field() for _ in range(choose.randrange(5))))
+
+    async with bench.server() as server, raw(bench, server) as session:
+        messages = [each for number in range(400) if (each := message(number))[0] != Kind.INIT]
+        await session.say(*messages)
+        missing = {each[1:5] for each in messages}
+        while missing:
+            answer = await session.hear()
+            assert answer, f"the session ended, {len(missing)} answers are missing"
+            missing.discard(answer[1:5])
+    assert log.error.mock_calls == []
+
+
+async def test_a_client_that_takes_no_answers_is_not_served_on_and_then_ended(bench: Bench) -> None:
+    async with bench.server(idle_timeout=Duration(1.0)) as server:
+        async with bench.sftp(server) as client, client.open("hers/x", "wb") as file:
+            await file.write(bytes(1_000_000))
+        connection = await bench.connect(server)
+        process = await connection.create_process(subsystem="sftp", encoding=None, window=70_000)
+        process.channel.pause_reading()
+        process.stdin.write(wire.string(b"\1\0\0\0\3"))
+        opening = asked(Kind.OPEN, 0, wire.string(b"hers/x"), wire.u32(1), wire.u32(0))
+        reads = [
+            asked(Kind.READ, 1, wire.string(bytes(4)), wire.u64(0), wire.u32(200_000))
+            for _ in range(2000)
+        ]
+        process.stdin.write(b"".join(map(wire.string, (opening, *reads))))
+        await connection.wait_closed()
+
+    assert bench.context.metrics.counters(
+        "warp_sftp_requests_total", "Requests taken", labels=("request",)
+    ).labels("read").value < 200  # fmt: skip

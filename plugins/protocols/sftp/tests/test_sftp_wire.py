@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from warp_core import errors
 from warp_core.errors import RemoteProtocolError
@@ -24,6 +24,7 @@ ATTRIBUTES = st.builds(
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(ATTRIBUTES)
 def test_attributes_come_back_as_they_were_packed(attributes: Attributes) -> None:
     fields = Fields(memoryview(wire.pack_attributes(attributes)))
@@ -32,6 +33,7 @@ def test_attributes_come_back_as_they_were_packed(attributes: Attributes) -> Non
     fields.end()
 
 
+@settings(max_examples=40, deadline=None)
 @given(ATTRIBUTES, st.lists(st.tuples(st.binary(max_size=9), st.binary(max_size=9)), max_size=3))
 def test_extended_attributes_are_skipped(
     attributes: Attributes, extended: list[tuple[bytes, bytes]]
@@ -47,6 +49,7 @@ def test_extended_attributes_are_skipped(
     fields.end()
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.binary(max_size=64), U32, U64)
 def test_a_read_comes_back_as_it_was_packed(handle: bytes, number: int, offset: int) -> None:
     message = bytes([5]) + wire.u32(number) + wire.string(handle) + wire.u64(offset) + wire.u32(77)
@@ -57,6 +60,7 @@ def test_a_read_comes_back_as_it_was_packed(handle: bytes, number: int, offset: 
             wire.unpack_read(memoryview(wrong))
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.binary(max_size=80))
 def test_fields_of_garbage_end_in_their_error_and_no_other(data: bytes) -> None:
     fields = Fields(memoryview(data))
@@ -67,6 +71,7 @@ def test_fields_of_garbage_end_in_their_error_and_no_other(data: bytes) -> None:
             return
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.binary(min_size=1, max_size=50), max_size=12),
     st.lists(st.integers(1, 60), min_size=1, max_size=30),

@@ -183,6 +183,7 @@ class Server(Protocol):
                 each.go_on(self._ssh)
 
     def _sweep(self) -> None:
+        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)  # first: whatever happens below
         now_s = time.monotonic()
         for each in self._connections:
             each.look(now_s)
@@ -190,7 +191,6 @@ class Server(Protocol):
             self._reloaded_s = now_s
             if self._reloading is None and stamp_of(self.host_keys) != self._stamp:
                 self._reloading = self._loop.create_task(self._reload())
-        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
     async def _reload(self) -> None:
         """Use host keys that changed, for connections from now on."""
