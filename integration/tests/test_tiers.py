@@ -90,7 +90,7 @@ class Pair:
         pages = s3_client(self.far.s3).get_paginator("list_objects_v2")
         return {
             each["Key"]: each["Size"]
-            for page in pages.paginate(Bucket="tier", Prefix="near/b/c/")
+            for page in pages.paginate(Bucket="tier", Prefix="near/b/c.")
             for each in page.get("Contents", [])
         }
 

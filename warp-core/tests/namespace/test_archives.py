@@ -28,8 +28,10 @@ from warp_core.namespace.files import NamespaceFiles
 from warp_core.namespace.garbage import Garbage
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.objects import NamespaceObjects
-from warp_core.namespace.opens import Opens
+from warp_core.namespace.opens import HERE, Access, Opens
+from warp_core.namespace.opens import Owner as OpenOwner
 from warp_core.namespace.snapshots import Snapshots
+from warp_core.views.files import SetInfo
 from warp_core.views.objects import Attributes, Digests, PartInfo, VolumeLock
 from warp_fixed.chunker import Fixed
 from warp_meta_memory.engine import Memory as MemoryMeta
@@ -431,3 +433,34 @@ async def test_the_feed_tells_of_restoring(stage: Stage) -> None:
 
 async def test_a_policy_with_a_place_differs_from_one_without() -> None:
     assert DataPolicy(place=ICE) != DataPolicy()
+
+
+async def test_files_of_an_archive_are_read_after_they_were_restored_and_never_changed(
+    stage: Stage,
+) -> None:
+    await stage.put(b"k")
+    root = await stage.files.root("v")
+    file = (await stage.files.lookup(root, b"k")).ref
+    owner = OpenOwner(HERE, b"me")
+
+    async def opened(access: Access) -> bytes:
+        handle = await stage.files.open(file, owner=owner, access=access, deny=Access(0))
+        try:
+            return bytes(await handle.read(0, 10))
+        finally:
+            await handle.close()
+
+    for access in (Access.READ, Access.WRITE, Access.READ | Access.WRITE):
+        with pytest.raises(Archived):
+            await opened(access)
+    with pytest.raises(Archived):
+        await stage.files.setattr(file, SetInfo(size=0))
+    await stage.restored(b"k", 1)
+    assert await opened(Access.READ) == DATA[:10]
+    with pytest.raises(Archived, match="copy it to change it"):
+        await opened(Access.READ | Access.WRITE)
+    stage.pass_days(2)
+    await stage.work()
+    with pytest.raises(Archived):
+        await opened(Access.READ)
+    assert await stage.left_over() == []

@@ -211,7 +211,7 @@ async def test_uploads_of_an_earlier_run_are_aborted_at_the_start(
     endpoint: Endpoint, store: Callable[..., S3Store]
 ) -> None:
     subject = store(prefix="mine")
-    left = ["mine/b/c/1", "mine/b/c/2", "others/b/c/3"]
+    left = ["mine/b/c.1", "mine/b/c.2", "others/b/c.3"]
 
     def answer(method: str, target: str) -> Answer:
         if target.endswith("warp-store.json"):
@@ -224,7 +224,7 @@ async def test_uploads_of_an_earlier_run_are_aborted_at_the_start(
 
     endpoint.answer = answer
     async with subject:
-        assert left == ["others/b/c/3"]
+        assert left == ["others/b/c.3"]
 
 
 async def test_a_store_of_a_later_release_or_a_damaged_one_is_refused(
@@ -252,11 +252,11 @@ async def test_others_keys_below_the_prefix_are_left_out(
 ) -> None:
     rows = "".join(
         f"<Contents><Key>{key}</Key><Size>1</Size></Contents>"
-        for key in ("mine/b/a", "mine/b/A", "mine/b/a&amp;b", "mine/b/../c", "mine/b/z", "other")
+        for key in ("mine/b/a.b", "mine/b/A", "mine/b/a&amp;b", "mine/b/../c", "mine/b/z", "other")
     )
     async with store(prefix="mine") as subject:
         endpoint.answer = lambda method, target: (200, {}, f"<R>{rows}</R>".encode())
-        assert [info.name for info in await subject.list()] == ["a", "z"]
+        assert [info.name for info in await subject.list()] == ["a/b", "z"]
 
 
 # Credentials and configuration --------------------------------------------------------------------

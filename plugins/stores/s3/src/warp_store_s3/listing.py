@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 _ENTRY: Final = re.compile(rb"<Contents>(.*?)</Contents>", re.DOTALL)
 _UPLOAD: Final = re.compile(rb"<Upload>(.*?)</Upload>", re.DOTALL)
-_KEY: Final = re.compile(rb"<Key>([a-z0-9._/-]+)</Key>")
+_KEY: Final = re.compile(rb"<Key>([a-z0-9!._/-]+)</Key>")
 _SIZE: Final = re.compile(rb"<Size>(\d{1,15})</Size>")
 _ID: Final = re.compile(rb"<UploadId>([^<&]{1,1024})</UploadId>")
 _CUT: Final = re.compile(rb"<IsTruncated>\s*true\s*</IsTruncated>", re.IGNORECASE)

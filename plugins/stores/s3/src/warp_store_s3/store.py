@@ -5,6 +5,9 @@ PREFIX/warp-store.json    which store this is
 PREFIX/b/NAME             blobs, each put in one request, or in parts that become one object at the end
 ```
 
+A name's slashes become other characters, in a way that keeps the order (`-` `!`, `.` `-`, `/` `.`). To some endpoints a slash is a
+folder, in which no file may have the name of another folder, and which they list in an order of their own.
+
 An object store replaces and deletes atomically, and keeps what it acknowledged; it appends nothing and writes nothing in place. So the
 store does not claim to `grow`, and only sealed containers come here.
 """
@@ -76,7 +79,7 @@ class S3Store(BlobStore):
         self._client = client
         self._prefix = config.prefix + "/" if config.prefix.strip("/") else ""
         self._prefix = self._prefix.replace("//", "/")
-        self._blobs = self._prefix + BLOBS
+        self._blobs = self._prefix + BLOBS  # what keys of blobs begin with
         self._bucket: Bucket | None = None
 
     async def __aenter__(self) -> Self:
@@ -176,7 +179,7 @@ class S3Store(BlobStore):
             StoreFailed: The endpoint is away, refuses, or got other bytes.
         """
         check_blob_name(name)
-        key = self._blobs + name
+        key = self._key(name)
         part = int(self._config.part)
         if sum(map(len, buffers)) <= part:
             data = b"".join(buffers)
@@ -253,7 +256,7 @@ class S3Store(BlobStore):
         if not _is_name(name):
             raise NotFound(f"{self._config.place} has no {name}")
         while True:
-            data = await self._read(self._blobs + name, offset, length)
+            data = await self._read(self._key(name), offset, length)
             if data is not None:
                 return data
 
@@ -285,10 +288,13 @@ class S3Store(BlobStore):
                 break
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    def _key(self, name: str) -> str:
+        return self._blobs + name.translate(_FLAT)
+
     async def delete(self, name: str) -> None:
         """See `BlobStore.delete`."""
         await self.stat(name)  # S3 deletes what is not there as well
-        await self.bucket.ask("DELETE", self._blobs + name)
+        await self.bucket.ask("DELETE", self._key(name))
 
     async def list(self, prefix: str = "", *, after: str = "", limit: int = 1000) -> list[BlobInfo]:
         """See `BlobStore.list`."""
@@ -297,26 +303,26 @@ class S3Store(BlobStore):
         while len(found) < limit:
             query = {
                 "list-type": "2",
-                "prefix": self._blobs + prefix,
+                "prefix": self._key(prefix),
                 "max-keys": str(min(PAGE, limit - len(found))),
             }
             if start:
-                query["start-after"] = self._blobs + start
+                query["start-after"] = self._key(start)
             page = keys_of((await self.bucket.ask("GET", query=query)).body)
             for key, size in page.entries:
-                name = key.removeprefix(self._blobs)
+                name = _name(key.removeprefix(self._blobs))
                 if key.startswith(self._blobs) and name > after and _is_name(name):
                     found.append(BlobInfo(name, size, size))
             if not page.more or not page.entries:
                 break
-            start = page.entries[-1][0].removeprefix(self._blobs)
+            start = _name(page.entries[-1][0].removeprefix(self._blobs))
         return found[:limit]
 
     async def stat(self, name: str) -> BlobInfo:
         """See `BlobStore.stat`."""
         if not _is_name(name):
             raise NotFound(f"{self._config.place} has no {name}")
-        answer = await self.bucket.ask("HEAD", self._blobs + name)
+        answer = await self.bucket.ask("HEAD", self._key(name))
         size = answer.headers.get("content-length", "")
         if not size.isdecimal():
             raise StoreFailed(f"{self._config.place} does not say how long {name} is")
@@ -326,6 +332,14 @@ class S3Store(BlobStore):
         """See `BlobStore.space`: what the configuration says, since an endpoint says nothing."""
         capacity = int(self._config.capacity)
         return Space(capacity, capacity, 0)
+
+
+_FLAT: Final = str.maketrans("-./", "!-.")
+_FOLDED: Final = str.maketrans("!-.", "-./")
+
+
+def _name(flat: str) -> str:
+    return flat.translate(_FOLDED)
 
 
 def _is_name(name: str) -> bool:
