@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from warp_core.cluster import domains
 from warp_core.cluster.domains import Domain
@@ -33,6 +33,7 @@ class DomainStanding(Standing):
         self._domain = domain
         self._lease = lease
         self._turn = asyncio.Lock()
+        self._told: list[Callable[[frozenset[str]], None]] = []
 
     def copies(self, wanted: int) -> int:
         """One on every store, so that each can be taken over with."""
@@ -45,6 +46,10 @@ class DomainStanding(Standing):
     def uses(self, store: str) -> bool:
         """Say whether a store gets anything now."""
         return store in self.used
+
+    def on_leave(self, forget: Callable[[frozenset[str]], None]) -> None:
+        """As `Standing.on_leave`."""
+        self._told.append(forget)
 
     async def leave(self, living: Sequence[str]) -> bool:
         """Go on with these stores only: noted in the MetaStore before anything is acknowledged without the others.
@@ -62,6 +67,8 @@ class DomainStanding(Standing):
                 await self._shrink(frozenset(living))
             self.used -= left
             if left:
+                for told in self._told:
+                    told(left)
                 row = self._domain.row
                 log.warning(
                     "going on without stores",

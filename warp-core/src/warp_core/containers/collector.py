@@ -169,7 +169,7 @@ class Collector:
             freed = await self._punch(copy, ranges)
             counts["punched_bytes"] += freed
             counts["freed_bytes"] += freed
-        residue = max(copy.allocated for copy in entry.copies) - PAGE - live
+        residue = max((copy.allocated for copy in entry.copies), default=0) - PAGE - live
         if residue >= await self._threshold(entry) * (live + residue) and residue > PUNCH_MIN:
             await self._compact(entry, found, counts)
 
@@ -196,7 +196,7 @@ class Collector:
         self, entry: Container, dead: facts.DeadRanges
     ) -> tuple[int, list[Head] | None]:
         """Return how many bytes of a container's records are payload that is alive, and its records if they had to be read."""
-        for copy in entry.copies:
+        for copy in tuple(entry.copies):
             await self._fleet.load(copy)
             if copy.map is not None:  # it holds payload only
                 gone = sum(length for _, length in copy.stretches(dead.ranges()))
@@ -212,7 +212,7 @@ class Collector:
         return payload - dead.bytes, found
 
     async def _threshold(self, entry: Container) -> float:
-        for copy in entry.copies:
+        for copy in tuple(entry.copies):
             space = await copy.slot.store.space()
             if space.free < TIGHT * space.total:
                 return COMPACT_DEAD_TIGHT
@@ -243,7 +243,7 @@ class Collector:
             return
         keep = living(self._fleet, entry, found)
         for slot in [copy.slot for copy in entry.copies]:
-            before = next(copy.allocated for copy in entry.copies if copy.slot is slot)
+            before = sum(copy.allocated for copy in entry.copies if copy.slot is slot)
             copy = await rebuild(self._fleet, entry, keep, slot, vital=True)
             counts["freed_bytes"] += max(0, before - copy.allocated)
             counts["copied_bytes"] += copy.size
@@ -332,7 +332,7 @@ class Collector:
             created_ns=self._fleet.now_ns(),
             size=entry.size,
         )
-        for copy in entry.copies:
+        for copy in tuple(entry.copies):
             with suppress(WarpError):  # the next start, or heal, does it
                 await copy.slot.store.write(
                     copy.name, offset=0, buffers=[pack_page(page)], sync=True

@@ -158,6 +158,7 @@ class Fleet:
         if not self.slots:
             raise Unavailable("no store is here: add a [[store]] to the configuration")
         self._by_id = {slot.store.id: slot for slot in self.slots}
+        self.standing.on_leave(self._forget_stores)
         if len(self._by_id) < len(self.slots):
             raise Unavailable("two of the configured stores are the same one")
         await self._open_map()
@@ -275,6 +276,15 @@ class Fleet:
         except (NotFound, StoreFailed):
             return None
 
+    def _forget_stores(self, stores: frozenset[str]) -> None:
+        """Count on nothing that stores have which were left behind: they get nothing more, so what they have is stale by and by."""
+        self.unseen = [slot for slot in self.unseen if slot.store.id not in stores]
+        for entry in self.containers.values():
+            if any(copy.slot.store.id in stores for copy in entry.copies):
+                entry.copies[:] = [
+                    copy for copy in entry.copies if copy.slot.store.id not in stores
+                ]
+
     # Ids and sequence -----------------------------------------------------------------------------
 
     def new_id(self, place: int = 0) -> int:
@@ -337,7 +347,7 @@ class Fleet:
 
     async def describe(self, entry: Container) -> None:
         """Learn how many copies a container wants and how long it is, from the page of any copy."""
-        for copy in entry.copies:
+        for copy in tuple(entry.copies):
             if entry.wanted and entry.size:
                 return
             page = await self._page(copy)

@@ -206,9 +206,10 @@ class Reader:
         return got == len(buffer) and not bad_frames(head, first, buffer)
 
     async def find(self, container: int) -> list[str]:
-        """Look on every store for a container that the inventory did not have: a journal segment made since.
+        """Look on every store in use for a container that the inventory did not have: a journal segment made since.
 
-        Return what keeps stores from saying whether they have it.
+        Return what keeps stores from saying whether they have it. Nobody sees what some have before all have said: one may have a copy
+        that is damaged. A store that was left behind is not asked, since the end of its copy may be missing.
         """
         problems: list[str] = []
         if self._fleet.ledger.known.is_gone(container):
@@ -217,7 +218,11 @@ class Reader:
         await self._fleet.look_again()
         if container in self._fleet.containers and self._fleet.containers[container].live:
             return problems
+        uses = self._fleet.standing.uses
+        found: list[Copy] = []
         for slot in self._fleet.where(container):
+            if not uses(slot.store.id):
+                continue
             if slot in self._fleet.unseen:
                 problems.append(f"{slot.name}: away since the start")
                 continue
@@ -228,9 +233,11 @@ class Reader:
             except StoreFailed as error:
                 problems.append(f"{slot.name}: {error}")
             else:
-                entry = self._fleet.entry(container)
-                if all(copy.slot is not slot for copy in entry.copies):
-                    entry.copies.append(Copy(slot, container, 0, info.size, info.allocated))
+                found.append(Copy(slot, container, 0, info.size, info.allocated))
+        for copy in found:
+            entry = self._fleet.entry(container)
+            if uses(copy.slot.store.id) and all(one.slot is not copy.slot for one in entry.copies):
+                entry.copies.append(copy)
         return problems
 
     def _lost(

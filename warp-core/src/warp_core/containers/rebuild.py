@@ -50,9 +50,10 @@ async def rebuild(
         await _grow(fleet, entry, keep, copy, vital=vital)
     else:
         await _put(fleet, entry, keep, copy, vital=vital)
-    if old is not None:
+    if old is not None and old in entry.copies:
         entry.copies.remove(old)
-    entry.copies.append(copy)
+    if fleet.standing.uses(slot.store.id):  # else it was left behind meanwhile
+        entry.copies.append(copy)
     if old is not None:
         with suppress(NotFound):
             await slot.store.delete(blob_name(entry.id, old.rewrite))

@@ -98,7 +98,7 @@ class Scrubber:
 
     async def _look(self, entry: Container, report: ScrubReport) -> None:
         await self._fleet.describe(entry)
-        for copy in entry.copies:
+        for copy in tuple(entry.copies):
             try:
                 info = await copy.slot.store.stat(copy.name)
                 await self._fleet.load(copy)

@@ -6,7 +6,7 @@ each of its stores, and goes on without some of them after it got leave for that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 class Standing:
@@ -23,6 +23,9 @@ class Standing:
     def uses(self, store: str) -> bool:
         """Say whether a store gets anything now; one that does not need not even be there."""
         return True
+
+    def on_leave(self, forget: Callable[[frozenset[str]], None]) -> None:
+        """Tell `forget` the ids of stores that are left behind from now on, when that happens."""
 
     async def leave(self, living: Sequence[str]) -> bool:
         """Go on with these stores only; say whether that changed how many are `enough`.
