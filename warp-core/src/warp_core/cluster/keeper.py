@@ -16,8 +16,8 @@ from warp_core.cluster.domains import Domain, Map
 from warp_core.cluster.home import Holder, Homes
 from warp_core.cluster.lease import RENEWALS, DomainLease
 from warp_core.cluster.rows import Kept, MemberRow
-from warp_core.cluster.stores import LocalStore, Place
-from warp_core.cluster.tenure import End, Parts, Tenure, check_superblock
+from warp_core.cluster.stores import LocalStore, Place, check_superblock
+from warp_core.cluster.tenure import End, Parts, Tenure
 from warp_core.errors import InvalidArgument, Locked, NotFound, StoreFailed, Unavailable, WarpError
 from warp_core.interfaces.stores import BlobStore
 from warp_core.logs import get

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from warp_core.cluster.guard import unavailable
 from warp_core.errors import Fenced, TimedOut, WarpError
@@ -20,7 +21,6 @@ from warp_core.interfaces.consistency import Lease, MetaStore
 from warp_core.logs import get
 
 RENEWALS = 4  # in the time of a lease: three may fail before it ends
-RENEWAL_S = 0.5  # at least, for one answer: a busy disk under the engine takes its time
 NAME = "domain/{}"
 
 log = get("warp_core.cluster")
@@ -45,7 +45,7 @@ class DomainLease:
         self._lease = lease
         self._deadline_s = deadline_s
         self._monotonic = monotonic
-        self._error = unavailable(domain)
+        self._refused = False  # the latest renewal that was answered
 
     @classmethod
     async def acquire(
@@ -96,31 +96,51 @@ class DomainLease:
         self.lost.set()
 
     async def keep(self) -> None:
-        """Renew the lease until it is lost or this task is cancelled."""
-        wait_s = pause_s = self._lease.ttl_s / RENEWALS
-        while self.held:
-            await asyncio.sleep(min(wait_s, max(self.left_s, 0.0)))
-            if not self.held:
-                break
-            asked_s = self._monotonic()
-            try:
-                # One that is lost (etcd drops what its old leader was asked) must not use up all the time that there is.
-                async with asyncio.timeout(min(max(pause_s, RENEWAL_S), max(self.left_s, 0.001))):
-                    await self._engine.renew(self._lease)
-            except Fenced as error:
-                log.warning("lease lost", domain=self.domain, reason=str(error))
-                break
-            except (WarpError, TimeoutError) as error:
-                log.warning(
-                    "lease not renewed", domain=self.domain, left_s=self.left_s, reason=str(error)
-                )
-                wait_s = pause_s / 8
-                continue
-            wait_s = pause_s
-            if not self.held:  # the answer came too late: another may have been granted it
-                break
-            self._deadline_s = max(self._deadline_s, asked_s + self._lease.ttl_s)
+        """Renew the lease until it is lost or this task is cancelled.
+
+        A renewal does not wait for the one before: an engine that is busy may take longer for each than the time between two, and
+        still be in time; and one that is lost (etcd drops what its old leader was asked) must not use up all the time that there is.
+        """
+        pause_s = self._lease.ttl_s / RENEWALS
+        renewals: set[asyncio.Task[None]] = set()
+        try:
+            while self.held:
+                wait_s = pause_s / 8 if self._refused else pause_s
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(wait_s, max(self.left_s, 0.0))):
+                        await self.lost.wait()
+                if self.held and len(renewals) < RENEWALS:
+                    renewal = asyncio.create_task(self._renew(), name="renewal of a lease")
+                    renewals.add(renewal)
+                    renewal.add_done_callback(renewals.discard)
+        finally:
+            for renewal in list(renewals):
+                renewal.cancel()
+            await asyncio.gather(*renewals, return_exceptions=True)
         self.lose()
+
+    async def _renew(self) -> None:
+        """Renew once; the time counts from before it was asked for."""
+        asked_s = self._monotonic()
+        try:
+            async with asyncio.timeout(max(self.left_s, 0.001)):
+                await self._engine.renew(self._lease)
+        except Fenced as error:
+            log.warning("lease lost", domain=self.domain, reason=str(error))
+            self.lose()
+        except (WarpError, TimeoutError) as error:
+            if asked_s + self._lease.ttl_s <= self._deadline_s:
+                return  # one that was asked for later is there already
+            self._refused = True
+            log.warning(
+                "lease not renewed", domain=self.domain, left_s=self.left_s, reason=str(error)
+            )
+        else:
+            self._refused = False
+            if not self.held:  # the answer came too late: another may have been granted it
+                self.lose()
+                return
+            self._deadline_s = max(self._deadline_s, asked_s + self._lease.ttl_s)
 
     async def give_back(self) -> None:
         """End it early, as far as the engine can be asked."""

@@ -8,6 +8,8 @@ its order. Only sealed blobs are looked at, so a first pass may run while the wh
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -18,6 +20,9 @@ from warp_core.interfaces.stores import BlobInfo, BlobStore
 
 STEP = 1024 * 1024  # bytes moved at once
 LIST_PAGE = 1000
+AT_ONCE = (
+    16  # blobs that are looked at: each takes round trips, and a store has one for every 64 MiB
+)
 OURS = (
     "c/",
     "ledger/",
@@ -35,13 +40,17 @@ class Resynced:
     copied_bytes: int = 0
 
 
-async def resync(source: BlobStore, target: BlobStore, *, last: bool) -> Resynced:
+async def resync(
+    source: BlobStore, target: BlobStore, *, last: bool, same: set[str] | None = None
+) -> Resynced:
     """Make a target fit to be used beside a whole source.
 
     Args:
         source: Holds everything that was acknowledged.
         target: Was away, or was never used.
         last: Nothing is writing to the source: whatever differs goes.
+        same: Names of sealed blobs that an earlier pass found alike on both, since when nobody wrote to the target; it adds to them.
+            Under its name a sealed blob never changes, so they are not looked at again: while it is the last pass, nobody is served.
 
     Raises:
         StoreFailed: One of them does not answer; it may be repeated.
@@ -49,10 +58,20 @@ async def resync(source: BlobStore, target: BlobStore, *, last: bool) -> Resynce
     done = Resynced()
     wanted = await _blobs(source, "c/")
     present = await _blobs(target, "c/")
-    for name, info in present.items():
-        if not await _same(source, wanted.get(name), target, info, last=last):
+    alike = set() if same is None else same
+
+    async def judge(name: str, info: BlobInfo) -> None:
+        theirs = wanted.get(name)
+        if theirs is not None and name in alike and theirs.size == info.size:
+            return
+        sealed = await _sealed_alike(source, theirs, target, info)
+        if sealed:
+            alike.add(name)
+        elif sealed is False or last:
             await target.delete(name)
             done.deleted += 1
+
+    await _each(present, judge)
     if last:
         for prefix in OURS[1:]:
             for name in await _blobs(target, prefix):
@@ -72,17 +91,36 @@ async def resync(source: BlobStore, target: BlobStore, *, last: bool) -> Resynce
     return done
 
 
-async def _same(
-    source: BlobStore, wanted: BlobInfo | None, target: BlobStore, info: BlobInfo, *, last: bool
-) -> bool:
-    """Say whether the target's blob may stay."""
+async def _each(
+    blobs: Mapping[str, BlobInfo], do: Callable[[str, BlobInfo], Awaitable[None]]
+) -> None:
+    """Do something for each blob, AT_ONCE at a time; raises the first error."""
+    left = iter(blobs.items())
+
+    async def work() -> None:
+        for name, info in left:
+            await do(name, info)
+
+    workers = [asyncio.create_task(work()) for _ in range(min(AT_ONCE, len(blobs)))]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+
+async def _sealed_alike(
+    source: BlobStore, wanted: BlobInfo | None, target: BlobStore, info: BlobInfo
+) -> bool | None:
+    """Say whether the target's blob is the source's, sealed; None if the source's is not sealed yet."""
     if wanted is None:
         return False
     with suppress(NotFound):
         theirs = await _page(source, wanted.name)
-        ours = await _page(target, info.name)
         if theirs is None or theirs.state != State.SEALED:
-            return not last
+            return None
+        ours = await _page(target, info.name)
         return (
             ours is not None
             and ours.state == State.SEALED

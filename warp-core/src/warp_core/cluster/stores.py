@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from warp_core.calls import Calls
 from warp_core.config import Part
-from warp_core.errors import Unavailable, WarpError
+from warp_core.errors import NotFound, StoreFailed, Unavailable, WarpError
 from warp_core.interfaces.stores import BlobStore, StoreCapabilities
 from warp_core.interfaces.transports import Link, Transport
 from warp_core.layers.metered import MeteredStore
@@ -19,6 +21,8 @@ from warp_core.metrics import Metrics
 from warp_core.peers.gate import Gate
 from warp_core.peers.messages import Reply
 from warp_core.peers.store import PeerStore
+
+SUPERBLOCK = "node/superblock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,3 +133,30 @@ class Peers:
         async with AsyncExitStack() as stack:
             metered = MeteredStore(bare, self._metrics, f"{place.node}/{place.export}")
             yield bare, await stack.enter_async_context(metered)
+
+
+class _Superblock(msgspec.Struct, frozen=True):
+    format: int
+    node: str
+
+
+async def check_superblock(store: BlobStore, identity: str) -> None:
+    """See that a store is a domain's; one that nobody used becomes it.
+
+    Raises:
+        StoreFailed: It is another's.
+    """
+    data = b""
+    with suppress(NotFound):
+        data = await store.read(SUPERBLOCK, offset=0, length=4096)
+    if not data:
+        await store.put(SUPERBLOCK, [msgspec.json.encode(_Superblock(1, identity))])
+        return
+    try:
+        found = msgspec.json.decode(data, type=_Superblock).node
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StoreFailed(f"the superblock of store {store.id} is damaged: {error}") from None
+    if found != identity:
+        raise StoreFailed(
+            f"store {store.id} belongs to another node ({found[:8]}), not to the domain's ({identity[:8]})"
+        )

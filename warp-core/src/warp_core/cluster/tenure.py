@@ -7,7 +7,7 @@
                                                           away, another node should have the domain, or this one stops
 ```
 
-In a *sitting* the stack is open. A store that comes back ends it: it is made fit (`resync`), and the next sitting writes to it
+In a *sitting* the stack is open. A store that comes back ends it: it is made fit (`fitting`), and the next sitting writes to it
 again. Once heal has found nothing that it lacks, it is whole.
 """
 
@@ -16,25 +16,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from warp_core.cluster import domains
 from warp_core.cluster.domains import Domain, Map
+from warp_core.cluster.fitting import Fitting, Used
 from warp_core.cluster.guard import DomainStore, unavailable
 from warp_core.cluster.lease import RENEWALS, DomainLease
 from warp_core.cluster.leased import leased
-from warp_core.cluster.resync import resync
 from warp_core.cluster.rows import Kept, prefix
 from warp_core.cluster.standing import DomainStanding
 from warp_core.cluster.stores import LocalStore, Peers, Place
 from warp_core.containers import Containers, StoreSlot
 from warp_core.containers.journal import Journal
 from warp_core.containers.segments import Position
-from warp_core.errors import NotFound, StoreFailed, Unavailable, WarpError
+from warp_core.errors import WarpError
 from warp_core.interfaces.codecs import Codec
 from warp_core.interfaces.consistency import KeyCheck, MetaStore
 from warp_core.interfaces.stores import BlobStore
@@ -47,8 +45,6 @@ if TYPE_CHECKING:
 NO_COMMITS = Position(2**64 - 1, 0)  # the engine has a log of its own
 HEAL_BYTES = 64 * 1024 * 1024  # written at once; between such steps requests come first
 HEAL_PAUSE_S = 0.5
-DIAL_S = 1.0  # at least: a node whose cable is cut must not hold up a takeover, and it is used as soon as it answers
-SUPERBLOCK = "node/superblock"
 
 log = get("warp_core.cluster")
 
@@ -83,16 +79,6 @@ class Parts:
     local: Callable[[], dict[str, LocalStore]]  # by id of the store
     ttl_s: float
     monotonic: Callable[[], float]
-
-
-@dataclass(slots=True)
-class Used:
-    """One store of the domain in a sitting."""
-
-    kept: Kept
-    store: BlobStore
-    local: LocalStore | None
-    here: bool
 
 
 class Sitting:
@@ -147,12 +133,7 @@ class Tenure:
         self._stop = asyncio.Event()
         self._returned = asyncio.Event()
         self._grows = asyncio.Event()
-        self._came: dict[
-            str, tuple[AsyncExitStack, BlobStore]
-        ] = {}  # by id: stores that returned, open
-        self._lost_by = (
-            ""  # the node whose lease ended before this one's began: it is dead, or cut off
-        )
+        self._fitting = Fitting(number, parts, latest)
 
     def stop(self) -> None:
         """Give the domain back as soon as possible."""
@@ -189,7 +170,7 @@ class Tenure:
         self.lease = lease
         before = self._latest().domains.get(self.number)
         if before is not None and before.wish != parts.node:
-            self._lost_by = before.row.holder
+            self._fitting.lost_by = before.row.holder
         keeping = asyncio.create_task(lease.keep(), name=f"lease of domain {self.number}")
         mine = [
             local
@@ -212,7 +193,7 @@ class Tenure:
                 await prepare(lease)
             return await self._sittings(lease, patience_s, prepare)
         finally:
-            await self._let_go()
+            await self._fitting.let_go()
             for local in mine:
                 local.gate.open()
             keeping.cancel()
@@ -236,18 +217,12 @@ class Tenure:
                 self._parts.shared, self.number, token=lease.token
             )
             end = await self._sit(lease, domain, guard, incarnation, patience_s)
-            patience_s, self._lost_by = 0.0, ""
+            patience_s, self._fitting.lost_by = 0.0, ""
             log.info("a sitting ended", domain=self.number, why=end.value)
             if end not in (End.RETURNED, End.FAILED, End.LEFT, End.GROWS) or not lease.held:
                 return end
             if end is End.FAILED:
                 await asyncio.sleep(HEAL_PAUSE_S)
-
-    async def _let_go(self) -> None:
-        """Close the stores that came back and that no sitting has taken over."""
-        while self._came:
-            _, (exits, _) = self._came.popitem()
-            await exits.aclose()
 
     # One sitting ----------------------------------------------------------------------------------
 
@@ -283,8 +258,8 @@ class Tenure:
         self._returned.clear()
         async with AsyncExitStack() as exits:
             exits.callback(sitting.close)
-            stores = await self._open_stores(exits, lease, domain, patience_s)
-            used = await self._made_fit(stores, domain)
+            stores = await self._fitting.open(exits, lease, domain, patience_s)
+            used = await self._fitting.made_fit(stores, domain)
             found_s = self._parts.monotonic()
             standing = DomainStanding(self._parts.shared, domain, lease, used)
             self.standing = standing
@@ -356,91 +331,6 @@ class Tenure:
                     self.stack = None
                     sitting.over = True
             return end, journal
-
-    async def _open_stores(
-        self, exits: AsyncExitStack, lease: DomainLease, domain: Domain, patience_s: float
-    ) -> list[Used]:
-        """Open every store of the domain, the whole ones patiently."""
-        local = self._parts.local()
-        until_s = self._parts.monotonic() + patience_s
-        found = []
-        for kept in domain.row.stores:
-            mine = local.get(kept.store)
-            if mine is not None:
-                found.append(Used(kept, mine.store, mine, True))
-                continue
-            if (came := self._came.pop(kept.store, None)) is not None:
-                opened, store = came
-                exits.push_async_callback(opened.aclose)
-                found.append(Used(kept, store, None, True))
-                continue
-            # Who lost the domain just now is not waited for at a cable that is cut; if it lives, it is found a moment later.
-            away = "it lost the domain" if kept.node == self._lost_by else ""
-            while True:
-                one = AsyncExitStack()
-                store, reason = await self._open_peer(one, lease, kept, away=away)
-                late = self._parts.monotonic() >= until_s
-                if not reason or kept.store not in domain.whole or late:
-                    exits.push_async_callback(one.aclose)
-                    if reason:
-                        log.warning("a store is away", domain=self.number, reason=reason)
-                    break
-                await one.aclose()
-                lease.demand()
-                await asyncio.sleep(0.2)
-            found.append(Used(kept, store, None, not reason))
-        return found
-
-    async def _open_peer(
-        self, exits: AsyncExitStack, lease: DomainLease, kept: Kept, *, away: str = ""
-    ) -> tuple[BlobStore, str]:
-        """Open a store of a peer; return it, and why it is away, or "". It is not asked if that is known."""
-        place = self._parts.place(kept) or Place(
-            kept.node, "127.0.0.1:0", "tcp", kept.export, self._parts.ttl_s
-        )
-        bare, store = await exits.enter_async_context(
-            self._parts.peers.open(
-                place,
-                store=kept.store,
-                fence=lease.token,
-                dial_s=max(DIAL_S, self._parts.ttl_s / 4),
-                away=away,
-            )
-        )
-        return store, "" if bare.here else bare.reason or "it does not answer"
-
-    async def _made_fit(self, stores: Sequence[Used], domain: Domain) -> frozenset[str]:
-        """Return the ids of the stores to use: whole ones that are here, and those that a whole one made fit.
-
-        Raises:
-            Unavailable: No store that is whole is here.
-        """
-        whole = [each for each in stores if each.here and each.kept.store in domain.whole]
-        if not whole:
-            raise Unavailable(
-                f"domain {self.number}: of the stores that hold everything acknowledged none is here"
-                f" ({domains.describe_stores(domain.row, domain.whole)})"
-            )
-        used = {each.kept.store for each in whole}
-        source = min(whole, key=lambda each: each.local is None).store
-        for each in stores:
-            if each.here and each.kept.store not in used:
-                try:
-                    await check_superblock(each.store, domain.row.identity)
-                    done = await resync(source, each.store, last=True)
-                except WarpError as error:
-                    log.warning(
-                        "a store that came back failed", store=each.kept.export, error=str(error)
-                    )
-                else:
-                    used.add(each.kept.store)
-                    log.info(
-                        "a store that came back is in use",
-                        domain=self.number,
-                        store=f"{each.kept.node}/{each.kept.export}",
-                        **asdict(done),
-                    )
-        return frozenset(used)
 
     async def _wait(self, lease: DomainLease, journal: Journal, standing: DomainStanding) -> End:
         """Return when something ends the sitting."""
@@ -524,37 +414,8 @@ class Tenure:
         standing: DomainStanding,
         source: BlobStore,
     ) -> None:
-        """Tell when a store is reachable that is not in use, and leave it open; most that it lacks of the journal is copied before."""
-        pause_s = first_s = max(1.0, self._parts.ttl_s / RENEWALS)
-        while True:
-            await asyncio.sleep(pause_s)
-            for each in stores:
-                if each.kept.store in standing.used:
-                    continue
-                async with AsyncExitStack() as exits:
-                    with suppress(WarpError):
-                        store = each.store
-                        if each.local is None:
-                            store, away = await self._open_peer(exits, lease, each.kept)
-                            if away:
-                                continue
-                        else:
-                            await store.space()
-                        await check_superblock(store, self._identity())
-                        await resync(source, store, last=False)
-                        if (
-                            each.local is None
-                        ):  # its links are there: a busy node may take a second to take another
-                            self._came[each.kept.store] = (exits.pop_all(), store)
-                        self._returned.set()
-                        return
-                pause_s = min(2 * pause_s, 8 * first_s)  # it is here, and fails
-
-    def _identity(self) -> str:
-        domain = self._latest().domains.get(self.number)
-        if domain is None:
-            raise Unavailable(f"nothing is known of domain {self.number}")
-        return domain.row.identity
+        await self._fitting.look_for(lease, stores, standing, source)
+        self._returned.set()
 
     async def _bring_up(self, kept: Kept, standing: DomainStanding, stack: Stack) -> None:
         """Heal until a store lacks nothing, then say that it is whole."""
@@ -575,30 +436,3 @@ class Tenure:
             except WarpError as error:
                 log.warning("a store is not whole yet", store=kept.export, error=str(error))
             await asyncio.sleep(HEAL_PAUSE_S)
-
-
-class _Superblock(msgspec.Struct, frozen=True):
-    format: int
-    node: str
-
-
-async def check_superblock(store: BlobStore, identity: str) -> None:
-    """See that a store is a domain's; one that nobody used becomes it.
-
-    Raises:
-        StoreFailed: It is another's.
-    """
-    data = b""
-    with suppress(NotFound):
-        data = await store.read(SUPERBLOCK, offset=0, length=4096)
-    if not data:
-        await store.put(SUPERBLOCK, [msgspec.json.encode(_Superblock(1, identity))])
-        return
-    try:
-        found = msgspec.json.decode(data, type=_Superblock).node
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise StoreFailed(f"the superblock of store {store.id} is damaged: {error}") from None
-    if found != identity:
-        raise StoreFailed(
-            f"store {store.id} belongs to another node ({found[:8]}), not to the domain's ({identity[:8]})"
-        )
