@@ -86,7 +86,7 @@ async def test_past_the_deadline_every_verb_is_refused_also_of_what_was_open(pai
     reader = await stack.objects.open("one", b"k")
     pair.a.engine.cut = pair.b.engine.cut = True
     lease = pair.a.keeper._tenures[pair.number].lease
-    await asyncio.sleep(max(lease.left_s, 0) + 0.01)
+    await pair.until(lambda: lease.left_s <= 0)
 
     with pytest.raises(Unavailable, match="not the home"):
         await reader.read(0, 7)
@@ -198,7 +198,7 @@ async def test_without_the_other_copy_it_goes_on_and_the_other_may_not_take_over
 
     await pair.a.die()
     await pair.b.start()
-    await asyncio.sleep(2.2 * TTL_S)
+    await pair.turns.until(pair.turns() + 2.2 * TTL_S)
     assert pair.number not in pair.b.keeper.local
 
     await pair.a.start()
@@ -245,7 +245,7 @@ async def test_a_node_that_returns_gets_its_domain_back_when_it_is_wished(pair):
     assert pair.number not in pair.a.keeper.local
     await pair.until(lambda: pair.whole() == {"a", "b"})
     await pair.a.keeper.wish(pair.number, "a")
-    stack = await pair.until_home("a", 10)
+    stack = await pair.until_home("a")
 
     assert pair.number not in pair.b.keeper.local
     assert await pair.get(stack, b"k") == b"newer"
@@ -260,11 +260,11 @@ async def test_a_node_that_returns_gets_its_domain_back_when_it_is_wished(pair):
 async def test_a_node_that_wants_its_domain_back_gets_it(pair):
     await pair.put(pair.home("a"), b"k", b"acknowledged")
     await pair.a.stop()
-    stack = await pair.until_home("b", 2)
+    stack = await pair.until_home("b")
     await pair.put(stack, b"k", b"newer")
 
     await pair.a.start(failback=True)
-    stack = await pair.until_home("a", 20)
+    stack = await pair.until_home("a")
 
     assert await pair.get(stack, b"k") == b"newer"
     await pair.until(lambda: pair.whole() == {"a", "b"})  # a busy machine may lose sight of one
@@ -349,7 +349,7 @@ async def test_a_node_that_left_for_good_is_missed_by_nobody(pair):
         await domains.remove(pair.engine, "b")  # its own domain is there
     await pair.b.die()
     other = pair.b_number = next(n for n in pair.a.keeper.domains() if n != pair.number)
-    await pair.until(lambda: other in pair.a.keeper.local, 60)
+    await pair.until(lambda: other in pair.a.keeper.local)
 
     await domains.remove(pair.engine, "b")
 
