@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from warp_core.cluster.joining import Partner, Welcome
-from warp_core.cluster.written import _value, add_partner, drop_left, founder, joined, room
+from warp_core.cluster.written import (
+    _value,
+    add_partner,
+    add_room,
+    drop_left,
+    founder,
+    joined,
+    room,
+)
 from warp_core.config.load import load
 from warp_core.errors import ConfigError
 from warp_core.plugins import Plugins
@@ -159,3 +167,21 @@ def test_the_default_store_stays_when_a_partner_is_added(tmp_path: Path) -> None
 )
 def test_values_are_toml(value: object) -> None:
     assert tomllib.loads(f"key = {_value(value)}")["key"] == value
+
+
+def test_room_for_a_copy_is_noted_once_and_stays_while_something_lies_there(tmp_path: Path) -> None:
+    file = founded(tmp_path)
+    before = tomllib.loads(file.read_text())
+    for _ in range(2):
+        add_room(file, export="domain-3", to="b")
+
+    settings = load(file, catalog=Plugins(), environ={})
+    assert [(each.name, each.to) for each in settings.exports] == [("domain-3", ("b",))]
+    assert drop_left(file, {"b"}, used={"domain-3"}) == []
+    assert drop_left(file, {"b"}, used=()) == ["room domain-3"]
+    assert tomllib.loads(file.read_text()) == before
+
+
+def test_a_file_that_cannot_be_read_gets_no_room(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be changed for a copy"):
+        add_room(tmp_path / "none.toml", export="domain-3", to="b")

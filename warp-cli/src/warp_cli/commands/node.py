@@ -269,7 +269,11 @@ def remove(
             )
         if asked["one_copy"]:
             numbers = ", ".join(map(str, asked["one_copy"]))
-            say(f"One copy only is left of domain {numbers}: let a node join that keeps another.")
+            say(f"One copy only is left of domain {numbers}.")
+            for number, node in asked["new_copies"].items():
+                say(f"Node {node} gets a copy of domain {number}: see `warp node list`.")
+            if len(asked["new_copies"]) < len(asked["one_copy"]):
+                say("No node is left that could keep another: let one join.")
 
     return reported(run, json=json)
 

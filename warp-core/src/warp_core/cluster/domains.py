@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from warp_core.cluster import rows
-from warp_core.cluster.rows import DomainRow, Kept, MemberRow, WholeRow
+from warp_core.cluster.rows import DomainRow, Kept, MemberRow, RoomRow, WholeRow
 from warp_core.errors import Fenced, NoSpace, NotFound, PermissionDenied, Unavailable
 from warp_core.interfaces.consistency import SCAN_MAX, KeyCheck, MetaStore, Row, View
 from warp_core.metadata import Transaction, transact
@@ -30,6 +30,7 @@ class Map:
     domains: dict[int, Domain] = field(default_factory=dict)
     members: dict[str, MemberRow] = field(default_factory=dict)
     left: frozenset[str] = frozenset()  # names of nodes that left for good
+    rooms: dict[int, RoomRow] = field(default_factory=dict)  # by domain: copies to be
 
 
 async def read(shared: MetaStore) -> Map:
@@ -58,7 +59,8 @@ async def read(shared: MetaStore) -> Map:
         )
     members = [rows.unpack(row.value, MemberRow) for row in of(rows.MEMBERS)]
     left = frozenset(row.key[len(rows.LEFT) :].decode() for row in of(rows.LEFT))
-    return Map(known, {member.name: member for member in members}, left)
+    rooms = {_number(row): rows.unpack(row.value, RoomRow) for row in of(rows.ROOMS)}
+    return Map(known, {member.name: member for member in members}, left, rooms)
 
 
 def _behind(prefix: bytes) -> bytes:
@@ -325,6 +327,10 @@ async def remove(shared: MetaStore, name: str) -> None:
             wish = await tx.get(rows.wish_key(number))
             if wish is not None and wish.decode() == name:
                 tx.delete(rows.wish_key(number))
+        for number in known.rooms:
+            room = await _room(tx, number)
+            if room is not None and room.node == name:
+                tx.delete(rows.room_key(number))
         tx.put(rows.left_key(name), b"")
         tx.delete(rows.member_key(name))
 
@@ -352,6 +358,49 @@ async def drop_left(shared: MetaStore, number: int, *, token: int) -> None:
     await transact(shared, body)
 
 
+async def ask_for_room(shared: MetaStore, number: int, *, token: int, node: str) -> None:
+    """Ask a node to keep another copy of a domain; nothing changes if one is asked already. Raises as `begin_sitting`."""
+
+    async def body(tx: Transaction) -> None:
+        await _held(tx, number, token)
+        if await tx.get(rows.left_key(node)) is None and await _room(tx, number) is None:
+            tx.put(rows.room_key(number), rows.pack(RoomRow(rows.FORMAT, node)))
+
+    await transact(shared, body)
+
+
+async def give_room(shared: MetaStore, number: int, *, node: str, export: str, store: str) -> None:
+    """Say that a node made the room that it was asked for; nothing changes if it is not asked any more."""
+
+    async def body(tx: Transaction) -> None:
+        room = await _room(tx, number)
+        if room is not None and room.node == node:
+            made = RoomRow(rows.FORMAT, node, export, store)
+            tx.put(rows.room_key(number), rows.pack(made))
+
+    await transact(shared, body)
+
+
+async def use_room(shared: MetaStore, number: int, *, token: int) -> Kept | None:
+    """Add the room that was made, if any, to the stores of a domain, which is not open, and return it; raises as `begin_sitting`."""
+
+    async def body(tx: Transaction) -> Kept | None:
+        row = await _held(tx, number, token)
+        room = await _room(tx, number)
+        if room is None or not room.export:
+            return None
+        kept = Kept(room.store, room.node, room.export)
+        tx.delete(rows.room_key(number))
+        if kept not in row.stores and await tx.get(rows.left_key(room.node)) is None:
+            changed = DomainRow(
+                row.format, row.origin, row.identity, row.holder, row.token, (*row.stores, kept)
+            )
+            tx.put(rows.domain_key(number), rows.pack(changed))
+        return kept
+
+    return await transact(shared, body)
+
+
 def describe_stores(row: DomainRow, stores: frozenset[str]) -> str:
     """Name stores for people."""
     return ", ".join(f"{kept.node}/{kept.export}" for kept in row.stores if kept.store in stores)
@@ -362,6 +411,11 @@ async def _row(tx: Transaction, number: int) -> DomainRow:
     if value is None:
         raise NotFound(f"no domain has number {number}")
     return rows.unpack(value, DomainRow)
+
+
+async def _room(tx: Transaction, number: int) -> RoomRow | None:
+    value = await tx.get(rows.room_key(number))
+    return rows.unpack(value, RoomRow) if value is not None else None
 
 
 async def _held(tx: Transaction, number: int, token: int) -> DomainRow:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import msgspec
 
 from warp_core.cluster import domains, rows
+from warp_core.cluster.copies import next_keeper
 from warp_core.cluster.domains import Domain, Map
 from warp_core.cluster.home import Holder, Homes
 from warp_core.cluster.lease import RENEWALS, DomainLease
 from warp_core.cluster.rows import Kept, MemberRow
 from warp_core.cluster.stores import LocalStore, Place, check_superblock
 from warp_core.cluster.tenure import End, Parts, Tenure
+from warp_core.cluster.written import room_of_domain
 from warp_core.errors import InvalidArgument, Locked, NotFound, StoreFailed, Unavailable, WarpError
 from warp_core.interfaces.stores import BlobStore
 from warp_core.logs import get
@@ -28,11 +30,14 @@ if TYPE_CHECKING:
 VOLUMES_MAX = 100_000  # names remembered with their domain; then they are asked for again
 FAILED_S = 0.5  # after a tenure that failed, doubled up to FAILED_MAX_S
 FAILED_MAX_S = 30.0
+COPY_AGAIN_S = 5.0  # after another copy could not be had
 START_S = 30.0  # how long a start waits until its own domain is open, here or elsewhere
 LOOKS = 4  # at another's lease in the time of a renewal: the engine only reads for it
 YIELD = 3.0  # times the lease's ttl: how long a node that gave a domain away leaves it to the one that should have it
 
 T = TypeVar("T")
+MakeRoom = Callable[[str, str], Awaitable[LocalStore]]
+"""Makes room for a copy, given its name for others and the node that will use it first: returns the store, which lies here, open."""
 
 log = get("warp_core.cluster")
 
@@ -67,6 +72,7 @@ class Keeper(Homes):
         self.own = -1
         self.map = Map()
         self.on_change: list[Callable[[Map], None]] = []  # called with each map that was read
+        self.make_room: MakeRoom | None = None  # None: this node never does
         self._local_stores = {each.store.id: each for each in local}
         self._parts = replace(parts, place=self._place, local=lambda: self._local_stores)
         self._member = member
@@ -294,19 +300,58 @@ class Keeper(Homes):
         self._own += [each for each in own if (each.node, each.export) not in known]
 
     async def _keep_growing(self) -> None:
-        """Have the own domain use the stores of peers that it never used, as soon as they can be reached."""
+        """Have domains use stores of peers that they never used, as soon as they can be reached, and make room for those of others."""
         while True:
             await asyncio.sleep(self._pause_s)
-            tenure, domain = self._tenures.get(self.own), self.map.domains.get(self.own)
-            if tenure is None or tenure.stack is None or tenure.lease is None or domain is None:
+            try:
+                await self._give_rooms()
+                for number, tenure in list(self._tenures.items()):
+                    domain = self.map.domains.get(number)
+                    if domain is not None and tenure.stack is not None and tenure.lease is not None:
+                        await self._grow(domain, tenure, tenure.lease)
+            except Exception as error:  # without it, no domain would get a copy any more
+                if isinstance(error, WarpError):
+                    log.warning("copies are not made now", reason=str(error))
+                else:
+                    log.exception("copies are not made now", error)
+                await asyncio.sleep(COPY_AGAIN_S)
+
+    async def _grow(self, domain: Domain, tenure: Tenure, lease: DomainLease) -> None:
+        """Let a domain use what it may use by now, or see to it that it may; a sitting ends where there is something."""
+        unused = self._unused(domain)
+        for place in unused:
+            if await self._reached(place, domain, lease):
+                tenure.grow()
+                return
+        room = self.map.rooms.get(domain.number)
+        if room is not None and room.export:
+            made = self._place(Kept(room.store, room.node, room.export))
+            if made is not None and await self._reached(made, domain, lease):
+                tenure.grow()
+        elif room is None and not unused and (node := next_keeper(self.map, domain.number)):
+            log.info("a node is asked to keep a copy", domain=domain.number, node=node)
+            await domains.ask_for_room(self.shared, domain.number, token=lease.token, node=node)
+
+    async def _give_rooms(self) -> None:
+        """Make the rooms for copies of domains that this node is asked for."""
+        for number, room in self.map.rooms.items():
+            domain = self.map.domains.get(number)
+            if room.node != self.node or room.export or domain is None or self.make_room is None:
                 continue
-            for place in self._unused(domain):
-                if await self._reached(place, domain, tenure.lease):
-                    tenure.grow()
-                    break
+            export = room_of_domain(number)
+            made = next((one for one in self._local_stores.values() if one.export == export), None)
+            if made is None:
+                made = await self.make_room(export, domain.row.holder)
+                self.add(local=[made])
+            await domains.give_room(
+                self.shared, number, node=self.node, export=made.export, store=made.store.id
+            )
+            log.info("room for a copy", domain=number, export=made.export)
 
     def _unused(self, domain: Domain) -> list[Place]:
-        """Return the configured stores at peers that the domain's row does not name yet."""
+        """Return the configured stores at peers that the row of the own domain does not name yet; none for another's."""
+        if domain.number != self.own:
+            return []
         known = {(kept.node, kept.export) for kept in domain.row.stores}
         return [
             each
@@ -351,7 +396,7 @@ class Keeper(Homes):
                 await asyncio.sleep(self._pause_s)
                 continue
             tenure = Tenure(number, self._parts, lambda: self.map)
-            prepare = self._preparing(number) if number == self.own else None
+            prepare = self._preparing(number)
             mine = self._usual(domain) == self.node
             patience_s = self._patience_s if first and mine else 0.0
             self._tenures[number] = tenure
@@ -403,7 +448,11 @@ class Keeper(Homes):
 
     def _preparing(self, number: int) -> Callable[[DomainLease], Awaitable[None]]:
         async def prepare(lease: DomainLease) -> None:
-            await self._configure(number, lease)
+            if number == self.own:
+                await self._configure(number, lease)
+            if self.map.rooms.get(number) is not None:
+                await domains.use_room(self.shared, number, token=lease.token)
+                await self._refresh()
 
         return prepare
 

@@ -19,6 +19,7 @@ CLEAN: Final = SHARED + b"clean/"
 DOMAINS: Final = SHARED + b"domain/"
 LEFT: Final = SHARED + b"left/"
 MEMBERS: Final = SHARED + b"member/"
+ROOMS: Final = SHARED + b"room/"
 VOLUMES: Final = SHARED + b"volume/"
 WHOLE: Final = SHARED + b"whole/"
 WISHES: Final = SHARED + b"wish/"
@@ -51,6 +52,15 @@ class WholeRow(msgspec.Struct, array_like=True, frozen=True):
 
     format: int
     stores: tuple[str, ...]
+
+
+class RoomRow(msgspec.Struct, array_like=True, frozen=True):
+    """`room/<n>`: which node is asked to keep another copy of a domain, and the room that it made, until the domain's row names it."""
+
+    format: int
+    node: str
+    export: str = ""  # "": not made yet
+    store: str = ""  # its id
 
 
 class AloneRow(msgspec.Struct, array_like=True, frozen=True):
@@ -91,6 +101,11 @@ def whole_key(domain: int) -> bytes:
 def clean_key(domain: int) -> bytes:
     """Return the key of the row that is there while a domain is closed, and was closed with everything durable."""
     return CLEAN + domain.to_bytes(2, "big")
+
+
+def room_key(domain: int) -> bytes:
+    """Return the key of the row that says where a domain gets another copy."""
+    return ROOMS + domain.to_bytes(2, "big")
 
 
 def wish_key(domain: int) -> bytes:

@@ -118,6 +118,11 @@ def room(node: str) -> str:
     return f"for-{node}"
 
 
+def room_of_domain(number: int) -> str:
+    """Return the name of the room for a copy of a domain that its own node's file says nothing of."""
+    return f"domain-{number}"
+
+
 def add_partner(
     file: Path, *, joining: Partner, left: frozenset[str] = frozenset()
 ) -> tuple[bool, bool]:
@@ -165,6 +170,26 @@ def add_partner(
         each.get("kind") == "peer" and each.get("node") == joining.node for each in stores
     )
     return joining.wants not in exports, uses or already
+
+
+def add_room(file: Path, *, export: str, to: str) -> None:
+    """Note in a node's own file that it has room for a copy, which another node may use; nothing changes if it says so already.
+
+    Raises:
+        ConfigError: The file cannot be read or written.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        exports = tomllib.loads(text).get("export", [])
+        if all(each.get("name") != export for each in exports):
+            added = [
+                "",
+                "# Room for a copy of what another node's failure left with one.",
+                *_room_for(to, export),
+            ]
+            _replace(file, text.rstrip("\n") + "\n" + "\n".join((*added, "")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{file} cannot be changed for a copy: {error}") from error
 
 
 def drop_left(file: Path, left: Collection[str], *, used: Collection[str]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from warp_core.cluster import copies
 from warp_core.cluster import directory as names
 from warp_core.cluster.domains import Map
 from warp_core.cluster.home import Homes
@@ -22,7 +23,7 @@ from warp_core.cluster.router import Router
 from warp_core.cluster.rows import FORMAT, MemberRow
 from warp_core.cluster.stores import LocalStore, Peers, Place
 from warp_core.cluster.tenure import OpenStack, Parts
-from warp_core.cluster.written import drop_left
+from warp_core.cluster.written import add_room, drop_left
 from warp_core.config import Part, Settings
 from warp_core.config.codecs import build_codec
 from warp_core.containers import Containers, StoreSlot
@@ -90,16 +91,7 @@ class Clustered:
         """
         settings = self.ground.settings
         if room:
-            entry = self.ground.plugins.registries["stores"].get("disk")
-            part = Part(
-                "stores", "disk", entry.config(path=partner.wants), f"export {partner.wants}"
-            )
-            made = await self.open_store(part, partner.wants)
-            self.slots.append((part, StoreSlot(place(part), made.store)))
-            self.exporter.offer(
-                partner.wants, Offer(made.store, frozenset({partner.node}), made.gate)
-            )
-            self.homes.add(local=[made])
+            self.homes.add(local=[await self._room(partner.wants, partner.node)])
         if uses:
             deadline_s = float(settings.cluster.lease) if settings.cluster else 4.0
             for name, offer in list(self.exporter.offers.items()):
@@ -116,6 +108,38 @@ class Clustered:
                     )
                 ]
             )
+
+    async def make_room(self, export: str, home: str) -> LocalStore:
+        """Make room for a copy of a domain, which its home asks for; from then on the node's file says so.
+
+        Raises:
+            StoreFailed: It cannot be made.
+            ConfigError: The file cannot be changed.
+        """
+        file = self.ground.settings.file
+        if file is None:
+            raise ConfigError(
+                "this node runs without a configuration file, which has to name rooms"
+            )
+        add_room(file, export=export, to=home)
+        return await self._room(export, home)
+
+    async def _room(self, export: str, user: str) -> LocalStore:
+        """Open a folder in the data folder as a store, and let another node use it."""
+        entry = self.ground.plugins.registries["stores"].get("disk")
+        part = Part("stores", "disk", entry.config(path=export), f"export {export}")
+        made = await self.open_store(part, export)
+        self.slots.append((part, StoreSlot(place(part), made.store)))
+        self.exporter.offer(export, Offer(made.store, frozenset({user}), made.gate))
+        return made
+
+    def let_in(self, known: Map) -> None:
+        """Let those nodes use a store that may become the home of what is in it, and nobody who left."""
+        node = self.ground.settings.name
+        for name, offer in list(self.exporter.offers.items()):
+            to = (offer.to | copies.users(known, node, name)) - known.left
+            if to != offer.to:
+                self.exporter.offer(name, replace(offer, to=to))
 
     def forget_left(self, known: Map) -> None:
         """Delete the tables about nodes that left from the node's file; they are not used any more."""
@@ -235,11 +259,13 @@ async def open_clustered(
             RoutedBlocks(router),
             open_store,
         )
-        keeper.on_change.append(clustered.forget_left)
+        keeper.on_change += (clustered.forget_left, clustered.let_in)
+        keeper.make_room = clustered.make_room
         await keeper.fence()
         receiver = await exits.enter_async_context(Receiver(keeper, clustered.commands))
         clustered.slots = slots
         clustered.exporter = exporter = Exporter(_offers(settings, local, own))
+        clustered.let_in(keeper.map)
 
         async def linked(link: Link) -> None:
             await divided(link, exporter.serve, receiver.serve)

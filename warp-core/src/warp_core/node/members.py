@@ -16,6 +16,7 @@ import msgspec
 from warp_core.certificates import Identity, sign
 from warp_core.cluster import directory, domains, rows
 from warp_core.cluster.at_rest import AtRest
+from warp_core.cluster.copies import COPIES, keepers, next_keeper
 from warp_core.cluster.domains import Domain, Map
 from warp_core.cluster.joining import (
     TOKEN_S,
@@ -299,9 +300,11 @@ def _problems(known: Map, answers: Mapping[str, bool]) -> list[str]:
             f"domain {number}: the copy with node {kept.node} does not have everything yet"
             for kept in behind
         ]
-        if len(each.row.stores) < 2:
+        if len(each.row.stores) < COPIES:
+            room = known.rooms.get(number)
             problems.append(
-                f"domain {number} has one copy only: {_keepers(each)} keeps it, and nobody else"
+                f"domain {number} has one copy only: {_keepers(each)} keeps it, and "
+                + (f"node {room.node} gets one" if room else "nobody else")
             )
         if not each.row.holder or not answers.get(each.row.holder, False):
             problems.append(f"domain {number} has no home now")
@@ -361,12 +364,15 @@ async def remove(node: Node, arguments: Remove, progress: Progress) -> object:
     with suppress(NotFound, Unsupported):  # it had none, or the engine is not run by nodes
         await shared.expel(name)
         voted = True
-    alone = [
-        number
-        for number, each in sorted(known.domains.items())
-        if len({kept.node for kept in each.row.stores} - {name}) < 2
-    ]
-    return {"node": name, "voted": voted, "one_copy": alone}
+    known = await domains.read(shared)
+    alone = [number for number in sorted(known.domains) if len(keepers(known, number)) < COPIES]
+    planned = {str(number): next_keeper(known, number) for number in alone}
+    return {
+        "node": name,
+        "voted": voted,
+        "one_copy": alone,
+        "new_copies": {number: node for number, node in planned.items() if node},
+    }
 
 
 # Commands about volumes, at their home ------------------------------------------------------------
