@@ -12,6 +12,7 @@ from warp_conformance.ports import free_ports
 from warp_core.certificates import issue, make_authority
 from warp_core.errors import Ambiguous, Conflict, NotFound, Unavailable, Unsupported
 from warp_core.interfaces.consistency import Commit, Write
+from warp_etcd import member
 from warp_etcd.config import Config
 from warp_etcd.engine import Etcd
 
@@ -103,3 +104,38 @@ async def test_a_lone_member_becomes_one_of_several(tmp_path: Path) -> None:
     async with Etcd(Config(listen=place), tmp_path / "a") as a:
         assert await a.view().get(b"k") is not None
         assert [tuple(each) for each in await a.members()] == [("warp", place, "voting")]
+
+
+async def test_a_member_that_finds_no_majority_says_whom_it_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    certify(tmp_path)
+    places = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    first = Config(listen=places[0])
+    async with Etcd(first, tmp_path / "a") as a:
+        options = await a.invite("b", places[1])
+        async with Etcd(Config(**options), tmp_path / "b") as b:
+            while [each.state for each in await b.members()] != ["voting"] * 2:
+                await asyncio.sleep(0.1)
+            await commit(b, b"k")
+    monkeypatch.setattr(member, "MAJORITY_WITHIN_S", 1.0)
+    monkeypatch.setattr(member, "TOLD_S", 0.3)
+    with pytest.raises(Unavailable, match=f"majority of its members .* warp at {places[0]}"):
+        async with Etcd(Config(**options), tmp_path / "b"):
+            pass
+    assert "does not answer yet" in capsys.readouterr().err
+    # The one that was there first has no list of the others.
+    assert "majority of its members: start the other" in member.Member(first, tmp_path)._missed()
+
+    monkeypatch.undo()
+    async with asyncio.TaskGroup() as group:  # the one that is there first waits for the other
+
+        async def opened(config: Config, name: str, after_s: float) -> None:
+            await asyncio.sleep(after_s)
+            async with Etcd(config, tmp_path / name) as store:
+                assert await store.view().get(b"k") is not None
+                await both.wait()
+
+        both = asyncio.Barrier(2)
+        group.create_task(opened(Config(**options), "b", 0.0))
+        group.create_task(opened(first, "a", 1.0))

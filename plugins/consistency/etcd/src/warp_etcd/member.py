@@ -23,6 +23,9 @@ NAME = "warp"
 PEER_SOCKET = "peer:1"
 SOCKET = "client:1"  # etcd's Unix addresses look like host:port and are relative to its folder
 STARTED_WITHIN_S = 60.0  # replaying a large log takes its time
+# A member among others answers nobody before a majority took note of it: machines that lost power together may be minutes apart.
+MAJORITY_WITHIN_S = 300.0
+TOLD_S = 15.0  # between two lines that say what is waited for
 STOPPED_WITHIN_S = 10.0
 AGAIN_S = (0.1, 0.5, 2.0, 5.0)  # pauses before it is started again; the last one from then on
 LOG_MAX = 8 << 20  # bytes of the member's log before it is started with a new one
@@ -168,8 +171,9 @@ class Member:
     async def _answers(self) -> None:
         """Wait until it answers, or ends."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + STARTED_WITHIN_S
+        began_s = told_s = loop.time()
         alone = not self._config.listen
+        within_s = STARTED_WITHIN_S if alone else MAJORITY_WITHIN_S
         async with Client(Access((self.target,)), timeout_s=1.0) as client:
             while True:
                 process = self._process
@@ -178,14 +182,32 @@ class Member:
                 try:
                     status = await client.attempt(STATUS, pb.StatusRequest(), timeout_s=1.0)
                 except Unavailable as error:
-                    if loop.time() > deadline:
+                    if loop.time() > began_s + within_s:
                         raise Unavailable(
-                            f"etcd does not answer within {STARTED_WITHIN_S:.0f} s: {self._last_words()}"
+                            f"etcd does not answer within {within_s:.0f} s{self._missed()}: {self._last_words()}"
                         ) from error
+                    if loop.time() > told_s + TOLD_S:
+                        told_s = loop.time()
+                        log.warning(
+                            f"etcd does not answer yet{self._missed()}",
+                            waited_s=round(told_s - began_s),
+                            said=self._last_words(),
+                        )
                 else:
                     if status.leader or not alone:  # the others may come later
                         return
                 await asyncio.sleep(0.02)
+
+    def _missed(self) -> str:
+        """Say whom a member among others waits for: it does not answer without a majority."""
+        if not self._config.listen:
+            return ""
+        others = ", ".join(
+            f"{name} at {address}"
+            for name, address in sorted(self._config.members.items())
+            if name != (self._config.name or NAME)
+        )
+        return f", which takes a majority of its members{others and f' (this one and {others})'}: start the other nodes"
 
     def _last_words(self) -> str:
         path = self._folder / "etcd.log"
