@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Final, Protocol, TypeVar
@@ -45,6 +45,11 @@ from warp_core.namespace.pending import NOTHING, Above, Gathered, Pending
 from warp_core.namespace.rows import Extent, Name, PendingRow, Seal, decode_name, encode
 from warp_core.namespace.tables import unpack_window
 from warp_core.namespace.tree import Rows, Volume
+
+# Of a restart: what it holds in memory of the log, and how many rows it waits for at a time.
+RECORDS_AT_ONCE = 1024
+RECORDS_SIZE = 8 * 1024 * 1024
+ROWS_AT_ONCE = 64
 
 T = TypeVar("T")
 
@@ -528,27 +533,20 @@ class Inodes:
             names[volume.number] = volume.row.name
         count = 0
         taken = await self._take_marked(names)
-        lost: set[tuple[int, int]] = set()
         view = self.namespace.store.view()
         try:
             done = await view.get(keys.FILES_DONE)
         finally:
             view.close()
         since = msgspec.msgpack.decode(done[0], type=tuple[int, int]) if done else (0, 0)
-        async for record in self.log.pending(since):
+        async for record, inode in self._with_inodes(self.log.pending(since), names, taken):
             node = (record.volume, record.inode)
-            if node in lost or record.volume not in names:
-                continue
             if node not in taken:
-                name = names[record.volume]
-                known = await self.namespace.volumes.get(name)
-                inode = await inode_row(Fresh(self.namespace, known), record.inode)
                 if inode is None:  # gone since, or born over S3 and never changed
-                    lost.add(node)
                     continue
                 if (record.chunk.container, record.chunk.offset) <= inode.folded:
                     continue  # in its rows already, and perhaps sealed by one who is not here
-                await self.take(name, record.volume, record.inode, inode)
+                await self.take(names[record.volume], record.volume, record.inode, inode)
                 taken.add(node)
             content = self._contents[node].content
             if (record.chunk.container, record.chunk.offset) > content.last:
@@ -564,6 +562,48 @@ class Inodes:
             await self.collect_orphans(name)
         await self.checkpoint()
         return count
+
+    async def _with_inodes(
+        self,
+        records: AsyncIterator[ChangeRecord],
+        names: Mapping[int, str],
+        taken: Collection[tuple[int, int]],
+    ) -> AsyncIterator[tuple[ChangeRecord, Inode | None]]:
+        """Yield the records of known volumes, each with the row of its inode unless that is among `taken`, None if it has none.
+
+        Rows of many are asked for at once: what was put over S3 since the last checkpoint is among the records too, and an engine
+        may be a round trip away for each.
+        """
+        known: dict[tuple[int, int], Inode | None] = {}
+        waiting: list[ChangeRecord] = []
+
+        async def read(node: tuple[int, int]) -> None:
+            volume = await self.namespace.volumes.get(names[node[0]])
+            known[node] = await inode_row(Fresh(self.namespace, volume), node[1])
+
+        async def rows_read() -> None:
+            nodes = dict.fromkeys((each.volume, each.inode) for each in waiting)
+            new = [node for node in nodes if node not in taken and node not in known]
+            for first in range(0, len(new), ROWS_AT_ONCE):
+                await asyncio.gather(*map(read, new[first : first + ROWS_AT_ONCE]))
+
+        size = 0
+        async for record in records:
+            if record.volume not in names:
+                continue
+            waiting.append(record)
+            size += len(record.payload or b"")
+            if len(waiting) >= RECORDS_AT_ONCE or size >= RECORDS_SIZE:
+                await rows_read()
+                for each in waiting:
+                    yield each, known.get((each.volume, each.inode))
+                waiting.clear()
+                size = 0
+                # A row stays as it is until it is taken; that a file has none is worth knowing for longer than what is in it.
+                known = {node: None for node, inode in known.items() if inode is None}
+        await rows_read()
+        for each in waiting:
+            yield each, known.get((each.volume, each.inode))
 
     async def _take_marked(self, names: Mapping[int, str]) -> set[tuple[int, int]]:
         """Take the files with changes that wait for their windows, which are to be replayed; returns which they are."""
