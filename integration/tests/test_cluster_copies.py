@@ -53,6 +53,7 @@ async def written(objects: KeptObjects, bucket: str, endpoint: str) -> None:
     await objects.write(lambda: [endpoint], lambda: len(objects.acknowledged) >= OBJECTS, pause_s=0)
 
 
+@pytest.mark.timeout(1800)
 def test_what_a_removed_node_leaves_with_one_copy_gets_another(tmp_path: Path) -> None:
     with Trio(tmp_path, lease_s=4.0, storing=("a", "b", "c"), later=("c",)) as trio:
         trio.form()

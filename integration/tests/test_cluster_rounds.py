@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -49,22 +50,36 @@ class Load:
     def __init__(self, trio: Trio, seed: int) -> None:
         self.trio = trio
         self._rng = random.Random(seed)
-        # Each disk over one node: that of a over a, that of b over a, and so on.
+        self.names = trio.here
+        following = (*self.names[1:], self.names[0])
+        # Each disk over one node: one of a over a, one of a over b, and so on.
         self.disks = {
             (disk, over): VerifiedDisk(self._rng.getrandbits(32), blocks=BLOCKS, kept=4096 - BLOCKS)
-            for disk in STORING
-            for over in STORING
+            for disk, other in zip(self.names, following, strict=True)
+            for over in (disk, other)
         }
-
-        self.kept = [KeptObjects(f"of-{name}", self._rng.getrandbits(32)) for name in STORING]
+        self.kept = [KeptObjects(f"of-{name}", self._rng.getrandbits(32)) for name in self.names]
 
     def prepare(self) -> None:
         """Make a bucket and two disks at each node."""
-        for name in STORING:
+        for name in self.names:
             histories = Histories(0, bucket=f"of-{name}")
             asyncio.run(histories.prepare(self.trio.nodes[name].s3))
-            for over in STORING:
-                self.trio.at(name, "disk", "create", f"of-{name}/over-{over}", "--size", DISK)
+        for disk, over in self.disks:
+            self.trio.at(disk, "disk", "create", f"of-{disk}/over-{over}", "--size", DISK)
+
+    def prepare_more(self) -> None:
+        """Likewise after a node joined: what is missing."""
+        for name in self.names:
+            histories = Histories(0, bucket=f"of-{name}")
+            with suppress(AssertionError):  # it is there
+                asyncio.run(histories.prepare(self.trio.nodes[name].s3))
+        for disk, over in self.disks:
+            with suppress(AssertionError):
+                self.trio.at(disk, "disk", "delete", f"of-{disk}/over-{over}")
+            self.trio.at(disk, "disk", "create", f"of-{disk}/over-{over}", "--size", DISK)
+        for kept in self.kept:
+            kept.start_at(1_000_000)
 
     def uri(self, disk: str, over: str) -> str:
         return export(self.trio.nodes[over].endpoints["nbd"], f"of-{disk}/over-{over}")
@@ -72,11 +87,12 @@ class Load:
     def round(self, number: int, fault: Fault, during_s: float) -> dict[str, float]:
         """Load, let something happen and end, and judge everything; return times."""
         trio, node = self.trio, fault.node
-        survivor = next(each for each in STORING if each != node)
+        survivor = next(each for each in self.names if each != node)
         histories = [
             Histories(self._rng.getrandbits(32), bucket=f"of-{name}", prefix=f"r{number}-")
-            for name in STORING
+            for name in self.names
         ]
+        buckets = [f"of-{name}" for name in self.names]
         over = threading.Event()
         clients = [
             threading.Thread(target=disk.run, args=(self.uri(*key),))
@@ -94,13 +110,13 @@ class Load:
             fault.begin()
             if fault.apart:
                 # Each node may go on with its own, or, where etcd's leader is the other, that one with all.
-                times["back"] = trio.until_served(STORING, ["of-a", "of-b"], HANG_S)
+                times["back"] = trio.until_served(self.names, buckets, HANG_S)
             else:
-                times["back"] = trio.until_served([survivor], ["of-a", "of-b"], HANG_S)
+                times["back"] = trio.until_served([survivor], buckets, HANG_S)
             time.sleep(max(0.0, began + during_s - time.monotonic()))
             fault.end()
             times["back after"] = max(
-                trio.until_served([name], ["of-a", "of-b"], HANG_S) for name in STORING
+                trio.until_served([name], buckets, HANG_S) for name in self.names
             )
         finally:
             over.set()
@@ -116,7 +132,7 @@ class Load:
 
     def _asking(self, histories: Histories, over: threading.Event) -> None:
         async def asking() -> None:
-            endpoints = [self.trio.nodes[name].s3 for name in STORING]
+            endpoints = [self.trio.nodes[name].s3 for name in self.names]
             while not over.is_set():
                 await histories.run(lambda: endpoints, clients=3, seconds=0.5, pause_s=0.02)
 
@@ -124,7 +140,7 @@ class Load:
 
     def _keeping(self, kept: KeptObjects, over: threading.Event) -> None:
         def endpoints() -> list[str]:
-            return [self.trio.nodes[name].s3 for name in STORING]
+            return [self.trio.nodes[name].s3 for name in self.names]
 
         asyncio.run(kept.write(endpoints, over.is_set, pause_s=0.1))
 
@@ -132,7 +148,7 @@ class Load:
         self, where: str, kept: KeptObjects, *, since: int = 0, sample: int | None = None
     ) -> None:
         """Read objects that have to be there."""
-        endpoints = [self.trio.nodes[name].s3 for name in STORING]
+        endpoints = [self.trio.nodes[name].s3 for name in self.names]
         missing = asyncio.run(kept.missing(endpoints, since=since, sample=sample))
         assert not missing, f"{where}: {len(missing)} acknowledged objects: {missing[:20]}"
 
@@ -154,7 +170,7 @@ class Load:
         where = f"round {number}, {fault.node} {fault.name}"
         for each in histories:
             # What is there now has to fit as well.
-            endpoints = [self.trio.nodes[name].s3 for name in STORING]
+            endpoints = [self.trio.nodes[name].s3 for name in self.names]
             asyncio.run(each.run(lambda e=endpoints: e, clients=2, seconds=0.3))  # type: ignore[misc]
             for key, verdict in each.verdicts().items():
                 assert verdict.linearizable, f"{where}: {key}: {verdict}"
@@ -211,3 +227,31 @@ def test_whatever_happens_nothing_is_lost(trio: Trio) -> None:
     if not FAKETIME.exists():
         pytest.skip("missing: faketime (package faketime)")
     rounds(trio, ROUNDS, SEED)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_of_three_storing_nodes_any_may_fail_and_one_may_join_under_load(tmp_path: Path) -> None:
+    """What each node makes lies on two of the three; a third node that a fault does not concern goes on."""
+    with Trio(tmp_path, lease_s=4.0, storing=("a", "b", "c"), later=("c",)) as trio:
+        trio.form()
+        load = Load(trio, SEED)
+        load.prepare()
+        joining = Fault("joined", WITNESS, lambda: trio.join("c", "b"), lambda: None)
+        took = {"joined": load.round(0, joining, 1.0)}
+        described = trio.describe("a")
+        domains: list[dict[str, list[dict[str, str]]]] = described["domains"]  # type: ignore[assignment]
+        copies = [{copy["node"] for copy in each["copies"]} for each in domains]
+        assert copies == [{"a", "b"}, {"b", "a"}, {"c", "b"}]
+
+        load = Load(trio, SEED + 1)
+        load.prepare_more()
+        rng = random.Random(SEED)
+        for number, (node, name) in enumerate(
+            (("b", "killed"), ("c", "cut off"), ("a", "stopped"), ("b", "deaf"), ("c", "killed")),
+            start=1,
+        ):
+            fault = next(each for each in faults(trio, node, rng) if each.name == name)
+            took[f"{node} {name}"] = load.round(number, fault, 6.0)
+            print(f"{node} {name}: {took[f'{node} {name}']}", flush=True)
+        load.read_all_back("at the end")

@@ -60,6 +60,7 @@ class Medium:
         self.failing: frozenset[str] = frozenset()
         self.stalled_until = 0.0
         self.used = 0
+        self.capacity = CAPACITY
         self.syncs = 0
         self.lost_writes = 0  # sectors that a power cut took
 
@@ -158,7 +159,7 @@ class SimDisk(BlobStore):
             raise NotFound(f"no blob {name}") from None
 
     def _admit(self, size: int, vital: bool) -> None:
-        free = CAPACITY - self._medium.used - (0 if vital else RESERVE)
+        free = self._medium.capacity - self._medium.used - (0 if vital else RESERVE)
         if size > free:
             raise NoSpace(f"{self._medium.name}: {size} bytes do not fit, {free} are free")
 
@@ -210,7 +211,8 @@ class SimDisk(BlobStore):
     async def space(self) -> Space:
         """See `BlobStore.space`."""
         await self._begin("space", "")
-        return Space(CAPACITY, max(0, CAPACITY - RESERVE - self._medium.used), RESERVE)
+        capacity = self._medium.capacity
+        return Space(capacity, max(0, capacity - RESERVE - self._medium.used), RESERVE)
 
     # Growing blobs --------------------------------------------------------------------------------
 

@@ -137,6 +137,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         else they would belong to another; they end before they began.
         """
         closed: set[asyncio.Task[Any]] = set()
+        self.set_exception_handler(lambda loop, context: None)  # the run is over
         events._set_running_loop(self)
         try:
             while left := asyncio.all_tasks(self) - closed:

@@ -8,7 +8,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+from warp_core.cluster import directory
 from warp_core.cluster.keeper import Keeper
+from warp_core.cluster.lines import Lines
+from warp_core.cluster.receiving import Receiver, divided
+from warp_core.cluster.routed import RoutedBlocks, RoutedFiles, RoutedObjects
+from warp_core.cluster.router import Router
 from warp_core.cluster.rows import FORMAT, MemberRow
 from warp_core.cluster.stores import LocalStore, Peers, Place
 from warp_core.cluster.tenure import Parts
@@ -16,6 +21,7 @@ from warp_core.containers import Containers, DataPolicy, StoreSlot
 from warp_core.containers.journal import Journal
 from warp_core.containers.segments import Position
 from warp_core.errors import InvalidArgument, NotFound, Unsupported, WarpError
+from warp_core.forward import Views
 from warp_core.interfaces.codecs import Chunker, Codec
 from warp_core.interfaces.consistency import MetaStore
 from warp_core.interfaces.stores import BlobStore
@@ -33,6 +39,7 @@ from warp_core.namespace.snapshots import Snapshots
 from warp_core.namespace.upkeep import Upkeep
 from warp_core.node.stack import Stack
 from warp_core.peers import Exporter, Gate, Offer, PeerStore
+from warp_core.views.commands import Commands
 
 from warp_conformance.simulation.consensus import Client, Consensus
 from warp_conformance.simulation.disks import Medium, SimDisk
@@ -114,9 +121,14 @@ class Machine:
         self.name = shape.name
         self.media = [Medium(world, f"{shape.name}{number}") for number in range(shape.disks)]
         self.exported = {user: Medium(world, f"{shape.name}-for-{user}") for user in shape.exports}
+        self.rooms: dict[str, Medium] = {}  # by export: made while it ran, as a folder is
+        self.gone = False  # for good
         self.process: Process | None = None
         self.running: Stack | None = None
         self.keeper: Keeper | None = None
+        self.views: Views | None = (
+            None  # of a cluster: of all its volumes, wherever they are at home
+        )
         self.whole: tuple[str, ...] = ()  # what a data directory keeps of the journal's copies
         self.starts = 0
         self.kills = 0
@@ -137,7 +149,7 @@ class Machine:
 
     def start(self) -> None:
         """Start the node; nothing happens if it runs."""
-        if self.process is not None or not self.powered:
+        if self.process is not None or not self.powered or self.gone:
             return
         self.starts += 1
         process = self.process = Process(self.name)
@@ -154,7 +166,7 @@ class Machine:
         self.world.note(self.name, why)
         self.kills += 1
         process.dead, process.unplugged = True, silent
-        self.process = self.running = self.keeper = None
+        self.process = self.running = self.keeper = self.views = None
         self.network.died(process, silent=silent)
         asked, self._asked = self._asked, []
         for future in asked:
@@ -165,10 +177,15 @@ class Machine:
     def cut_power(self) -> None:
         """Lose power: process, page caches, network."""
         self.kill(why="power cut", silent=True)
-        for medium in [*self.media, *self.exported.values()]:
+        for medium in self.all_media:
             medium.cut()
         self.powered = False
         self.network.power(self.name, on=False)
+
+    @property
+    def all_media(self) -> list[Medium]:
+        """Every disk in it."""
+        return [*self.media, *self.exported.values(), *self.rooms.values()]
 
     def power_on(self) -> None:
         """Give it power again, and start the node."""
@@ -228,6 +245,13 @@ class Machine:
             raise Away(self.name)
         return await self.ask_process(process, lambda: verb(running))
 
+    async def ask_anywhere(self, verb: Callable[[Views], Awaitable[T]]) -> T:
+        """Have the node do something with volumes wherever they are at home; raises as `ask`."""
+        process, views = self.process, self.views
+        if process is None or views is None:
+            raise Away(self.name)
+        return await self.ask_process(process, lambda: verb(views))
+
     async def ask_process(self, process: Process, verb: Callable[[], Awaitable[T]]) -> T:
         """Have a process of this machine do something: over a connection that it has, whatever it is the home of by now.
 
@@ -272,7 +296,7 @@ class Machine:
                 self.world.defect(f"{self.name}: the node failed: {error!r}")
             if self.world.over:
                 return
-            self.running = self.keeper = None
+            self.running = self.keeper = self.views = None
             await asyncio.sleep(START_RETRY_S)
 
     async def _serve(self, stack: AsyncExitStack) -> None:
@@ -308,6 +332,7 @@ class Machine:
             for export, medium in {
                 "@0": self.media[0],
                 **{f"for-{user}": medium for user, medium in self.exported.items()},
+                **self.rooms,
             }.items()
         }
         others = frozenset(self.shape.cluster) - {self.name}
@@ -339,10 +364,28 @@ class Machine:
         self.keeper = keeper = Keeper(
             parts, member, local=list(local.values()), own=own, patience_s=2.0
         )
+
+        async def make_room(export: str, home: str) -> LocalStore:
+            medium = self.rooms[export] = Medium(self.world, f"{self.name}-{export}")
+            made = LocalStore(export, SimDisk(medium), Gate(), None)
+            exporter.offer(export, Offer(made.store, others, made.gate))
+            return made
+
+        keeper.make_room = make_room
         await keeper.fence()  # before anybody can ask, as in `warp_core.node.clustered`
-        listener = await transport.listen(address, exporter.serve)
+        lines = Lines(transports)
+        stack.push_async_callback(lines.close)
+        keeper.on_change.append(lines.follow)
+        receiver = await stack.enter_async_context(Receiver(keeper, lambda stack: Commands()))
+
+        async def linked(link: Link) -> None:
+            await divided(link, exporter.serve, receiver.serve)
+
+        listener = await transport.listen(address, linked)
         stack.push_async_callback(listener.close)
         await stack.enter_async_context(keeper)
+        router = Router(keeper, lines)
+        self.views = Views(RoutedObjects(router), RoutedFiles(router), RoutedBlocks(router))
         self.world.note(self.name, "is in the cluster")
         await asyncio.Event().wait()
 
@@ -357,7 +400,10 @@ class Machine:
     ) -> AsyncIterator[Stack]:
         async with AsyncExitStack() as stack:
             self.world.note(self.name, f"opens domain {number}")
-            yield await self._above(stack, number, journal, containers, metastore, stores)
+            opened = await self._above(stack, number, journal, containers, metastore, stores)
+            volumes = [each.row.name for each in await opened.namespace.volumes.all()]
+            await directory.adopt(Client(self._consensus, self.name), number, volumes)
+            yield opened
             self.world.note(self.name, f"closes domain {number}")
 
     def _peer(self, transport: SimTransport, machine: str) -> PeerStore:
@@ -436,8 +482,7 @@ class Machine:
         while True:
             await asyncio.sleep(CHECKPOINT_S)
             try:
-                if await inodes.dirty():
-                    await inodes.checkpoint()
+                await inodes.checkpoint()
             except WarpError as error:
                 self.world.note(self.name, f"checkpoint failed: {error}")
 

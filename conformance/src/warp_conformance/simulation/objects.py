@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
 
+from warp_core.cluster import directory
 from warp_core.errors import (
     AlreadyExists,
     Ambiguous,
     Corrupt,
     NotFound,
     PreconditionFailed,
+    TimedOut,
+    Unavailable,
     VolumeNotFound,
     WarpError,
 )
 from warp_core.interfaces.auth import Principal
 from warp_core.node.stack import Stack
+from warp_core.views import Files, Objects
 from warp_core.views.objects import ALWAYS, SMALL_MAX, Attributes, Condition, Digests
 
 from warp_conformance.linearizability import NEVER, Model, Operation, TooMuchOverlap, check
@@ -70,8 +75,22 @@ def content(etag: str, size: int) -> bytes:
     return hashlib.shake_128(etag.encode()).digest(size)
 
 
+class Viewed(Protocol):
+    """What a client asks: a stack, or the views of all volumes."""
+
+    @property
+    def objects(self) -> Objects:
+        """The view of objects."""
+
+    @property
+    def files(self) -> Files:
+        """The view of files."""
+
+
 class ObjectClients:
     """Clients of one volume. `violations` is what they saw that may not be."""
+
+    verbs: ClassVar[Sequence[str]] = VERBS
 
     def __init__(
         self,
@@ -86,6 +105,7 @@ class ObjectClients:
         sizes: Sequence[int],
         versioning: bool,
         slow_s: float,
+        anywhere: bool = False,
     ) -> None:
         self.world = world
         self.machines = machines
@@ -95,11 +115,13 @@ class ObjectClients:
         self.clients = clients
         self.sizes = sizes
         self.versioning = versioning
+        self.anywhere = anywhere  # they ask any node, else the home
         self.slow_s = slow_s  # between parts of a large body, times 0 to 3: some clients are slow
         self.history: dict[str, list[Operation]] = {f"k{number}": [] for number in range(keys)}
         self.violations: list[str] = []
         self.counts: dict[str, int] = {"answered": 0, "failed": 0, "unanswered": 0, "away": 0}
         self._sizes: dict[str, int] = {}
+        self._known: dict[bytes, str] = {}  # of files: SHA-256 of what was written → its ETag
         self._seen: dict[str, str] = dict.fromkeys(self.history, ABSENT)
         self._number = 0
 
@@ -114,9 +136,15 @@ class ObjectClients:
                 await node.objects.set_versioning(self.volume, "on")
 
         machine = next(each for each in self.machines if each.name == self.origin)
+
+        async def name(node: Stack) -> None:
+            if machine.keeper is not None:
+                await directory.adopt(machine.keeper.shared, node.number, [self.volume])
+
         while True:
             try:
                 await machine.ask(self.origin, create)
+                await machine.ask(self.origin, name)
             except (Away, Died, WarpError) as error:
                 self.world.note("clients", f"volume {self.volume}: {error!r}")
                 await asyncio.sleep(RETRY_S)
@@ -134,7 +162,7 @@ class ObjectClients:
         while self.world.now < until:
             await asyncio.sleep(chance.uniform(*PAUSE_S))
             machine = chance.choice(list(self.machines))
-            verb = chance.choice(VERBS)
+            verb = chance.choice(self.verbs)
             key = chance.choice(list(self.history))
             if not await self._ask(machine, name, verb, key, chance):
                 await asyncio.sleep(RETRY_S)
@@ -156,8 +184,8 @@ class ObjectClients:
         self.world.note(name, f"{verb} {key} {asked.new[-6:]} {asked.expected[-6:]} {size or ''}")
         self.counts["unanswered"] += 1
         try:
-            answer = await machine.ask(
-                self.origin, lambda node: self._do(node, verb, asked, key, size)
+            answer = await self._answer(
+                machine, lambda node: self._do(node, verb, asked, key, size)
             )
         except Away:
             self.counts["unanswered"] -= 1
@@ -175,7 +203,10 @@ class ObjectClients:
                 self.violations.append(
                     f"at {self.world.now:.3f} s: {verb} {self.volume}/{key}: {error}"
                 )
-            until = NEVER if isinstance(error, Ambiguous) else self.world.now
+            lost: tuple[type[WarpError], ...] = (Ambiguous,)
+            if self.anywhere:  # between the node that was asked and the home
+                lost = (Ambiguous, Unavailable, TimedOut)
+            until = NEVER if isinstance(error, lost) else self.world.now
             self._note(key, Operation(called_at, until, asked, answered=False, client=name))
             return True
         self.world.note(name, f"{verb} {key} -> {answer}")
@@ -190,7 +221,14 @@ class ObjectClients:
             self._seen[key] = asked.new
         return True
 
-    async def _do(self, node: Stack, verb: str, asked: Request, key: str, size: int) -> str | bool:
+    async def _answer(
+        self, machine: Machine, verb: Callable[[Viewed], Awaitable[str | bool]]
+    ) -> str | bool:
+        if self.anywhere:
+            return await machine.ask_anywhere(verb)
+        return await machine.ask(self.origin, verb)
+
+    async def _do(self, node: Viewed, verb: str, asked: Request, key: str, size: int) -> str | bool:
         """Return what was seen: an ETag of reads, of writes whether they were done."""
         objects, volume, name = node.objects, self.volume, key.encode()
         if verb == "list":
@@ -236,7 +274,7 @@ class ObjectClients:
             return False  # If-Match of an object that is gone
         return True
 
-    async def _get(self, node: Stack, name: bytes) -> str:
+    async def _get(self, node: Viewed, name: bytes) -> str:
         try:
             reader = await node.objects.open(self.volume, name)
         except VolumeNotFound:

@@ -135,7 +135,7 @@ PLANTED = {
         "a copy of a container that could not be written goes on being counted as one",
         "failing-disks",
         instead(OpenContainer, "_lose", _keep),
-        first=73,
+        first=16,
     ),
     "stream-not-synced": Planted(
         "a large object is linked before it is synced",

@@ -10,12 +10,15 @@ from contextlib import ExitStack
 from typing import Any
 
 import msgspec
+from warp_core.cluster import domains
+from warp_core.cluster.domains import Domain, Map
 from warp_core.errors import WarpError
 from warp_core.namespace.check import Check
 from warp_core.node.stack import Stack
 
-from warp_conformance.simulation.consensus import Consensus
+from warp_conformance.simulation.consensus import Client, Consensus
 from warp_conformance.simulation.disk_clients import DiskClients
+from warp_conformance.simulation.file_clients import FileClients
 from warp_conformance.simulation.loop import Stuck
 from warp_conformance.simulation.machine import Away, Died, Machine, Shape
 from warp_conformance.simulation.network import Network
@@ -129,8 +132,9 @@ class _Run:
                     )
                 )
                 continue
+            kind = FileClients if each.kind == "files" else ObjectClients
             self.objects.append(
-                ObjectClients(
+                kind(
                     world,
                     asked,
                     origin=each.node,
@@ -141,6 +145,7 @@ class _Run:
                     sizes=each.sizes,
                     versioning=each.versioning,
                     slow_s=each.slow_s,
+                    anywhere=each.anywhere,
                 )
             )
         self.troubles = Troubles(world, self.network, self.machines)
@@ -174,8 +179,8 @@ class _Run:
             self.problems.append(
                 f"{BACK_S} s after the last fault: not back, or not clean: {waiting}"
             )
-        if not self.problems and not self.scenario.cluster:
-            await self._lose_disks()
+        if not self.problems:
+            await (self._lose_node() if self.scenario.cluster else self._lose_disks())
         for each in clients:
             self.problems += each.judge()
 
@@ -194,6 +199,10 @@ class _Run:
     async def _settle(self) -> None:
         """Start everything anew, look at everything once more."""
         await asyncio.sleep(QUIET_S)
+        if self.scenario.cluster:
+            left = (await self._cluster()).left
+            for machine in self.machines.values():
+                machine.gone = machine.name in left  # the others may have refused
         for machine in self.machines.values():  # what only page caches have is lost here
             self.troubles.cut_power(machine)
         for objects in self.objects:
@@ -204,6 +213,33 @@ class _Run:
             await each.last_look()
         for origin in dict.fromkeys(each.node for each in self.scenario.workload):
             await self._check(origin)
+
+    async def _cluster(self) -> Map:
+        """Read what the nodes of a cluster agree on."""
+        return await domains.read(Client(self.consensus, "observer"))
+
+    async def _lose_node(self) -> None:
+        """Lose one node of a cluster for good, once everything has two copies: the others have to have it all."""
+        try:
+            async with asyncio.timeout(BACK_S):
+                while True:
+                    await asyncio.sleep(LOOK_S)
+                    if all(map(_has_two_copies, (await self._cluster()).domains.values())):
+                        break
+        except TimeoutError:
+            known = await self._cluster()
+            few = [n for n, each in known.domains.items() if not _has_two_copies(each)]
+            self.problems.append(f"domains {few} have not two whole copies: {known.domains}")
+            return
+        lost = self.world.chance("lost").choice([m for m in self.machines.values() if not m.gone])
+        lost.gone = True
+        self.troubles.cut_power(lost)
+        try:
+            async with asyncio.timeout(BACK_S):
+                for each in self.clients:
+                    await each.last_look()
+        except TimeoutError:
+            self.problems.append(f"{BACK_S} s after {lost.name} was lost: not back")
 
     async def _lose_disks(self) -> None:
         """Lose one disk of each node that has a copy of everything on another one; what had copies has to be there."""
@@ -261,16 +297,17 @@ class _Run:
                 found[name] = found.get(name, 0) + count
         found |= {f"fault {name}": count for name, count in sorted(self.troubles.counts.items())}
         found["starts"] = sum(machine.starts for machine in self.machines.values())
-        media = [
-            medium
-            for machine in self.machines.values()
-            for medium in (*machine.media, *machine.exported.values())
-        ]
+        media = [medium for machine in self.machines.values() for medium in machine.all_media]
         found["syncs"] = sum(medium.syncs for medium in media)
         found["sectors lost"] = sum(medium.lost_writes for medium in media)
         found["messages"] = self.network.delivered
         found["commits"] = self.consensus.rows.latest
         return found
+
+
+def _has_two_copies(domain: Domain) -> bool:
+    """Say whether everything acknowledged in a domain is with two nodes."""
+    return len({kept.node for kept in domain.row.stores if kept.store in domain.whole}) >= 2
 
 
 def _nothing(report: Any) -> None:

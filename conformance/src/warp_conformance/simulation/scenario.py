@@ -30,10 +30,11 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[[workload]]`: clients of the volume `volume` on the node `node`.
 
-    `slow_s`, times 0 to 3, is what a client of objects waits between two parts of a large body.
+    `slow_s`, times 0 to 3, is what a client of objects waits between two parts of a large body. In a cluster clients of objects
+    and files that are `anywhere` ask any node, which forwards what has its home elsewhere; others ask the home itself.
     """
 
-    kind: Literal["objects", "disk"]
+    kind: Literal["objects", "files", "disk"]
     node: str
     volume: str
     redundancy: str = "none"
@@ -42,6 +43,7 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sizes: tuple[int, ...] = (10, 3000, 50_000)
     versioning: bool = False
     slow_s: float = 0.05
+    anywhere: bool = False
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,23 +51,38 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         kind: `kill` (SIGKILL), `power` (process, page cache and unsynced writes), `pause` (SIGSTOP), `clock` (the wall clock
-            jumps), `disk` (a disk answers some calls with errors), `stall` (a disk does not answer), `cut` and `cut one way` (the
-            network), `reset` (links end).
+            jumps), `disk` (a disk answers some calls with errors), `stall` (a disk does not answer), `full` (somebody else fills a
+            disk, all but `room` bytes), `cut` and `cut one way` (the
+            network), `reset` (links end), `remove` (a node of a cluster is lost for good, and the others are told; once).
         node: Whose.
         other: For those of the network: between `node` and this; "quorum" is the consensus.
         every_s: Between the end of one and the next.
         for_s: How long it lasts.
         calls: Of `disk`: which ones fail.
-        exported: Of `disk` and `stall`: the disk is one that the node exports.
+        exported: Of `disk`, `stall` and `full`: the disk is one that the node exports.
+        room: Of `full`: bytes that are left; what is reserved for what frees space is part of it.
     """
 
-    kind: Literal["kill", "power", "pause", "clock", "disk", "stall", "cut", "cut one way", "reset"]
+    kind: Literal[
+        "kill",
+        "power",
+        "pause",
+        "clock",
+        "disk",
+        "stall",
+        "full",
+        "cut",
+        "cut one way",
+        "reset",
+        "remove",
+    ]
     node: str
     other: str = ""
     every_s: Span = (1.0, 4.0)
     for_s: Span = (0.1, 1.0)
     calls: tuple[str, ...] = ("write", "sync")
     exported: bool = False
+    room: int = 1_500_000
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,8 +6,11 @@ import asyncio
 import random
 from collections.abc import Mapping
 
+from warp_core.cluster.domains import remove
+from warp_core.errors import NotFound, WarpError
+
 from warp_conformance.simulation.disks import Medium
-from warp_conformance.simulation.machine import Machine
+from warp_conformance.simulation.machine import Died, Machine
 from warp_conformance.simulation.network import Network
 from warp_conformance.simulation.scenario import Fault
 from warp_conformance.simulation.world import World
@@ -37,6 +40,9 @@ class Troubles:
             if self.world.now >= until:
                 return
             self.counts[fault.kind] = self.counts.get(fault.kind, 0) + 1
+            if fault.kind == "remove":
+                await self._remove(self.machines[fault.node], until)
+                return
             await self._make(fault, chance)
 
     async def _make(self, fault: Fault, chance: random.Random) -> None:
@@ -56,13 +62,34 @@ class Troubles:
             machine.resume()
         elif fault.kind == "clock":
             machine.jump(chance.choice(CLOCK_JUMPS_S))
-        elif fault.kind in ("disk", "stall"):
+        elif fault.kind in ("disk", "stall", "full"):
             await self._disk(fault, chance, for_s)
         elif fault.kind == "reset":
             broken = self.network.break_links(fault.node, fault.other)
             self.world.note("network", f"{broken} ends between {fault.node}, {fault.other} reset")
         else:
             await self._cut(fault, chance, for_s)
+
+    async def _remove(self, machine: Machine, until: float) -> None:
+        """Lose a machine for good, and tell the others until they believe it: they refuse as long as only that one has something."""
+        machine.gone = True
+        self.cut_power(machine)
+        while self.world.now < until:
+            await asyncio.sleep(0.5)
+            for other in self.machines.values():
+                process, keeper = other.process, other.keeper
+                if process is None or keeper is None:
+                    continue
+                shared = keeper.shared
+                try:
+                    await other.ask_process(process, lambda s=shared: remove(s, machine.name))  # type: ignore[misc]
+                except NotFound:  # an attempt whose answer was lost did it
+                    pass
+                except (Died, WarpError) as error:
+                    self.world.note(other.name, f"does not remove {machine.name}: {error!r}")
+                    continue
+                self.world.note(other.name, f"removed {machine.name}")
+                return
 
     def kill(self, machine: Machine) -> None:
         """Kill a node's process, if there is one."""
@@ -82,6 +109,13 @@ class Troubles:
             medium.stalled_until = self.world.now + for_s
             medium.note(f"stalls for {for_s:.3f} s")
             await asyncio.sleep(for_s)
+            return
+        if fault.kind == "full":
+            capacity, medium.capacity = medium.capacity, medium.used + fault.room
+            medium.note(f"is filled for {for_s:.3f} s")
+            await asyncio.sleep(for_s)
+            medium.capacity = capacity
+            medium.note("has room again")
             return
         medium.failing = frozenset(fault.calls)
         medium.note(f"fails: {', '.join(fault.calls)}")
