@@ -21,6 +21,7 @@ class Left(Standing):
     def __init__(self):
         self.left = set()
         self.told = []
+        self.whole = set()
 
     def copies(self, wanted):
         return 2
@@ -30,6 +31,9 @@ class Left(Standing):
 
     def uses(self, store):
         return store not in self.left
+
+    def complete(self, stores, wanted):
+        return not self.whole.isdisjoint(stores)
 
     def on_leave(self, forget):
         self.told.append(forget)
@@ -121,3 +125,37 @@ async def test_nothing_is_written_to_a_store_that_was_left_behind():
             assert bytes(await containers.read(later)) == b"z" * 100
             assert containers.lacking(one.id) > 0
             assert containers.lacking(other.id) == 0
+
+
+async def test_a_container_that_a_crash_cut_while_one_store_was_away_is_copied_to_it_again():
+    async with Slow() as one, Slow() as other:
+        standing = Left()
+        standing.left = {other.id}
+        standing.whole = {one.id}
+        crashed = Containers(slots(one, other), codec=lambda spec: None, standing=standing)
+        await crashed.__aenter__()
+        chunks = [
+            crashed.append(text * 10_000, owner=OWNER, policy=DataPolicy())
+            for text in (b"a", b"b", b"c")
+        ]
+        await crashed.sync()
+        # The second was on its way when the power went; only what is behind it arrived.
+        name = blob_name(chunks[1].container)
+        await one.write(name, offset=chunks[1].offset, buffers=[bytes(chunks[1].stored)])
+
+        standing.left = set()
+        async with Containers(
+            slots(one, other), codec=lambda spec: None, standing=standing
+        ) as containers:
+
+            async def refers(owner, chunk):
+                return chunk in (chunks[0], chunks[2])
+
+            assert await containers.recover(refers, budget=1 << 30)
+            report = await containers.heal(budget=1 << 30)
+
+            assert report.problems == []
+            assert containers.lacking(other.id) == 0
+            for chunk, text in ((chunks[0], b"a"), (chunks[2], b"c")):
+                assert bytes(await containers.read(chunk)) == text * 10_000
+        await crashed.__aexit__(None, None, None)

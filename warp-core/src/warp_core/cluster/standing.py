@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from warp_core.cluster import domains
 from warp_core.cluster.domains import Domain
@@ -46,6 +46,10 @@ class DomainStanding(Standing):
     def uses(self, store: str) -> bool:
         """Say whether a store gets anything now."""
         return store in self.used
+
+    def complete(self, stores: Collection[str], wanted: int) -> bool:
+        """As `Standing.complete`: a store that is whole has everything that was acknowledged, whoever else is away."""
+        return not self.whole.isdisjoint(stores)
 
     def on_leave(self, forget: Callable[[frozenset[str]], None]) -> None:
         """As `Standing.on_leave`."""

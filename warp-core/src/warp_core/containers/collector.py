@@ -295,7 +295,8 @@ class Collector:
             payloads = [head for head in found if head.kind == Kind.PAYLOAD]
             lost = [head for head in payloads if not await refers(head.owner, head.chunk)]
             ranges = [(head.offset, head.next - head.offset) for head in lost]
-            if unsealed and len(entry.copies) >= entry.wanted:
+            here = {copy.slot.store.id for copy in entry.copies}
+            if unsealed and self._fleet.standing.complete(here, entry.wanted):
                 # No copy has a head there, so nobody was told that these bytes were kept: records that were cut off.
                 ranges += unexplained(self._fleet, entry, found)
             new = [facts.asked(entry.id)]

@@ -6,7 +6,7 @@ each of its stores, and goes on without some of them after it got leave for that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 
 class Standing:
@@ -23,6 +23,10 @@ class Standing:
     def uses(self, store: str) -> bool:
         """Say whether a store gets anything now; one that does not need not even be there."""
         return True
+
+    def complete(self, stores: Collection[str], wanted: int) -> bool:
+        """Say whether what no copy of a container shows was never acknowledged; `wanted` are meant to be, these stores have one."""
+        return len(stores) >= wanted
 
     def on_leave(self, forget: Callable[[frozenset[str]], None]) -> None:
         """Tell `forget` the ids of stores that are left behind from now on, when that happens."""
