@@ -26,7 +26,7 @@ from warp_core.errors import (
     Unsupported,
 )
 from warp_core.namespace import access as permission
-from warp_core.namespace import acls, nfs_acls, posix_acls
+from warp_core.namespace import acls, nfs_acls, object_words, posix_acls
 from warp_core.namespace.inodes import Inode
 from warp_core.namespace.rows import DIRECTORY, FILE, SYMLINK, encode
 from warp_core.views.files import (
@@ -125,6 +125,8 @@ def _demand_setting(inode: Inode, name: bytes, caller: Caller) -> None:
     if name.startswith((_TRUSTED, _SECURITY)):
         if not caller.superuser:
             raise NotPermitted(f"{name!r} is the superuser's to set")
+    elif object_words.is_word(name):
+        raise NotPermitted(f"{name!r} is what S3 says of the file, and is changed there")
     elif not name.startswith(_USER):
         raise Unsupported(f"{name!r} is in none of the namespaces user, trusted, security")
     elif inode.kind not in (FILE, DIRECTORY):

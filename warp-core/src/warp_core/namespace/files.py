@@ -15,6 +15,7 @@ import msgspec
 from warp_core.errors import (
     AlreadyExists,
     Archived,
+    AttributeNotFound,
     CrossesVolumes,
     InvalidArgument,
     IsADirectory,
@@ -28,11 +29,12 @@ from warp_core.errors import (
 )
 from warp_core.logs import get
 from warp_core.namespace import access as permission
-from warp_core.namespace import acls, attributes, keys, rows
+from warp_core.namespace import acls, attributes, keys, object_words, rows
 from warp_core.namespace.apart import Inodes, inode_row, put_disk, put_inode
 from warp_core.namespace.archives import demand_readable
 from warp_core.namespace.changes import Change
 from warp_core.namespace.contents import Content
+from warp_core.namespace.described import describe
 from warp_core.namespace.edits import Editor
 from warp_core.namespace.finding import (
     KINDS,
@@ -66,6 +68,7 @@ from warp_core.views.files import (
     SpaceInfo,
     Want,
 )
+from warp_core.views.objects import ObjectInfo
 
 log = get("warp_core.namespace")
 
@@ -470,7 +473,34 @@ class NamespaceFiles(Editor):
     async def xattr(self, file: Ref, name: bytes, caller: Caller = ROOT) -> bytes:
         """See `Files.xattr`."""
         attributes.check_name(name)
-        return attributes.value_of(await self._any_inode(file), name, caller)
+        inode = await self._any_inode(file)
+        if not object_words.is_word(name):
+            return attributes.value_of(inode, name, caller)
+        permission.demand(inode, Want.READ, caller, "getxattr")
+        info = await self._as_object(file)
+        value = None if info is None else object_words.word(info, name)
+        if value is None:
+            raise AttributeNotFound(f"no attribute {name!r}")
+        return value
+
+    async def _as_object(self, file: Ref) -> ObjectInfo | None:
+        """Return what S3 is told of a file, None if it is told nothing."""
+        if file.inode in (keys.ROOT, SNAPSHOTS_INODE):
+            return None
+        volume = await self._volume(file)
+        await self.inodes.settle(volume.number, file.inode)
+        stored = self._rows(volume)
+        found = await self._by_ref(stored, volume, file)
+        if found.name.kind != rows.FILE:
+            return None
+        name = found.name
+        if name.revision == 0:
+            name = await self.inodes.summary(stored, name)
+        key = keys.revision_key(name.revision)
+        value = await stored.get(key)
+        if value is None:
+            raise StaleHandle(f"inode {file.inode} is gone")
+        return describe(found.raw, name, rows.checked(rows.decode_revision, key, value))
 
     async def _any_inode(self, file: Ref) -> Inode:
         """Return the inode of a file or directory, the one of snapshots among them."""
