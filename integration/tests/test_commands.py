@@ -188,6 +188,9 @@ def test_json_has_the_keys_that_the_guide_names(tmp_path: Path) -> None:
             "volume set a versioning=on",
             "volume snapshot a s",
             "snapshot list a",
+            "volume snapshot a t",
+            "disk create a/diff --size 1M",
+            "snapshot diff a t",
             "snapshot hold a@s",
             "snapshot release a@s",
             "snapshot policy set a --hourly 2",
@@ -249,14 +252,13 @@ def test_json_has_the_keys_that_the_guide_names(tmp_path: Path) -> None:
         told.pop(name)
     told.pop("import")  # `test_import.py` reads its answers
     told.pop("serve")  # its line is the contract, and every test that starts a server reads it
+    told.pop("disk diff")  # nobody writes to a disk here: `test_changed_ranges.py` does
+    told["snapshot diff"] -= {"added", "removed", "renamed", "changed"}
     told["status"] -= {"cluster", "nodes", "domains"}
     told["simulate"] -= {"about"}  # with --list
     told["plugin info"] -= {"option", "default", "allowed"}
-    assert (
-        seen.keys()
-        == told.keys()
-        == EXAMPLES.keys() - {"serve", "import"} - of_clusters - of_mounts
-    )
+    elsewhere = {"serve", "import", "disk diff", *of_clusters, *of_mounts}
+    assert seen.keys() == told.keys() == EXAMPLES.keys() - elsewhere
     for name, keys_ in seen.items():
         assert told[name] - keys_ == set(), f"{name} lacks what the guide names"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -50,6 +50,24 @@ def table(
     for row in rows:
         made.add_row(*map(str, row))
     console.print(made)
+
+
+def print_ranges(page: Callable[[int], Any], *, json: bool) -> None:
+    """Print ranges that a node tells page by page: `page` takes an offset."""
+    offset: int | None = 0
+    count = 0
+    while offset is not None:
+        found = page(offset)
+        for each in found["ranges"]:
+            count += 1
+            if json:
+                as_json_line(each)
+            else:
+                hole = "  hole" if each["hole"] else ""
+                print(f"{each['offset']:>16}  {each['length']:>12}{hole}")
+        offset = found["next"]
+    if not count and not json:
+        print("No difference.")
 
 
 _FIGURE = re.compile(r"[-+]?[\d,.]+(%| ?[KMGT]i?B| B)?")

@@ -69,6 +69,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "volume clone": ("warp volume clone photos@monday try", "warp volume clone photos copy"),
     "volume delete": ("warp volume delete logs",),
     "snapshot list": ("warp snapshot list photos",),
+    "snapshot diff": ("warp snapshot diff photos monday",),
     "snapshot hold": (
         "warp snapshot hold photos@monday",
         "warp snapshot hold photos@monday --word backup",
@@ -90,6 +91,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "disk show": ("warp disk show photos/vms/one",),
     "disk resize": ("warp disk resize photos/vms/one --size 12G",),
     "disk snapshot": ("warp disk snapshot photos/vms/one fresh",),
+    "disk diff": ("warp disk diff photos/vms/one@fresh",),
     "disk clone": ("warp disk clone photos/vms/one@fresh photos/vms/two",),
     "disk delete": ("warp disk delete photos/vms/one@fresh", "warp disk delete photos/vms/two"),
     "mount at": ("warp mount photos /mnt/photos", "warp mount warp://10.0.0.1:7410/photos /mnt/p"),

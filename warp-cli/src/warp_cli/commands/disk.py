@@ -10,7 +10,7 @@ from warp_core.errors import InvalidArgument
 
 from warp_cli.asking import ask
 from warp_cli.failing import reported
-from warp_cli.output import as_json, say, say_unreachable, table
+from warp_cli.output import as_json, print_ranges, say, say_unreachable, table
 from warp_cli.progress import bytes_text
 from warp_cli.typing import ConfigOption, DataOption, JsonOption, group
 
@@ -126,6 +126,42 @@ def snapshot(
             as_json(made)
         else:
             say(f"[green]made[/] snapshot {disk}@{snapshot}")
+
+    return reported(run, json=json)
+
+
+@app.command()
+def diff(
+    disk: Annotated[
+        str, typer.Argument(metavar="VOLUME/PATH@SNAP", help="The disk, as the snapshot has it.")
+    ],
+    newer: Annotated[
+        str,
+        typer.Argument(metavar="[SNAP]", help="A newer snapshot; by default the disk as it is."),
+    ] = "",
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Tell which ranges of a disk were written or trimmed since a snapshot: offset, length. No content is read."""
+
+    def run() -> None:
+        volume, path, older = _split(disk)
+        if not older:
+            raise InvalidArgument(f'"{disk}": allowed: VOLUME/PATH@SNAP')
+        print_ranges(
+            lambda offset: ask(
+                config,
+                data,
+                "disk.diff",
+                volume=volume,
+                path=path,
+                older=older,
+                newer=newer,
+                offset=offset,
+            ),
+            json=json,
+        )
 
     return reported(run, json=json)
 

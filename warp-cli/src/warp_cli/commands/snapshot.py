@@ -9,7 +9,7 @@ from warp_core.errors import InvalidArgument
 
 from warp_cli.asking import ask
 from warp_cli.failing import reported
-from warp_cli.output import as_json, minute, say, table
+from warp_cli.output import as_json, as_json_line, minute, print_ranges, say, table
 from warp_cli.progress import bytes_text
 from warp_cli.typing import ConfigOption, DataOption, JsonOption, group
 
@@ -65,6 +65,70 @@ def list_(
         )
 
     return reported(run, json=json)
+
+
+@app.command()
+def diff(
+    volume: Volume,
+    older: Annotated[str, typer.Argument(metavar="A", help="The older snapshot.")],
+    newer: Annotated[
+        str, typer.Argument(metavar="[B]", help="The newer one; by default the volume as it is.")
+    ] = "",
+    path: Annotated[
+        str, typer.Option("--path", help="Instead of names: which ranges of this file differ.")
+    ] = "",
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Tell what differs between two snapshots, or a snapshot and now. It costs what changed, however large the volume."""
+
+    def run() -> None:
+        if path:
+            print_ranges(
+                lambda offset: ask(
+                    config,
+                    data,
+                    "snapshot.ranges",
+                    name=volume,
+                    older=older,
+                    newer=newer,
+                    path=path,
+                    offset=offset,
+                ),
+                json=json,
+            )
+            return
+        after, count = "", 0
+        while True:
+            found = ask(
+                config, data, "snapshot.diff", name=volume, older=older, newer=newer, after=after
+            )
+            for each in found["differences"]:
+                count += 1
+                if json:
+                    as_json_line(each)
+                else:
+                    print(_difference(each))
+            after = found["next"]
+            if not after:
+                break
+        if not count and not json:
+            print("No difference.")
+
+    return reported(run, json=json)
+
+
+MARKS = {"added": "+", "removed": "-", "renamed": ">", "changed": "~"}
+
+
+def _difference(each: dict[str, Any]) -> str:
+    slash = "/" if each["kind"] == "directory" else ""
+    what = [*(["content"] if each["content"] else []), *each["attributes"]]
+    text = f"{MARKS[each['what']]} {each['path']}{slash}"
+    if each["to"]:
+        text += f" -> {each['to']}{slash}"
+    return text + (f"  ({', '.join(what)})" if what else "")
 
 
 @app.command()

@@ -236,6 +236,8 @@ class Inodes:
             return inode
         revision = await change.revision(name.revision)
         directory, component = path.place
+        await change.note_places(path)
+        await change.rows.note_place(name.inode, directory, component)
         await change.hand_over(
             name.revision, path.holder(name.sequence), keys.holder_of_inode(name.inode)
         )
@@ -364,6 +366,12 @@ class Inodes:
             for node, live in sorted(self._contents.items(), key=lambda item: item[0])
             if node[0] == volume and not live.dropped
         ]
+
+    async def settle_all(self, volume: int) -> None:
+        """Bring the rows of all files of a volume up to date, for who compares it as it is now."""
+        for content in self._of_volume(volume):
+            if content.dirty:
+                await content.fold()
 
     async def catch_up(self, volume: int) -> None:
         """Bring into the rows what snapshots and clones of a volume's files are shown already."""

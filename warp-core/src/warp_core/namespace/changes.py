@@ -224,6 +224,7 @@ class Change:
     async def put_name(self, path: Path, name: Name) -> None:
         """Make `name` the current version at the end of a complete path, whatever was there having been moved or dropped before."""
         directory, component = path.place
+        await self.note_places(path)
         await self.rows.put(keys.name_key(directory, component), encode(name))
         self.touch(path.directory())
         if name.kind in (DIRECTORY, IMPLIED):
@@ -235,11 +236,29 @@ class Change:
         """Remove the current version's row, after `supersede`, and the directories that it leaves empty."""
         directory, component = path.place
         current = path.current
+        await self.note_places(path)
         await self.rows.delete(keys.name_key(directory, component))
         self.touch(path.directory())
         if current is None or current.kind in (DIRECTORY, IMPLIED):
             self._branched.add(path.directory())
         await self._prune_names(path)
+
+    async def note_places(self, path: Path) -> None:
+        """Note where the directories of a path are that have no inode row, for who compares snapshots."""
+        if not self.rows.newest:
+            return
+        for index, name in enumerate(path.names):
+            if name.kind in (IMPLIED, CONTINUED):
+                await self.rows.note_place(name.inode, path.nodes[index], path.steps[index].key)
+
+    async def note_attributes(self, key: bytes) -> None:
+        """Note that a name leads to other attributes, its row and its inode's being as they were."""
+        if not self.rows.newest:
+            return
+        path = await self.find(key)
+        if path.current is not None:
+            await self.note_places(path)
+            self.rows.mark(keys.name_key(*path.place))
 
     async def _prune_names(self, path: Path) -> None:
         """Remove directories without anything below them, from the last one that was found upwards."""

@@ -223,6 +223,16 @@ class Finder(Files):
                 return Found(plain, await self._inode(stored, volume, plain), *place)
         raise StaleHandle(f"inode {ref.inode} of volume {ref.volume!r} is gone")
 
+    async def located(self, file: Ref) -> tuple[Volume, Inode]:
+        """Return the volume that shows a file, and its inode as the rows tell it.
+
+        Raises:
+            VolumeNotFound, NotFound, StaleHandle
+        """
+        volume = await self._volume(file)
+        found = await self._by_ref(self._rows(volume), volume, file)
+        return volume, found.inode
+
     async def _key(self, stored: Rows, volume: int, directory: int) -> bytes:
         """Return the S3 key prefix of a directory: its path with a slash behind each name.
 

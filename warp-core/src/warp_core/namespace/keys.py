@@ -428,6 +428,25 @@ def sole_parts(key: bytes) -> tuple[int, int]:
     return int.from_bytes(key[1:9], "big"), int.from_bytes(key[9:17], "big")
 
 
+BIRTHS: Final = b"b"
+PLACES: Final = (b"p", b"q")
+
+
+def birth_key(epoch: int, key: bytes) -> bytes:
+    """b: a row that was not there before was made in an epoch, or what a name leads to changed without its row."""
+    return b"b" + _U64.pack(epoch) + key
+
+
+def births_of(epoch: int) -> bytes:
+    """Return what the b rows of an epoch begin with."""
+    return b"b" + _U64.pack(epoch)
+
+
+def place_key(number: int) -> bytes:
+    """p: where a directory or file was named that had no inode row then: directory (8) and component."""
+    return b"p" + _U64.pack(number)
+
+
 KEPT_BYTES: Final = b"H"  # what snapshots alone keep, by merges
 
 

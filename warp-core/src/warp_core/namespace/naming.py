@@ -222,6 +222,7 @@ class Namer(Finder):
         path = await self._path(change, above, found.raw, is_directory=True)
         current = path.current
         assert current is not None
+        await change.note_places(path)
         made = msgspec.structs.replace(current, kind=rows.DIRECTORY, born=change.epoch)
         await change.rows.put(keys.name_key(*path.place), encode(made))
         inode = msgspec.structs.replace(found.inode, directory=found.directory, name=found.raw)
@@ -596,6 +597,7 @@ class Namer(Finder):
 async def take_row(change: Change, path: Path) -> None:
     """Remove the row at the end of a path, when its content has gone elsewhere and was counted there."""
     directory, component = path.place
+    await change.note_places(path)
     await change.rows.delete(keys.name_key(directory, component))
     change.touch(path.directory())
     for index in range(len(path.steps) - 2, -1, -1):

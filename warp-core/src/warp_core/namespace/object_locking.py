@@ -82,6 +82,7 @@ async def _set(
             await may(revision)
             changed = msgspec.structs.replace(revision, born=change.epoch, **fields)
             await change.put_revision(name.revision, changed)
+            await change.note_attributes(key)
             change.tell(event_of("lock", change, key, name))
             return version_id(name)
 

@@ -514,6 +514,7 @@ class NamespaceObjects(ObjectVolumes):
             revision = await change.revision(name.revision)
             changed = msgspec.structs.replace(revision, born=change.epoch, **fields)
             await change.put_revision(name.revision, changed)
+            await change.note_attributes(key)
             change.tell(event_of(verb, change, key, name, origin))
             return version_id(name)
 

@@ -221,10 +221,45 @@ class Snapshots:
         stored = await self._rows(await self._namespace.volumes.get(volume))
         going = [number for number, row in stored if row.state]
         if not going:
-            return True
+            return await self._forget_marks(volume)
         alive = [number for number, row in stored if not row.state]
         previous = max((number for number in alive if number < going[0]), default=0)
-        return not await self._clean(volume, going[0], previous) and len(going) == 1
+        await self._clean(volume, going[0], previous)
+        return False
+
+    async def _forget_marks(self, volume: str) -> bool:
+        """Remove notes for comparisons (b, p) that no snapshot is old enough to need; True when none is left."""
+        target = await self._namespace.volumes.get(volume)
+        if not target.row.epoch or target.snapshot:
+            return True
+
+        async def body(change: Change) -> bool:
+            oldest = await change.rows.scan_present(*keys.SNAPSHOTS, limit=1)
+            ranges = [(keys.BIRTHS, keys.after(keys.BIRTHS)), keys.PLACES]
+            if oldest:
+                until = keys.births_of(int.from_bytes(oldest[0][0][1:9], "big"))
+                ranges = [(keys.BIRTHS, until)]
+            room = FORGOTTEN
+            for start, end in ranges:
+                found = await change.rows.scan_present(start, end, limit=room) if room else []
+                room -= len(found)
+                for key, _ in found:
+                    change.rows.delete_present(key)
+            return room == FORGOTTEN
+
+        if not await self._notes(target):
+            return True
+        return await self._namespace.change(volume, body)
+
+    async def _notes(self, target: Volume) -> bool:
+        """Say whether there is any note to remove, without a transaction."""
+        own = Fresh(self._namespace, replace(target, bases=(), snapshot=0))
+        oldest = await own.scan(*keys.SNAPSHOTS, limit=1)
+        if oldest:
+            end = keys.births_of(int.from_bytes(oldest[0][0][1:9], "big"))
+            return bool(await own.scan(keys.BIRTHS, end, limit=1))
+        births = keys.BIRTHS, keys.after(keys.BIRTHS)
+        return bool(await own.scan(*births, limit=1) or await own.scan(*keys.PLACES, limit=1))
 
     async def _clean(self, volume: str, number: int, previous: int) -> bool:
         """Work on one dead list; True if there may be more of it."""

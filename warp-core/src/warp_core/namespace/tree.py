@@ -319,6 +319,7 @@ class Cursor:
         self._place += 1
 
 
+MARKED: Final = frozenset(b"DE")  # families whose new rows are noted while there are snapshots
 _REVISION: Final = 0x52  # R
 _WINDOW: Final = 0x45  # E
 
@@ -445,6 +446,8 @@ class VolumeTransaction:
         """Keep the row for the newest snapshot that shows it; returns whether a snapshot or the base keeps it."""
         value = await self._txn.get(self._prefix + key)
         if value is None:
+            if key[0] in MARKED:
+                self.mark(key)
             return bool(self._bases) and await self._below(key)
         if born(value) >= self.newest:
             return False
@@ -605,6 +608,18 @@ class VolumeTransaction:
             found += page
             start = page[-1][0] + b"\0"
         return found
+
+    def mark(self, key: bytes) -> None:
+        """Note that a key changed in this epoch where no archived row tells it, for who compares snapshots."""
+        if self.newest:
+            self._txn.put(self._prefix + keys.birth_key(self.epoch, key), b"")
+
+    async def note_place(self, number: int, directory: int, component: bytes) -> None:
+        """Note where something is named that has no inode row to say so, for who compares snapshots."""
+        key = self._prefix + keys.place_key(number)
+        place = keys.u64(directory) + component
+        if self.newest and await self._txn.get(key, checked=False) != place:
+            self._txn.put(key, place)
 
     # Rows that snapshots do not keep --------------------------------------------------------------
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
-from warp_core.errors import AlreadyExists, InvalidArgument, NotFound, VolumeNotFound
+from warp_core.errors import (
+    AlreadyExists,
+    InvalidArgument,
+    NotFound,
+    Unsupported,
+    VolumeNotFound,
+)
+from warp_core.namespace.changed_ranges import Ranges, Side, side_of
+from warp_core.namespace.files import NamespaceFiles
 from warp_core.node.assembly import Node
 from warp_core.node.control import Progress, Role, Verb
 from warp_core.views.blocks import DiskInfo
@@ -61,6 +69,56 @@ async def disk_list(node: Node, arguments: OneVolume, progress: Progress) -> obj
     names = [arguments.volume] if arguments.volume else []
     names = names or [volume.row.name for volume in await node.namespace.volumes.all()]
     return [disk_row(node, disk) for name in names for disk in await node.blocks.disks(name)]
+
+
+class DiskDiff(msgspec.Struct, frozen=True):
+    """A disk at two moments: a snapshot of it, and a newer one, or now where that is empty."""
+
+    volume: str
+    path: str
+    older: str
+    newer: str = ""
+    offset: int = 0
+    limit: int = 1000
+
+
+async def disk_diff(node: Node, arguments: DiskDiff, progress: Progress) -> object:
+    """Tell which ranges of a disk differ between two moments: one page."""
+    files = files_of(node)
+    await _existing(node, arguments.volume, arguments.path)
+    path = arguments.path.encode()
+    older, newer = [
+        await side_of(
+            files, (await node.blocks.show(arguments.volume, path, snapshot=snapshot)).ref
+        )
+        for snapshot in (arguments.older, arguments.newer)
+    ]
+    return await ranges_page(files, older, newer, arguments.offset, arguments.limit)
+
+
+def files_of(node: Node) -> NamespaceFiles:
+    """Return the files of a node's own volumes.
+
+    Raises:
+        Unsupported: It has none.
+    """
+    stack = node.own_now()
+    files = node.files if stack is None else stack.files
+    if not isinstance(files, NamespaceFiles):
+        raise Unsupported("this node is no home of volumes")
+    return files
+
+
+async def ranges_page(
+    files: NamespaceFiles, older: Side, newer: Side, offset: int, limit: int
+) -> dict[str, object]:
+    """Return one page of ranges that differ, as verbs answer."""
+    found, following = await Ranges(files.inodes, older, newer).page(max(0, offset), limit)
+    return {
+        "size": newer.size,
+        "ranges": [each._asdict() for each in found],
+        "next": following if following < newer.size else None,
+    }
 
 
 async def disk_show(node: Node, arguments: DiskPath, progress: Progress) -> object:
@@ -141,6 +199,7 @@ DISK_TABLE: tuple[tuple[str, Verb[Node]], ...] = (
     ("disk.create", Verb(SizedDisk, disk_create, role=Role.OPERATOR)),
     ("disk.list", Verb(OneVolume, disk_list)),
     ("disk.show", Verb(DiskPath, disk_show)),
+    ("disk.diff", Verb(DiskDiff, disk_diff, reads=True)),
     ("disk.resize", Verb(SizedDisk, disk_resize, role=Role.OPERATOR)),
     ("disk.snapshot", Verb(DiskPath, disk_snapshot, role=Role.OPERATOR)),
     ("disk.clone", Verb(CloneDisk, disk_clone, role=Role.OPERATOR)),

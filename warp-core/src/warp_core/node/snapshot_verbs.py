@@ -6,14 +6,19 @@ import msgspec
 
 from warp_core import snapshot_policy
 from warp_core.errors import InvalidArgument, NotFound
+from warp_core.namespace.changed_ranges import side_of
+from warp_core.namespace.differences import Difference, Differences
+from warp_core.namespace.files import NamespaceFiles
 from warp_core.namespace.snapshots import Snapshots
 from warp_core.namespace.soles import NOTHING
 from warp_core.namespace.tree import Volume
 from warp_core.namespace.volumes import SNAPSHOT_MARK
 from warp_core.node.assembly import Node
 from warp_core.node.control import Nothing, Progress, Role, Verb
+from warp_core.node.disk_verbs import files_of, ranges_page
 from warp_core.node.volume_verbs import Named, utc
 from warp_core.snapshot_policy import KINDS, Policy
+from warp_core.views.files import FileInfo
 
 
 class Hold(msgspec.Struct, frozen=True):
@@ -32,6 +37,76 @@ class NewPolicy(msgspec.Struct, frozen=True):
     daily: int | None = None
     weekly: int | None = None
     monthly: int | None = None
+
+
+class Diff(msgspec.Struct, frozen=True):
+    """Two moments of a volume; `newer` empty is now. `after` is a cursor that an answer gave."""
+
+    name: str
+    older: str
+    newer: str = ""
+    after: str = ""
+    limit: int = 1000
+
+
+class RangesOf(msgspec.Struct, frozen=True):
+    """A file of a volume at two moments; `newer` empty is now."""
+
+    name: str
+    older: str
+    path: str
+    newer: str = ""
+    offset: int = 0
+    limit: int = 1000
+
+
+async def snapshot_diff(node: Node, arguments: Diff, progress: Progress) -> object:
+    """Tell what differs between two snapshots, or a snapshot and now: one page."""
+    files = files_of(node)
+    try:
+        after = bytes.fromhex(arguments.after)
+    except ValueError as error:
+        raise InvalidArgument(f"after = {arguments.after!r}: allowed: what `next` told") from error
+    if not arguments.newer and not after:
+        volume = await node.namespace.volumes.get(arguments.name)
+        await files.inodes.settle_all(volume.number)
+    differences = Differences(node.namespace, arguments.name, arguments.older, arguments.newer)
+    found, cursor = await differences.page(after, arguments.limit)
+    return {"differences": [_difference(each) for each in found], "next": cursor.hex()}
+
+
+def _difference(each: Difference) -> dict[str, object]:
+    return {
+        "what": each.what,
+        "path": each.path.decode(errors="backslashreplace"),
+        "to": each.to.decode(errors="backslashreplace"),
+        "kind": each.kind,
+        "inode": each.inode,
+        "size": each.size,
+        "content": each.content,
+        "attributes": each.attributes,
+    }
+
+
+async def snapshot_ranges(node: Node, arguments: RangesOf, progress: Progress) -> object:
+    """Tell which ranges of a file differ between two moments: one page."""
+    files = files_of(node)
+    path = arguments.path.encode().strip(b"/")
+    older, newer = [
+        await side_of(files, (await _at(files, arguments.name, snapshot, path)).ref)
+        for snapshot in (arguments.older, arguments.newer)
+    ]
+    return await ranges_page(files, older, newer, arguments.offset, arguments.limit)
+
+
+async def _at(files: NamespaceFiles, volume: str, snapshot: str, path: bytes) -> FileInfo:
+    if not snapshot:
+        return await files.walk(volume, path)
+    try:
+        return await files.walk(volume, b".snapshots/" + snapshot.encode() + b"/" + path)
+    except NotFound as error:
+        where = f"{volume}@{snapshot}"
+        raise NotFound(f"no {path.decode(errors='replace')!r} in {where}") from error
 
 
 async def snapshot_list(node: Node, arguments: Named, progress: Progress) -> object:
@@ -155,6 +230,8 @@ def _described(node: Node, volume: str, policy: Policy) -> dict[str, object]:
 
 SNAPSHOT_TABLE: tuple[tuple[str, Verb[Node]], ...] = (
     ("snapshot.list", Verb(Named, snapshot_list)),
+    ("snapshot.diff", Verb(Diff, snapshot_diff, reads=True)),
+    ("snapshot.ranges", Verb(RangesOf, snapshot_ranges, reads=True)),
     ("snapshot.hold", Verb(Hold, snapshot_hold, role=Role.OPERATOR)),
     ("snapshot.release", Verb(Hold, snapshot_release, role=Role.OPERATOR)),
     ("snapshot.policy.set", Verb(NewPolicy, policy_set, role=Role.OPERATOR)),
