@@ -202,6 +202,7 @@ def test_json_has_the_keys_that_the_guide_names(tmp_path: Path) -> None:
             "volume prune a --keep 5",
             "volume delete b",
             "quota set a --bytes 10GiB --soft-bytes 8GiB --grace 7d",
+            "quota set a --user 1000 --bytes 1GiB",
             "quota show a",
             "quota show",
             "quota clear a",

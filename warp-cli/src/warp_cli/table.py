@@ -83,6 +83,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "quota set": (
         "warp quota set photos --bytes 100GiB --soft-bytes 80GiB --grace 7d",
         "warp quota set --account ada --objects 1000000",
+        "warp quota set photos --user 1000 --bytes 10GiB",
     ),
     "quota show": ("warp quota show", "warp quota show photos", "warp quota show --account ada"),
     "quota clear": ("warp quota clear photos", "warp quota clear --account ada"),

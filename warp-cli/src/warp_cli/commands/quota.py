@@ -19,6 +19,12 @@ Volume = Annotated[str, typer.Argument(metavar="[VOLUME]", help="The volume's na
 Account = Annotated[
     str, typer.Option("--account", help="Instead of a volume: all volumes of an account together.")
 ]
+User = Annotated[
+    int | None, typer.Option("--user", min=0, help="Of the volume: the files of this user (uid).")
+]
+Group = Annotated[
+    int | None, typer.Option("--group", min=0, help="Of the volume: the files of this group (gid).")
+]
 NONE = "none"  # what takes a limit away
 
 
@@ -26,6 +32,8 @@ NONE = "none"  # what takes a limit away
 def set_(
     volume: Volume = "",
     account: Account = "",
+    user: User = None,
+    group_: Group = None,
     bytes: Annotated[
         str, typer.Option("--bytes", help='Such as 100GiB; "none" takes the limit away.')
     ] = "",
@@ -55,13 +63,14 @@ def set_(
         if all(each is None for each in limits.values()):
             raise InvalidArgument("which limit? --bytes, --objects, --soft-bytes, --soft-objects")
         _one(volume, account)
+        owner = _owner(volume, user, group_)
         if volume:
-            made = ask(config, data, "quota.set", name=volume, **limits)
+            made = ask(config, data, "quota.set", name=volume, **owner, **limits)
         else:
             [made, *_] = ask(config, data, "quota.account.set", account=account, **limits) or [None]
         if json:
             as_json(made)
-        elif made is not None:
+        elif made is not None and "held_bytes" in made:
             _table([made])
 
     return reported(run, json=json)
@@ -71,6 +80,8 @@ def set_(
 def show(
     volume: Volume = "",
     account: Account = "",
+    user: User = None,
+    group_: Group = None,
     config: ConfigOption = None,
     data: DataOption = None,
     json: JsonOption = False,
@@ -80,8 +91,9 @@ def show(
     def run() -> None:
         if volume and account:
             raise InvalidArgument("a volume or --account, not both")
+        owner = _owner(volume, user, group_)
         if volume:
-            found = ask(config, data, "quota.show", name=volume)
+            found = ask(config, data, "quota.show", name=volume, **owner)
             if json:
                 as_json(found)
             else:
@@ -105,6 +117,8 @@ def show(
 def clear(
     volume: Volume = "",
     account: Account = "",
+    user: User = None,
+    group_: Group = None,
     config: ConfigOption = None,
     data: DataOption = None,
     json: JsonOption = False,
@@ -114,7 +128,7 @@ def clear(
     def run() -> None:
         _one(volume, account)
         if volume:
-            gone = ask(config, data, "quota.clear", name=volume)
+            gone = ask(config, data, "quota.clear", name=volume, **_owner(volume, user, group_))
         else:
             gone = {"cleared": ask(config, data, "quota.account.clear", account=account)[0]["name"]}
         if json:
@@ -128,6 +142,15 @@ def clear(
 def _one(volume: str, account: str) -> None:
     if bool(volume) == bool(account):
         raise InvalidArgument("which one? A volume, or an account with --account")
+
+
+def _owner(volume: str, user: int | None, group_: int | None) -> dict[str, Any]:
+    """Return the argument that names a user or group of a volume."""
+    if user is None and group_ is None:
+        return {}
+    if not volume or (user is not None and group_ is not None):
+        raise InvalidArgument("a user or a group, of one volume: VOLUME --user UID, or --group GID")
+    return {"owner": f"gid:{group_}" if user is None else f"uid:{user}"}
 
 
 def _size(option: str, text: str) -> int | None:

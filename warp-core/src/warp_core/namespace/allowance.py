@@ -7,8 +7,12 @@ whole, once for each snapshot.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from warp_core.namespace.extents import WINDOW
-from warp_core.namespace.pools import Claim, Tracked
+from warp_core.namespace.inodes import Inode
+from warp_core.namespace.owned import owners_of
+from warp_core.namespace.pools import Claim, Pool, Tracked
 from warp_core.namespace.quotas import Quotas
 from warp_core.namespace.volumes import Volumes
 
@@ -16,12 +20,29 @@ from warp_core.namespace.volumes import Volumes
 class Allowance:
     """One file's, shared by all who have it open."""
 
-    __slots__ = ("_claim", "_counted", "_quotas", "_since", "_volume", "_volumes", "_windows")
+    __slots__ = (
+        "_claim",
+        "_counted",
+        "_inode",
+        "_quotas",
+        "_since",
+        "_volume",
+        "_volumes",
+        "_windows",
+    )
 
-    def __init__(self, quotas: Quotas, volumes: Volumes, volume: str, size: int) -> None:
+    def __init__(
+        self,
+        quotas: Quotas,
+        volumes: Volumes,
+        volume: str,
+        size: int,
+        inode: Callable[[], Inode],
+    ) -> None:
         self._quotas = quotas
         self._volumes = volumes
         self._volume = volume
+        self._inode = inode  # as its row is now: it says whose the file is
         self._counted = size  # as the rows say, or will with the fold that is under way
         self._claim = Claim()
         self._windows: set[int] = set()  # that were admitted since the newest snapshot
@@ -32,14 +53,19 @@ class Allowance:
         volume = self._volumes.known(self._volume) or await self._volumes.get(self._volume)
         if self._quotas.known(volume) is None:
             await self._quotas.watch(volume)
+        if volume.row.limits:
+            for owner in owners_of(self._inode()):
+                if owner in volume.row.limits and self._quotas.owners.known(volume, owner) is None:
+                    await self._quotas.owners.watch(volume, owner)
 
     def admit_now(self, size: int, start: int, end: int) -> bool:
         """Admit a write if nothing has to be waited for, and say whether that was so; raises as `admit`."""
-        tracked = self._tracked()
-        if tracked is None:
+        found = self._pools()
+        if found is None:
             return False
-        if tracked.pools:
-            self._admit(tracked, size, start, end)
+        tracked, pools = found
+        if pools:
+            self._admit(tracked, pools, size, start, end)
         return True
 
     def admit(self, size: int, start: int, end: int) -> None:
@@ -48,18 +74,32 @@ class Allowance:
         Raises:
             QuotaExceeded: Nothing was reserved.
         """
-        tracked = self._tracked()
-        if tracked is not None and tracked.pools:
-            self._admit(tracked, size, start, end)
+        found = self._pools()
+        if found is not None and found[1]:
+            self._admit(*found, size, start, end)
 
-    def _tracked(self) -> Tracked | None:
+    def _pools(self) -> tuple[Tracked, tuple[Pool, ...]] | None:
+        """Return which sums the file counts in, its volume's and then its owners'; None if that has to be found out."""
         volume = self._volumes.known(self._volume)
-        return self._quotas.known(volume) if volume is not None else None
+        tracked = self._quotas.known(volume) if volume is not None else None
+        if volume is None or tracked is None:
+            return None
+        pools = tracked.pools
+        if volume.row.limits:
+            for owner in owners_of(self._inode()):
+                if owner in volume.row.limits:
+                    owned = self._quotas.owners.known(volume, owner)
+                    if owned is None:
+                        return None
+                    pools += owned.pools
+        return tracked, pools
 
-    def _admit(self, tracked: Tracked, size: int, start: int, end: int) -> None:
-        if self._claim.pools != tracked.pools:
+    def _admit(
+        self, tracked: Tracked, pools: tuple[Pool, ...], size: int, start: int, end: int
+    ) -> None:
+        if self._claim.pools != pools:
             self._claim.release()
-            self._claim = Claim(tracked.pools)
+            self._claim = Claim(pools)
         now = max(0, size - self._counted)
         more = max(0, max(size, end) - self._counted) - min(now, self._claim.bytes)
         windows: set[int] = set()

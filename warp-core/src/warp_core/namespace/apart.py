@@ -293,7 +293,11 @@ class Inodes:
                 holds = await self._opened(layers.seals)
                 content.seal = holds[0].word if holds else ""
                 content.allowance = Allowance(
-                    self.namespace.quotas, self.namespace.volumes, name, inode.size
+                    self.namespace.quotas,
+                    self.namespace.volumes,
+                    name,
+                    inode.size,
+                    lambda: content.inode,
                 )
                 found = self._contents[node] = _Live(content, holds)
             found.users += 1

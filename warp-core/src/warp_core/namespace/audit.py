@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from warp_core.namespace import feed, keys
 from warp_core.namespace.inodes import decode_inode
 from warp_core.namespace.namespace import Namespace
+from warp_core.namespace.owners import miscounted_owners
 from warp_core.namespace.recount import Tally, every, recount_soles, stored_soles
 from warp_core.namespace.rows import (
     CONTINUED,
@@ -87,6 +88,10 @@ async def audit(namespace: Namespace, name: str) -> list[str] | None:
     if counted != again:
         off = {each: tuple(by) for each, by in sorted(difference(counted, again).items())[:5]}
         seen.problems.append(f"what snapshots hold alone is counted wrong, by {off}")
+    owners = await miscounted_owners(namespace, name)
+    if owners:
+        few = {owner: tuple(by) for owner, by in sorted(owners.items())[:5]}
+        seen.problems.append(f"what users and groups have is counted wrong, by {few}")
     return seen.problems
 
 

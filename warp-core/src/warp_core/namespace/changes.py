@@ -21,6 +21,7 @@ from warp_core.metadata import Transaction
 from warp_core.namespace import keys, rows
 from warp_core.namespace.keys import Step
 from warp_core.namespace.leases import FOR_NAMES, Kind
+from warp_core.namespace.owned import growth
 from warp_core.namespace.paths import Path, extend, resolve
 from warp_core.namespace.pending import NOTHING, Above
 from warp_core.namespace.pools import Amount, Claim, amount_of
@@ -571,7 +572,18 @@ class Change:
                 found.append((part.rows.volume, grown, self.judged and part._usage[0] >= 0))
         return found
 
+    def owners(self) -> list[tuple[Volume, dict[str, Amount]]]:
+        """Return by how much users and groups have more in each volume that counts that."""
+        return [
+            (part.rows.volume, grown)
+            for part in (self, *self._parts.values())
+            if part.rows.owned and (grown := growth(part.rows.owned.values()))
+        ]
+
     def _finish(self) -> None:
+        if self.rows.owned:
+            for owner, amount in growth(self.rows.owned.values()).items():
+                self.rows.merge(keys.owner_key(owner), add=tuple(amount))
         if any(self._usage):
             self.rows.merge(keys.usage_key(self.epoch), add=tuple(self._usage))
         if self.rows.kept_bytes:

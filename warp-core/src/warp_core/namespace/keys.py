@@ -67,6 +67,19 @@ def volume_pool_key(volume: int) -> bytes:
     return b"qv" + volume.to_bytes(4, "big")
 
 
+def owner_pool_key(volume: int, owner: str) -> bytes:
+    """q: what there is to say of a user's or group's quota in a volume besides its limits."""
+    return b"qo" + volume.to_bytes(4, "big") + owner.encode()
+
+
+OWNERS: Final = (b"o", b"p")
+
+
+def owner_key(owner: str) -> bytes:
+    """o: what a user ("uid:1000") or group ("gid:100") has in the volume, by merges: files, bytes."""
+    return OWNERS[0] + owner.encode()
+
+
 def prefix(volume: int) -> bytes:
     """Return what all rows of a volume begin with; the keys below are relative to it."""
     return _VOLUME.pack(b"v", volume)

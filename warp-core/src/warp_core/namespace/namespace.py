@@ -23,7 +23,7 @@ from warp_core.namespace.changes import Apart, Change, Held, TooDeep
 from warp_core.namespace.ids import Ids
 from warp_core.namespace.leases import FOR_WRITE, Kind
 from warp_core.namespace.opens import Access, Opens
-from warp_core.namespace.pools import Admission, Pool
+from warp_core.namespace.pools import Admission, Amount, Pool
 from warp_core.namespace.quotas import Quotas
 from warp_core.namespace.retention import LockClock
 from warp_core.namespace.rows import Event, decode_volume
@@ -254,6 +254,8 @@ class Namespace:
             for grown, amount, judged in change.growth():
                 tracked = self.quotas.known(grown) or await self.quotas.watch(grown)
                 self.quotas.admit(admission, tracked, amount, judged=judged, credit=change.credit)
+            for volume, owners in change.owners():
+                await self._admit_owners(admission, volume, owners, change)
             return result
 
         try:
@@ -268,6 +270,21 @@ class Namespace:
         admission.done(attempt.version)
         self.quotas.settled(admission)
         return result
+
+    async def _admit_owners(
+        self, admission: Admission, volume: Volume, owners: dict[str, Amount], change: Change
+    ) -> None:
+        """Ask the limits of users and groups about a commit."""
+        known = self.quotas.known(volume)
+        # What was reserved for it is given back once: to all pools that it was taken from.
+        credit = change.credit if known is not None and not known.pools else None
+        for owner, amount in owners.items():
+            if owner not in volume.row.limits:
+                continue
+            pools = self.quotas.owners
+            tracked = pools.known(volume, owner) or await pools.watch(volume, owner)
+            self.quotas.admit(admission, tracked, amount, judged=change.judged, credit=credit)
+            credit = None
 
     async def _crossed(self, pool: Pool, above: bool) -> None:
         """Tell in a volume's change feed that its soft limit was passed, or is not any more."""

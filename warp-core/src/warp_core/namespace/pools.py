@@ -1,6 +1,6 @@
 """Sums with limits: who may add to them, and what is being added.
 
-A *pool* is one volume, or all volumes of an account; later a directory tree, or a user's files. The home of a volume is the only
+A *pool* is one volume, all volumes of an account, or a user's or group's files in a volume. The home of a volume is the only
 one that changes it, so pools live in its memory. A change is admitted before its commit, and what it adds is reserved until the
 commit is over, so that two cannot get past together. Writers of content whose size is known, and files that grow in place, reserve
 when they begin.
@@ -97,6 +97,7 @@ class Pool:
         "name",
         "objects",
         "over_since_ns",
+        "owner",
         "quota",
         "refused",
         "reserved_bytes",
@@ -110,6 +111,7 @@ class Pool:
         self.name = name  # "volume photos", "account:ada"
         self.row = row  # where it is kept since when the soft limit is passed
         self.volume = volume  # of a volume's pool: its name
+        self.owner = ""  # of a user's or group's within a volume: "photos uid:1000"
         self.quota = NO_QUOTA
         self.objects = self.bytes = 0
         self.reserved_objects = self.reserved_bytes = 0

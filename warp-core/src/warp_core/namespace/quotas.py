@@ -19,6 +19,7 @@ from warp_core.logs import get
 from warp_core.metadata import Transaction, transact
 from warp_core.metrics import Metrics
 from warp_core.namespace import keys
+from warp_core.namespace.owner_pools import OwnerPools
 from warp_core.namespace.pools import (
     Admission,
     Amount,
@@ -55,8 +56,12 @@ class Quotas:
     _tracked: dict[int, Tracked] = field(default_factory=dict)
     _volumes: dict[int, Pool] = field(default_factory=dict)
     _accounts: dict[str, Pool] | None = None  # those with limits; None: not read yet
+    owners: OwnerPools = field(init=False)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _telling: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.owners = OwnerPools(self.store, self._look)
 
     # Looking --------------------------------------------------------------------------------------
 
@@ -215,6 +220,7 @@ class Quotas:
         """A volume is gone: its account has room again."""
         tracked = self._tracked.pop(volume, None)
         own = self._volumes.pop(volume, None)
+        self.owners.forget(volume)
         if own is not None:
             self._gone(own)
         for pool in tracked.pools if tracked is not None else ():
@@ -260,7 +266,8 @@ class Quotas:
         """
         objects, bytes = max(0, growth.objects), max(0, growth.bytes)
         if tracked.pools and (objects or bytes):
-            if credit is not None and credit.pools == tracked.pools:
+            # A file's claim is on the pools of its volume first, then on those of its owners.
+            if credit is not None and credit.pools[: len(tracked.pools)] == tracked.pools:
                 used = min(credit.objects, objects), min(credit.bytes, bytes)
                 credit.move(-used[0], -used[1])
                 admission._credits.append((credit, *used))
@@ -381,11 +388,13 @@ class Quotas:
 
     async def pools(self) -> list[tuple[Pool, bool]]:
         """Return every pool with limits, as it is now, and whether the configuration declares it."""
+        owned: list[Pool] = []
         for volume in await self.volumes_of():
             await self.watch(volume)
+            owned += [pool for _, pool in await self.owners.of(volume)]
         accounts = await self._read_accounts()
         every = sorted(self._volumes.values(), key=lambda pool: pool.name)
-        return [(pool, False) for pool in every] + [
+        return [(pool, False) for pool in (*every, *owned)] + [
             (accounts[name], name in self.declared) for name in sorted(accounts)
         ]
 

@@ -254,6 +254,8 @@ class VolumeRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
         None  # objects can be locked, and what holds for those that do not say
     )
     quota: Quota | None = None
+    owned: bool = False  # what users and groups have is counted
+    limits: dict[str, Quota] = {}  # of them: "uid:1000", "gid:100"
 
 
 class SnapshotRow(msgspec.Struct, frozen=True, array_like=True, gc=False):

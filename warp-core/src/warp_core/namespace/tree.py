@@ -322,6 +322,7 @@ class Cursor:
 MARKED: Final = frozenset(b"DE")  # families whose new rows are noted while there are snapshots
 _REVISION: Final = 0x52  # R
 _WINDOW: Final = 0x45  # E
+_INODE: Final = 0x49  # I
 
 
 class VolumeTransaction:
@@ -339,6 +340,7 @@ class VolumeTransaction:
         "_txn",
         "kept_bytes",
         "newest",
+        "owned",
         "soles",
         "volume",
     )
@@ -355,6 +357,8 @@ class VolumeTransaction:
         self.newest = volume.row.newest
         self.kept_bytes = 0  # how much more snapshots alone keep when this is committed
         self.soles: Soles = {}  # and how much more each archived row holds alone
+        # Where users have limits: inodes' rows as they were and as they become.
+        self.owned: dict[bytes, tuple[bytes | None, bytes | None]] = {}
 
     async def as_of(self, epoch: int) -> VolumeTransaction:
         """Return the same transaction as of an epoch that may be over: what it writes, snapshots since then show as well.
@@ -370,6 +374,7 @@ class VolumeTransaction:
         row = structs.replace(self.volume.row, epoch=epoch, newest=newest)
         made = VolumeTransaction(self._txn, replace(self.volume, row=row))
         made.soles = self.soles
+        made.owned = self.owned
         return made
 
     @property
@@ -405,6 +410,8 @@ class VolumeTransaction:
             fresh: It is of a number that no row had before.
             gone: The chunks of its own revision that the old value refers to and `value` does not, where that is known.
         """
+        if key[0] == _INODE and self.volume.row.owned:
+            await self._note_owned(key, value)
         if key[0] == _REVISION and self.epoch and not fresh and not await self._lives(key):
             self.kept_bytes -= await self._buried(key)  # a name leads to it again
         counted = self.epoch > 0 and key[0] in CONTENT and not fresh
@@ -418,6 +425,8 @@ class VolumeTransaction:
 
     async def delete(self, key: bytes) -> bool:
         """Remove a row that snapshots keep. Returns whether its value stays for somebody, as `put` does."""
+        if key[0] == _INODE and self.volume.row.owned:
+            await self._note_owned(key, None)
         lived = key[0] == _REVISION and self.epoch > 0 and await self._lives(key)
         counted = self.epoch > 0 and key[0] in CONTENT
         old = await self._own.get(key) if counted else None
@@ -426,6 +435,10 @@ class VolumeTransaction:
         if counted:
             await self._count(key, old, None, None, before)
         return kept
+
+    async def _note_owned(self, key: bytes, value: bytes | None) -> None:
+        before = self.owned[key][0] if key in self.owned else await self.get(key)
+        self.owned[key] = before, value
 
     async def _delete(self, key: bytes, *, lived: bool) -> bool:
         if not (self.newest or self._bases):

@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
-from warp_core.errors import NotFound
+from warp_core.errors import InvalidArgument, NotFound
 from warp_core.interfaces.quotas import NO_QUOTA, Quota
+from warp_core.namespace.owners import set_owner_quota
 from warp_core.namespace.pools import Pool
 from warp_core.namespace.quotas import set_volume_quota
 from warp_core.node.account_verbs import account_name
@@ -17,9 +18,10 @@ from warp_core.node.control import Nothing, Progress, Role, Verb
 
 
 class VolumeQuota(msgspec.Struct, frozen=True):
-    """Limits of a volume. None leaves one as it is, one below zero takes it away."""
+    """Limits of a volume, or of an `owner` ("uid:1000", "gid:100") in it. None leaves one as it is, one below zero takes it away."""
 
     name: str
+    owner: str = ""
     bytes: int | None = None
     objects: int | None = None
     soft_bytes: int | None = None
@@ -39,9 +41,10 @@ class AccountQuota(msgspec.Struct, frozen=True):
 
 
 class OneVolume(msgspec.Struct, frozen=True):
-    """A volume."""
+    """A volume, or a user or group in it."""
 
     name: str
+    owner: str = ""
 
 
 class OneAccount(msgspec.Struct, frozen=True):
@@ -56,14 +59,27 @@ LIMITS = ("bytes", "objects", "soft_bytes", "soft_objects", "grace_s")
 async def quota_set(node: Node, arguments: VolumeQuota, progress: Progress) -> object:
     """Give a volume limits."""
     volumes = node.namespace.volumes
-    old = (await volumes.get(arguments.name)).row.quota
-    await set_volume_quota(volumes, arguments.name, _changed(old, arguments))
+    row = (await volumes.get(arguments.name)).row
+    if arguments.owner:
+        owner = _owner(arguments.owner)
+        quota = _changed(row.limits.get(owner), arguments)
+        await set_owner_quota(node.namespace, arguments.name, owner, quota)
+        if quota is None:
+            return {"name": f"{arguments.name} {owner}", "cleared": True}
+        return await quota_show(node, OneVolume(arguments.name, owner), progress)
+    await set_volume_quota(volumes, arguments.name, _changed(row.quota, arguments))
     return await quota_show(node, OneVolume(arguments.name), progress)
 
 
 async def quota_show(node: Node, arguments: OneVolume, progress: Progress) -> object:
     """Tell the limits of a volume, and what it holds of them."""
-    await node.namespace.volumes.get(arguments.name)
+    volume = await node.namespace.volumes.get(arguments.name)
+    if arguments.owner:
+        owner = _owner(arguments.owner)
+        if owner not in volume.row.limits:
+            raise NotFound(f"{owner} has no quota in volume {arguments.name!r}")
+        owned = await node.namespace.quotas.owners.of(volume)
+        return _pool(node, dict(owned)[owner])
     pool = await node.namespace.quotas.pool(volume=arguments.name)
     if pool is None:
         raise NotFound(
@@ -73,7 +89,11 @@ async def quota_show(node: Node, arguments: OneVolume, progress: Progress) -> ob
 
 
 async def quota_clear(node: Node, arguments: OneVolume, progress: Progress) -> object:
-    """Take the limits of a volume away."""
+    """Take the limits of a volume away, or of a user or group in it."""
+    if arguments.owner:
+        owner = _owner(arguments.owner)
+        await set_owner_quota(node.namespace, arguments.name, owner, None)
+        return {"cleared": f"{arguments.name} {owner}"}
     await set_volume_quota(node.namespace.volumes, arguments.name, None)
     return {"cleared": arguments.name}
 
@@ -106,8 +126,21 @@ async def _accounts(node: Node) -> list[dict[str, object]]:
     return [
         _pool(node, pool, declared=declared)
         for pool, declared in await node.namespace.quotas.pools()
-        if not pool.volume
+        if not (pool.volume or pool.owner)
     ]
+
+
+def _owner(text: str) -> str:
+    """Return a user or group as limits name them.
+
+    Raises:
+        InvalidArgument
+    """
+    kind, _, number = text.partition(":")
+    plain = number.isascii() and number.isdecimal() and int(number) < (1 << 32) - 1
+    if kind not in ("uid", "gid") or not plain:
+        raise InvalidArgument(f"{text!r} is no user or group: uid:1000 or gid:100")
+    return f"{kind}:{int(number)}"
 
 
 def _changed(old: Quota | None, asked: VolumeQuota | AccountQuota) -> Quota | None:
@@ -124,8 +157,8 @@ def _changed(old: Quota | None, asked: VolumeQuota | AccountQuota) -> Quota | No
 def _pool(node: Node, pool: Pool, *, declared: bool = False) -> dict[str, object]:
     quota, since = pool.quota, pool.over_since_ns
     return {
-        "name": pool.volume or pool.name,
-        "kind": "volume" if pool.volume else "account",
+        "name": pool.volume or pool.owner or pool.name,
+        "kind": "volume" if pool.volume else "owner" if pool.owner else "account",
         "held_bytes": pool.bytes,
         "held_objects": pool.objects,
         **{name: getattr(quota, name) for name in LIMITS},

@@ -7,6 +7,7 @@ import msgspec
 from warp_core.containers.scrub import LOST_MAX
 from warp_core.errors import VolumeNotFound
 from warp_core.namespace.check import Check, CheckReport
+from warp_core.namespace.owners import correct_owners, miscounted_owners
 from warp_core.namespace.recount import correct, correct_soles, miscounted
 from warp_core.namespace.salvage import SalvageReport, salvage
 from warp_core.node.assembly import Node
@@ -99,7 +100,11 @@ async def _corrected(node: Node) -> int:
             off = await miscounted(node.namespace, name)
             if off is not None and any(off):
                 await correct(node.namespace, name, off)
-            corrected += await correct_soles(node.namespace, name) or any(off or ())
+            owners = await miscounted_owners(node.namespace, name)
+            if owners:
+                await correct_owners(node.namespace, name)
+            soles = await correct_soles(node.namespace, name)
+            corrected += bool(soles or owners or any(off or ()))
         except VolumeNotFound:
             continue  # deleted meanwhile
     return corrected
