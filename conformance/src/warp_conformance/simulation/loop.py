@@ -145,6 +145,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
                     task._log_destroy_pending = False  # type: ignore[attr-defined]
                     _close(task.get_coro())
                 closed |= left
+                for task in asyncio.all_tasks(self) - closed:  # begun by what was just closed
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]
                 self._ready.clear()
                 self._scheduled.clear()
                 self._buried.clear()
