@@ -199,6 +199,8 @@ def test_what_cannot_be_restored_is_refused_in_aws_words(s3: Any, bucket: str) -
         "OutputSerialization": {"CSV": {}},
     }
     assert answer(cold, Type="SELECT", SelectParameters=query) == (501, "NotImplemented")
+    elsewhere = {"S3": {"BucketName": bucket, "Prefix": "out/"}}
+    assert answer(cold, Days=1, OutputLocation=elsewhere) == (501, "NotImplemented")
 
 
 def test_object_lock_and_restoring_do_not_know_each_other(icy: Icy, s3: Any) -> None:

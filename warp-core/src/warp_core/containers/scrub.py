@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from warp_core.containers.collector import living
 from warp_core.containers.fleet import Container, Copy, Fleet
 from warp_core.containers.format import Head
+from warp_core.containers.policy import COPIES_MAX
 from warp_core.containers.rebuild import rebuild
 from warp_core.containers.records import heads, inventory, pieces, unexplained
 from warp_core.errors import Corrupt, NoSpace, NotFound, StoreFailed, Unavailable, WarpError
@@ -199,7 +200,8 @@ class Scrubber:
                 or any(copy.bad for copy in entry.copies)
                 or self._strays(entry)
             ):
-                patients.append((good, entry.id))
+                # What only has to go to its place waits for what is in danger.
+                patients.append((good + COPIES_MAX if placed else good, entry.id))
         patients.sort()
         for done, (_, container) in enumerate(patients):
             if report.written_bytes >= budget:

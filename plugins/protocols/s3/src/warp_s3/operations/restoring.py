@@ -22,6 +22,7 @@ Handler = Callable[["Service", Call], Coroutine[Any, Any, Answer]]
 STATUS: Final = "RestoreStatus"
 """What a listing is asked for beside what it always tells."""
 
+_OF_QUERIES: Final = ("Type", "SelectParameters", "OutputLocation")
 _TIERS: Final = frozenset({"Standard", "Bulk", "Expedited"})
 
 
@@ -66,7 +67,7 @@ def read_request(body: bytes) -> Asked:
         S3Error: `MalformedXML`, `InvalidArgument`, or `NotImplemented` for a query over an archive.
     """
     document = parse(body, "RestoreRequest")
-    if document.find("Type") is not None or document.find("SelectParameters") is not None:
+    if any(document.find(name) is not None for name in _OF_QUERIES):
         raise S3Error(
             "NotImplemented",
             "Queries over archives (Type SELECT) are not available: restore the object, then use SelectObjectContent.",
