@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,6 +79,38 @@ def test_viewers_only_look() -> None:
     assert {r.verb for r in ROUTES if r.method == "GET" and not r.reads} == set()
     for verb in ("account.create", "key.create", "key.revoke", "kms.disable", "admin.token.list"):
         assert next(r for r in ROUTES if r.verb == verb).role is Role.ADMIN
+
+
+class OneBox(msgspec.Struct, frozen=True):
+    """A box."""
+
+    box: str
+
+
+WORDS = st.sampled_from(
+    ["list", "create", "add", "show", "set", "delete", "remove", "revoke", "go", "box"]
+)
+
+
+@given(st.lists(st.tuples(st.lists(WORDS, min_size=1, max_size=4), st.booleans()), max_size=40))
+def test_whatever_verbs_are_called_each_has_a_place_of_its_own(
+    drawn: list[tuple[list[str], bool]],
+) -> None:
+    verbs = {".".join(words): Verb(OneBox if named else Nothing, unknown) for words, named in drawn}
+    routes = routes_of(verbs)
+
+    Table(routes)
+    assert [route.verb for route in routes] == list(verbs)
+    openapi.document(routes, secured=True)
+
+
+def test_of_two_words_for_removing_the_second_is_an_action() -> None:
+    verbs = {f"box.{word}": Verb(OneBox, unknown) for word in ("revoke", "remove")}
+
+    assert {route.verb: f"{route.method} {route.path}" for route in routes_of(verbs)} == {
+        "box.remove": "DELETE /v1/boxes/{box}",
+        "box.revoke": "POST /v1/boxes/{box}/revoke",
+    }
 
 
 def test_two_verbs_at_one_place_are_an_error() -> None:

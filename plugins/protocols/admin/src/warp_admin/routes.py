@@ -18,7 +18,7 @@ What a verb is about are the required texts that its arguments begin with. Names
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -93,8 +93,33 @@ class Route:
 
 
 def routes_of(verbs: Mapping[str, Verb[Any]]) -> list[Route]:
-    """Return the place of every verb, in the order of the table."""
-    return [_route(name, verb, verbs) for name, verb in verbs.items()]
+    """Return the place of every verb, in the order of the table; no two have the same."""
+    found: dict[tuple[str, ...], Route] = {}
+    for name, verb in verbs.items():
+        route = _route(name, verb, verbs)
+        if _shape(route) in found:  # verbs with names that nobody foresaw
+            route = _elsewhere(route)
+        found[_shape(route)] = route
+    return list(found.values())
+
+
+def _shape(route: Route) -> tuple[str, ...]:
+    """Return what a request tells routes by."""
+    return (
+        route.method,
+        *("{}" if each.startswith("{") else each for each in route.segments),
+    )
+
+
+def _elsewhere(route: Route) -> Route:
+    """Return a verb at a place that is its own, whatever others are called."""
+    return replace(
+        route,
+        method="GET" if route.reads and not route.long else "POST",
+        segments=(PREFIX, "verbs", route.verb),
+        named=(),
+        others=route.arguments.__struct_fields__,
+    )
 
 
 def _route(name: str, verb: Verb[Any], verbs: Mapping[str, Verb[Any]]) -> Route:
@@ -103,9 +128,9 @@ def _route(name: str, verb: Verb[Any], verbs: Mapping[str, Verb[Any]]) -> Route:
     reads = verb.only_reads(name)
     named: tuple[str, ...] = ()
     tail: tuple[str, ...] = ()
-    if noun and word in COLLECTION:
+    if noun and word in COLLECTION and _first(noun, word, COLLECTION, verbs):
         method = COLLECTION[word]
-    elif noun and word in ITEM and own:
+    elif noun and word in ITEM and own and _first(noun, word, ITEM, verbs):
         method, named = ITEM[word], own
     else:
         method = "GET" if reads and not verb.long else "POST"
@@ -127,6 +152,14 @@ def _route(name: str, verb: Verb[Any], verbs: Mapping[str, Verb[Any]]) -> Route:
         verb.long,
         (verb.run.__doc__ or name).strip().split("\n")[0],
     )
+
+
+def _first(
+    noun: Sequence[str], word: str, words: Mapping[str, str], verbs: Mapping[str, Verb[Any]]
+) -> bool:
+    """Say whether of a noun's words with the same method this is the first: `remove` and `revoke` cannot both be DELETE."""
+    same = (each for each, method in words.items() if method == words[word])
+    return next(each for each in same if ".".join((*noun, each)) in verbs) == word
 
 
 def _names(arguments: type[msgspec.Struct]) -> tuple[str, ...]:
