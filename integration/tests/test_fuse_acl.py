@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from warp_integration.mounts import Mounted, mounted
-from warp_integration.posix import User
+from warp_integration.posix.calls import User
 from warp_integration.requirements import require
 
 pytestmark = [pytest.mark.workspace, pytest.mark.usefixtures("warp_serve")]
@@ -45,7 +45,7 @@ def volume(warp_serve: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture
 def ben(volume: Mounted) -> Iterator[User]:
-    user = User(volume.one, 0, BEN, BEN, [])
+    user = User(volume.one, BEN, BEN, [])
     yield user
     user.end()
 
