@@ -67,7 +67,7 @@ class Server(Protocol):
         self._listening: Listening | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._warmer: asyncio.TimerHandle | None = None
-        self._loading: asyncio.Task[None] | None = None
+        self._loading: asyncio.Future[Ssh] | None = None
         self._reloading: asyncio.Task[None] | None = None
         self._ssh: Ssh | None = None
         self._stamp: Stamp = ()
@@ -96,7 +96,7 @@ class Server(Protocol):
             revoked = PublicKeys([data / config.revoked_keys], key=f"{KEY}.revoked_keys")
             await asyncio.to_thread(revoked.load)
         if config.host_keys:
-            await self._load()
+            self._ssh = await asyncio.to_thread(_make_ssh, self)
         self._listening = await listen(
             config.listen, self._accept, key=f"{KEY}.listen", data=data, backlog=BACKLOG
         )
@@ -127,13 +127,23 @@ class Server(Protocol):
             self._sweeper.cancel()
         if self._warmer is not None:
             self._warmer.cancel()
-        for task in (self._loading, self._reloading):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        if self._loading is not None:
+            self._loading.cancel()  # nobody waits for it any more
+        if self._reloading is not None:
+            self._reloading.cancel()
+            await asyncio.gather(self._reloading, return_exceptions=True)
         if self._ssh is not None:
             await self._ssh.ended()
         await self._listening.closed()
+
+    def find_host_keys(self) -> None:
+        """Find this server's keys, or make one.
+
+        Raises:
+            ConfigError, StoreFailed
+        """
+        self.host_keys = host_key_files(self.context.data, self.config.host_keys, key=KEY)
+        self._stamp = stamp_of(self.host_keys)
 
     # Connections ----------------------------------------------------------------------------------
 
@@ -160,23 +170,17 @@ class Server(Protocol):
     def load(self) -> None:
         """Begin to load what connections need."""
         if self._loading is None and self._ssh is None:
-            self._loading = self._loop.create_task(self._load())
+            self._loading = self._loop.run_in_executor(None, _make_ssh, self)
             self._loading.add_done_callback(self._loaded)
 
-    async def _load(self) -> None:
-        config, data = self.config, self.context.data
-        self.host_keys = await asyncio.to_thread(host_key_files, data, config.host_keys, key=KEY)
-        self._stamp = stamp_of(self.host_keys)
-        ssh = await asyncio.to_thread(_make_ssh, self)
-        ssh.begin()
-        self._ssh = ssh
-
-    def _loaded(self, task: asyncio.Task[None]) -> None:
+    def _loaded(self, future: asyncio.Future[Ssh]) -> None:
         self._loading = None
-        if task.cancelled():
+        if future.cancelled():
             return
-        error = task.exception()
-        if error is not None:
+        error = future.exception()
+        if error is None:
+            self._ssh = future.result()
+        else:
             _log.error("no client can be served", error=str(error))
         for each in self._connections:
             if isinstance(each, Early):
@@ -208,20 +212,26 @@ class Server(Protocol):
 
 
 def _make_ssh(server: Server) -> Ssh:
+    """Import asyncssh and read the host keys; in a thread."""
     from warp_sftp.ssh import Ssh
 
+    server.find_host_keys()
     return Ssh(server)
 
 
 class Early(asyncio.Protocol):
-    """A client that came before asyncssh was there: what it sends waits."""
-
-    proved = False
+    """A client that came before asyncssh was there: what it sends waits. Then it is a client, and the server knows it by this."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._transport: asyncio.Transport | None = None
         self._data = bytearray()
+        self._client: Client | None = None
+
+    @property
+    def proved(self) -> bool:
+        """Say whether somebody logged in."""
+        return self._client is not None and self._client.proved
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait."""
@@ -247,27 +257,35 @@ class Early(asyncio.Protocol):
     def go_on(self, ssh: Ssh | None) -> None:
         """Become a client; without asyncssh, leave."""
         transport = self._transport
-        if transport is None:
+        if transport is None or self._client is not None:
             return
         if ssh is None or transport.is_closing():
             self.cut()
             return
-        self._transport = None
-        self._server.disconnected(self)
-        client = ssh.client()
+        self._client = client = ssh.client(self)
         transport.set_protocol(client)
         client.connection_made(transport)
         if self._data:
             client.data_received(bytes(self._data))
+            self._data.clear()
+        if self._server.draining:
+            client.leave()
 
     def look(self, now_s: float) -> None:
-        """Nothing is late yet."""
+        """End it if it is late."""
+        if self._client is not None:
+            self._client.look(now_s)
 
     def leave(self) -> None:
-        """Leave at once: nothing was begun."""
-        self.cut()
+        """Leave, at once if nothing was begun."""
+        if self._client is not None:
+            self._client.leave()
+        elif not self._data:
+            self.cut()
 
     def cut(self) -> None:
         """End."""
-        if self._transport is not None:
+        if self._client is not None:
+            self._client.cut()
+        elif self._transport is not None:
             self._transport.abort()

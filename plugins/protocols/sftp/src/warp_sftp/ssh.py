@@ -17,7 +17,7 @@ from warp_core.namespace.locks import Owner
 from warp_sftp.connection import Connection
 from warp_sftp.keys import PublicKeys
 from warp_sftp.logins import Gate, Login
-from warp_sftp.server import KEY, Server
+from warp_sftp.server import KEY, Early, Server
 from warp_sftp.serving import Serving
 from warp_sftp.tree import Tree
 from warp_sftp.users import Users
@@ -54,10 +54,16 @@ _log = logs.get("warp_sftp")
 class Client(Connection):
     """A connection that the server knows."""
 
-    def __init__(self, server: Server, options: asyncssh.SSHServerConnectionOptions) -> None:
-        """Take what all share."""
+    def __init__(
+        self,
+        server: Server,
+        options: asyncssh.SSHServerConnectionOptions,
+        early: Early | None = None,
+    ) -> None:
+        """Take what all share; the server may know it by who it was before."""
         super().__init__(asyncio.get_running_loop(), options)
         self._shell = server
+        self._member: Client | Early = early or self
         self._entered = False
         self._leaving = False
         self.begun_s = time.monotonic()
@@ -66,7 +72,7 @@ class Client(Connection):
         """Begin, or end at once where there are too many."""
         name = transport.get_extra_info("peername")
         peer = str(name[0]) if isinstance(name, tuple) else "local"
-        if not self._shell.connected(self, peer):
+        if self._member is self and not self._shell.connected(self, peer):
             assert isinstance(transport, asyncio.Transport)
             transport.abort()
             return
@@ -82,7 +88,7 @@ class Client(Connection):
         """Note that nothing of it is left."""
         if self._entered:
             self._entered = False
-            self._shell.disconnected(self)
+            self._shell.disconnected(self._member)
 
     def look(self, now_s: float) -> None:
         """End it if it has been silent for too long, or did not log in in time."""
@@ -147,9 +153,6 @@ class Ssh:
         self._counters: dict[int, Counter] = {}
         self._options: asyncssh.SSHServerConnectionOptions
         self.load_keys()
-
-    def begin(self) -> None:
-        """Be ready for clients."""
         asyncssh.logging.set_log_level("CRITICAL")  # what matters is logged here, with the account
 
     def load_keys(self) -> None:
@@ -180,9 +183,9 @@ class Ssh:
             names = ", ".join(str(path) for path in self._server.host_keys)
             raise ConfigError(f"{KEY}.host_keys: cannot use {names}: {error}") from error
 
-    def client(self) -> Client:
+    def client(self, early: Early | None = None) -> Client:
         """Return the protocol object of a new connection."""
-        return Client(self._server, self._options)
+        return Client(self._server, self._options, early)
 
     async def ended(self) -> None:
         """Wait until every session has let go of what it had."""
