@@ -227,10 +227,42 @@ def test_a_list_of_nfs_comes_back(entries: tuple[Ace, ...]) -> None:
     assert msgspec.msgpack.decode(encode(inode), type=Inode) == inode
 
 
+READ, ALL = acls.READ_DATA, acls.RIGHTS
+HARD = {  # lists of which no POSIX ACL says the same
+    "a group is kept out, and with it the owner who is in it": (
+        Ace(DENY, FOR_GROUP, READ, 11), Ace(ALLOW, 0, READ, OWNER), Ace(ALLOW, 0, READ, EVERYONE),
+    ),
+    "a group that a named user may be in is kept out": (
+        Ace(DENY, FOR_GROUP, READ, 12), Ace(ALLOW, 0, READ, 2), Ace(ALLOW, 0, ALL, OWNER),
+    ),
+    "somebody is kept out and the mode gives the group nothing": (
+        Ace(DENY, FOR_GROUP, ALL, GROUP), Ace(DENY, 0, ALL, 2), Ace(ALLOW, 0, READ, EVERYONE),
+    ),
+    "a principal without a number is kept out": (
+        Ace(DENY, 0, ALL, NAMED), Ace(ALLOW, 0, READ, EVERYONE),
+    ),
+    "one of two groups gives what the other takes": (
+        Ace(ALLOW, FOR_GROUP, READ, 11), Ace(DENY, FOR_GROUP, ALL, 12), Ace(ALLOW, 0, READ, EVERYONE),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("entries", HARD.values(), ids=HARD)
+@pytest.mark.parametrize("directory", [False, True])
+def test_what_no_posix_acl_says_is_shown_narrower(
+    entries: tuple[Ace, ...], directory: bool
+) -> None:
+    shows_nobody_more(entries, directory)
+
+
 @given(entries_of(), st.booleans())
 def test_a_client_that_checks_itself_allows_nobody_more(
     entries: tuple[Ace, ...], directory: bool
 ) -> None:
+    shows_nobody_more(entries, directory)
+
+
+def shows_nobody_more(entries: tuple[Ace, ...], directory: bool) -> None:
     inode = with_entries(entries, directory=directory)
     shown = inode.mode if (mode := attributes.checked_mode(inode)) is None else mode
     value = attributes.visible(inode, CALLERS[0]).get(posix_acls.ACCESS)
