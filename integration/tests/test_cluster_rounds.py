@@ -66,7 +66,22 @@ class Load:
             histories = Histories(0, bucket=f"of-{name}")
             asyncio.run(histories.prepare(self.trio.nodes[name].s3))
         for disk, over in self.disks:
-            self.trio.at(disk, "disk", "create", f"of-{disk}/over-{over}", "--size", DISK)
+            self._create(disk, over)
+
+    def _create(self, disk: str, over: str) -> None:
+        """Make a disk, as soon as its home can be reached: that of a busy machine moves."""
+        name = f"of-{disk}/over-{over}"
+        deadline = time.monotonic() + HANG_S
+        while True:
+            try:
+                self.trio.at(disk, "disk", "create", name, "--size", DISK)
+                return
+            except AssertionError as error:
+                if "exists" in str(error):  # an attempt without an answer made it
+                    return
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
 
     def prepare_more(self) -> None:
         """Likewise after a node joined: what is missing."""
@@ -77,7 +92,7 @@ class Load:
         for disk, over in self.disks:
             with suppress(AssertionError):
                 self.trio.at(disk, "disk", "delete", f"of-{disk}/over-{over}")
-            self.trio.at(disk, "disk", "create", f"of-{disk}/over-{over}", "--size", DISK)
+            self._create(disk, over)
         for kept in self.kept:
             kept.start_at(1_000_000)
 

@@ -17,6 +17,8 @@ from warp_conformance.linearizability import NEVER, Model, Operation, Verdict, c
 from warp_integration.s3client import ConnectionLost, Response, S3Connection
 
 BUCKET = "histories"
+PREPARED_TRIES = 100  # until a bucket is made, with a pause between
+PREPARED_AGAIN_S = 0.5
 _RETRY_S = 0.02  # until a killed server is tried again
 _HANG_S = 120.0  # within which there are as many answers as were wished, on any machine
 _REFUSED_S = (
@@ -71,9 +73,13 @@ class Histories:
         self._seen: dict[str, str] = dict.fromkeys(self.operations, "")
 
     async def prepare(self, endpoint: str) -> None:
-        """Create the bucket."""
+        """Create the bucket, as soon as somebody can."""
         async with S3Connection(endpoint) as s3:
-            answer = await s3.request("PUT", f"/{self._bucket}")
+            for _ in range(PREPARED_TRIES):
+                answer = await s3.request("PUT", f"/{self._bucket}")
+                if answer.status < 500:
+                    break
+                await asyncio.sleep(PREPARED_AGAIN_S)  # a busy machine's home moves
             assert answer.status == 200, answer
 
     async def run(
