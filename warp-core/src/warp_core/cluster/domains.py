@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -38,8 +39,11 @@ async def read(shared: MetaStore) -> Map:
     view = shared.view()
     try:
         # Everything lies beside the directory: two ranges, however many kinds of rows there are.
-        found = await _all(view, rows.SHARED, rows.VOLUMES)
-        found += await _all(view, _behind(rows.VOLUMES), _behind(rows.SHARED))
+        before, behind = await asyncio.gather(
+            _all(view, rows.SHARED, rows.VOLUMES),
+            _all(view, _behind(rows.VOLUMES), _behind(rows.SHARED)),
+        )
+        found = before + behind
     finally:
         view.close()
 
@@ -168,12 +172,15 @@ async def take(
     """
 
     async def body(tx: Transaction) -> Domain:
-        row = await _row(tx, number)
+        value, kept, wish = await _together(
+            tx, rows.domain_key(number), rows.whole_key(number), rows.wish_key(number)
+        )
+        row = _domain(value, number)
         if row.token >= token:
             raise Fenced(
                 f"domain {number} was taken with token {row.token}, this lease has {token}"
             )
-        whole = _whole(await tx.get(rows.whole_key(number)))
+        whole = _whole(kept)
         if row.stores and not whole & set(mine):
             raise Unavailable(
                 f"domain {number}: no store of node {node} holds everything that was acknowledged; those that do:"
@@ -181,7 +188,6 @@ async def take(
             )
         taken = DomainRow(row.format, row.origin, row.identity, node, token, row.stores)
         tx.put(rows.domain_key(number), rows.pack(taken))
-        wish = await tx.get(rows.wish_key(number))
         if wish is not None and wish.decode() == node:
             tx.delete(rows.wish_key(number))
         return Domain(number, taken, whole)
@@ -224,8 +230,9 @@ async def change_whole(
     """
 
     async def body(tx: Transaction) -> frozenset[str]:
-        row = await _held(tx, number, token)
-        before = _whole(await tx.get(rows.whole_key(number)))
+        value, kept = await _together(tx, rows.domain_key(number), rows.whole_key(number))
+        row = _of_home(value, number, token)
+        before = _whole(kept)
         after = change(before)
         if not after:
             raise Unavailable(
@@ -253,8 +260,8 @@ async def begin_sitting(
     key = rows.domain_key(number)
 
     async def body(tx: Transaction) -> str:
-        tx.put(key, rows.pack(await _held(tx, number, token)))
-        left = await tx.get(rows.clean_key(number))
+        value, left = await _together(tx, key, rows.clean_key(number))
+        tx.put(key, rows.pack(_of_home(value, number, token)))
         if left is None:
             return fresh
         tx.delete(rows.clean_key(number))
@@ -263,12 +270,12 @@ async def begin_sitting(
     incarnation = await transact(shared, body)
     view = shared.view()
     try:
-        found = await view.get(key)
+        found, known = await asyncio.gather(view.get(key), read(shared))
     finally:
         view.close()
     if found is None or rows.unpack(found[0], DomainRow).token != token:
         raise Fenced(f"domain {number} has another home than the one with token {token}")
-    return (await read(shared)).domains[number], KeyCheck(key, found[1]), incarnation
+    return known.domains[number], KeyCheck(key, found[1]), incarnation
 
 
 async def end_sitting(shared: MetaStore, number: int, *, token: int, incarnation: str) -> None:
@@ -406,8 +413,16 @@ def describe_stores(row: DomainRow, stores: frozenset[str]) -> str:
     return ", ".join(f"{kept.node}/{kept.export}" for kept in row.stores if kept.store in stores)
 
 
+async def _together(tx: Transaction, *keys: bytes) -> list[bytes | None]:
+    """Read several rows at once: the engine may be a round trip away, and who waits is without a home."""
+    return await asyncio.gather(*(tx.get(key) for key in keys))
+
+
 async def _row(tx: Transaction, number: int) -> DomainRow:
-    value = await tx.get(rows.domain_key(number))
+    return _domain(await tx.get(rows.domain_key(number)), number)
+
+
+def _domain(value: bytes | None, number: int) -> DomainRow:
     if value is None:
         raise NotFound(f"no domain has number {number}")
     return rows.unpack(value, DomainRow)
@@ -419,7 +434,11 @@ async def _room(tx: Transaction, number: int) -> RoomRow | None:
 
 
 async def _held(tx: Transaction, number: int, token: int) -> DomainRow:
-    row = await _row(tx, number)
+    return _of_home(await tx.get(rows.domain_key(number)), number, token)
+
+
+def _of_home(value: bytes | None, number: int, token: int) -> DomainRow:
+    row = _domain(value, number)
     if row.token != token:
         raise Fenced(
             f'domain {number} has another home by now: node "{row.holder}" with token {row.token}'
