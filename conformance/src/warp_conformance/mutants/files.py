@@ -553,9 +553,9 @@ class ShowsAll(Stage):
 class InheritsNothing(Stage):
     class View(NamespaceFiles):
         async def mkdir(
-            self, directory: Ref, name: bytes, mode: int, caller: Caller = ROOT
+            self, directory: Ref, name: bytes, mode: int, caller: Caller = ROOT, **rest: Any
         ) -> FileInfo:
-            info = await super().mkdir(directory, name, mode, caller)
+            info = await super().mkdir(directory, name, mode, caller, **rest)
             await self.set_xattr(info.ref, b"system.nfs4_acl", None)
             return info
 

@@ -22,6 +22,7 @@ from warp_core.namespace import keys, rows
 from warp_core.namespace.keys import Step
 from warp_core.namespace.leases import FOR_NAMES, Kind
 from warp_core.namespace.owned import growth
+from warp_core.namespace.locks import Owner
 from warp_core.namespace.paths import Path, extend, resolve
 from warp_core.namespace.pending import NOTHING, Above
 from warp_core.namespace.pools import Amount, Claim, amount_of
@@ -128,6 +129,7 @@ class Change:
         "_volume_of",
         "_witnesses",
         "apart",
+        "by",
         "credit",
         "disturbed",
         "judged",
@@ -176,6 +178,7 @@ class Change:
         self._events: list[Event] = []
         self._freed: list[Garbage] = []
         self.untidy = b""  # a key above which directories are left that have nothing below them
+        self.by: Owner | None = None  # whose leases on directories need not be asked: it knows
         self.disturbed: set[int] = set()  # inodes whose holders have to be asked
         self.listed: set[int] = set()  # directories whose listings change
 

@@ -112,6 +112,7 @@ class NamespaceFiles(Editor):
         volume = await self._writable(directory)
 
         async def body(change: Change) -> tuple[Found, bool]:
+            change.by = owner
             above = await self._directory(change.rows, volume, directory)
             permission.demand(above, Want.EXECUTE, caller, "create")
             there = await self._find(change.rows, volume, directory.inode, name)

@@ -243,7 +243,9 @@ class Namespace:
                     if inode not in allowed and self.opens.holders(volume.number, inode):
                         raise Held(volume.number, inode)
                 for inode in change.listed - change.disturbed:
-                    if inode not in allowed and self.opens.listed_by_any(volume.number, inode):
+                    if inode not in allowed and self.opens.listed_by_any(
+                        volume.number, inode, by=change.by
+                    ):
                         raise Held(volume.number, inode, FOR_WRITE)
             untidy.clear()
             if change.untidy:

@@ -71,7 +71,13 @@ class Namer(Finder):
     """The part of the Files view that changes directories."""
 
     async def mkdir(
-        self, directory: Ref, name: bytes, mode: int, caller: Caller = ROOT
+        self,
+        directory: Ref,
+        name: bytes,
+        mode: int,
+        caller: Caller = ROOT,
+        *,
+        by: Owner | None = None,
     ) -> FileInfo:
         """See `Files.mkdir`."""
 
@@ -88,10 +94,16 @@ class Namer(Finder):
             inode = msgspec.structs.replace(inode, links=2, directory=directory.inode, name=name)
             return entry, await put_inode(change, number, inode)
 
-        return await self._make(directory, name, caller, "mkdir", make)
+        return await self._make(directory, name, caller, "mkdir", make, by)
 
     async def symlink(
-        self, directory: Ref, name: bytes, target: bytes, caller: Caller = ROOT
+        self,
+        directory: Ref,
+        name: bytes,
+        target: bytes,
+        caller: Caller = ROOT,
+        *,
+        by: Owner | None = None,
     ) -> FileInfo:
         """See `Files.symlink`."""
         if not target or b"\0" in target:
@@ -105,7 +117,7 @@ class Namer(Finder):
                 change, directory, name, msgspec.structs.replace(inode, target=target)
             )
 
-        return await self._make(directory, name, caller, "symlink", make)
+        return await self._make(directory, name, caller, "symlink", make, by)
 
     async def readlink(self, file: Ref) -> bytes:
         """See `Files.readlink`."""
@@ -125,6 +137,7 @@ class Namer(Finder):
         caller: Caller = ROOT,
         *,
         device: tuple[int, int] = (0, 0),
+        by: Owner | None = None,
     ) -> FileInfo:
         """See `Files.mknod`."""
         bits = _TYPE_BITS.get(kind)
@@ -140,16 +153,23 @@ class Namer(Finder):
                 change, directory, name, msgspec.structs.replace(inode, device=device)
             )
 
-        return await self._make(directory, name, caller, "mknod", make)
+        return await self._make(directory, name, caller, "mknod", make, by)
 
     async def _make(
-        self, directory: Ref, name: bytes, caller: Caller, verb: str, make: _Make
+        self,
+        directory: Ref,
+        name: bytes,
+        caller: Caller,
+        verb: str,
+        make: _Make,
+        by: Owner | None,
     ) -> FileInfo:
         """Make an entry that must not be there yet."""
         check_name(name)
         volume = await self._writable(directory)
 
         async def body(change: Change) -> Found:
+            change.by = by
             above = await self._open_directory(change, directory)
             permission.demand(above, Want.EXECUTE, caller, verb)
             await self._absent(change, directory, name)
@@ -243,6 +263,7 @@ class Namer(Finder):
         target = await self.lookup(directory, name, caller)
 
         async def body(change: Change) -> None:
+            change.by = by
             above = await self._open_directory(change, directory)
             found = await self._existing(change, directory, name)
             permission.demand_removal(above, found.inode, caller, "rmdir")
@@ -282,6 +303,7 @@ class Namer(Finder):
             await self.inodes.settle(volume.number, number)
 
             async def body(change: Change) -> None:
+                change.by = by
                 above = await self._open_directory(change, directory)
                 found = await self._existing(change, directory, name)
                 permission.demand_removal(above, found.inode, caller, "unlink")
@@ -322,6 +344,7 @@ class Namer(Finder):
         volume = await self._writable(directory)
 
         async def body(change: Change) -> Found:
+            change.by = by
             above = await self._open_directory(change, directory)
             permission.demand(above, Want.EXECUTE, caller, "link")
             await self._absent(change, directory, name)
@@ -403,6 +426,7 @@ class Namer(Finder):
         asked = {each.number for each in touched}
 
         async def body(change: Change) -> None:
+            change.by = by
             await self._rename(
                 change, volume, source, source_name, target, target_name, caller, how
             )

@@ -126,11 +126,11 @@ class Opens:
             or volume in self._graces
         )
 
-    def listed_by_any(self, volume: int, inode: int) -> bool:
-        """Say whether anybody may rely on which entries a directory has; a lease on its name alone does not tell."""
+    def listed_by_any(self, volume: int, inode: int, *, by: Owner | None = None) -> bool:
+        """Say whether anybody but `by` may rely on which entries a directory has; a lease on its name alone does not tell."""
         node = Node(volume, inode)
         return volume in self._graces or (
-            node in self._leases.nodes and self._leases.conflicts(node, FOR_WRITE, by=None)
+            node in self._leases.nodes and self._leases.conflicts(node, FOR_WRITE, by=by)
         )
 
     def in_the_way(self, node: tuple[int, int], kinds: Kind, *, by: Owner | None) -> bool:

@@ -321,7 +321,13 @@ class Files:
         raise NotImplementedError
 
     async def mkdir(
-        self, directory: Ref, name: bytes, mode: int, caller: Caller = ROOT
+        self,
+        directory: Ref,
+        name: bytes,
+        mode: int,
+        caller: Caller = ROOT,
+        *,
+        by: Owner | None = None,
     ) -> FileInfo:
         """Make a directory.
 
@@ -393,7 +399,13 @@ class Files:
         raise NotImplementedError
 
     async def symlink(
-        self, directory: Ref, name: bytes, target: bytes, caller: Caller = ROOT
+        self,
+        directory: Ref,
+        name: bytes,
+        target: bytes,
+        caller: Caller = ROOT,
+        *,
+        by: Owner | None = None,
     ) -> FileInfo:
         """Make a symbolic link.
 
@@ -419,6 +431,7 @@ class Files:
         caller: Caller = ROOT,
         *,
         device: tuple[int, int] = (0, 0),
+        by: Owner | None = None,
     ) -> FileInfo:
         """Make a fifo, socket or device node: a name with attributes, nothing here opens it.
 

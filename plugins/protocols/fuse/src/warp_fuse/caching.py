@@ -21,7 +21,6 @@ from warp_fuse import wire
 from warp_fuse.nodes import Node, Nodes
 
 WANTED: Final = Kind.READ | Kind.HANDLE  # HANDLE keeps names: renames and removals call it back
-OF_DIRECTORIES: Final = Kind.HANDLE  # what is in them is asked for each time
 
 
 class Cache:
@@ -83,15 +82,18 @@ class Cache:
 
     async def hold(self, node: Node) -> bool:
         """Ask for a lease on a node that has none; say whether it is new, so that what was read before may be stale."""
-        wanted = OF_DIRECTORIES if node.kind == "directory" else WANTED
-        if node.ref.snapshot or node.kinds == wanted or node.leaving or not self._seconds:
+        if node.ref.snapshot or node.kinds == WANTED or node.leaving or not self._seconds:
             return False
         before = node.kinds
-        kinds = await self._claims.lease(node.ref, self.owner, wanted, beside_writers=True)
+        kinds = await self._claims.lease(node.ref, self.owner, WANTED, beside_writers=True)
         if node.leaving:  # recalled while it was on its way to us
             return False
         node.kinds = kinds
         return kinds != before
+
+    def has(self, node: Node) -> bool:
+        """Say whether all that the kernel may know of a node is leased."""
+        return node.kinds == WANTED and not node.leaving
 
     def fills(self, node: Node) -> None:
         """Note that the kernel gets pages of a file with the answer that is sent next, without waiting for anything before."""
@@ -103,9 +105,7 @@ class Cache:
         """Return for how long a node's attributes are good."""
         if node.ref.snapshot:
             return self._seconds
-        # A directory's change with each name in it, and nobody is asked for that.
-        good = node.kinds & Kind.READ and node.kind != "directory"
-        return self._seconds if good else 0.0
+        return self._seconds if node.kinds & Kind.READ else 0.0
 
     def name_s(self, node: Node) -> float:
         """Return for how long a name leads to a node."""

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Mapping
 from typing import Final
 
-from warp_core.errors import WarpError
+from warp_core.errors import StaleHandle, WarpError
 from warp_core.namespace.opens import Access
 from warp_core.views.files import (
     DirEntry,
@@ -51,7 +51,9 @@ class Names(State):
         """Make a symbolic link."""
         above = self.node(request.node)
         name, target = wire.names(request.body, 2)
-        info = await self.files.symlink(above.ref, name, target, caller_of(request))
+        info = await self.files.symlink(
+            above.ref, name, target, caller_of(request), by=self.cache.owner
+        )
         return await self.entry(above, name, info)
 
     async def mknod(self, request: Request) -> Answer:
@@ -78,7 +80,13 @@ class Names(State):
             info = await self.files.lookup(above.ref, name)
         else:
             info = await self.files.mknod(
-                above.ref, name, kind, permissions, caller, device=wire.unpack_device(device)
+                above.ref,
+                name,
+                kind,
+                permissions,
+                caller,
+                device=wire.unpack_device(device),
+                by=self.cache.owner,
             )
         return await self.entry(above, name, info)
 
@@ -87,7 +95,9 @@ class Names(State):
         above = self.node(request.node)
         mode, umask = wire.MKDIR_IN.unpack_from(request.body)
         (name,) = wire.names(request.body[wire.MKDIR_IN.size :], 1)
-        info = await self.files.mkdir(above.ref, name, mode & 0o7777, caller_of(request, umask))
+        info = await self.files.mkdir(
+            above.ref, name, mode & 0o7777, caller_of(request, umask), by=self.cache.owner
+        )
         return await self.entry(above, name, info)
 
     async def unlink(self, request: Request) -> Answer:
@@ -183,8 +193,27 @@ class Names(State):
         return wire.dirent(entry.ref.inode, entry.cookie, kind, entry.name)
 
     async def _told(self, above: Node, entry: DirEntry) -> bytes:
-        """Return what a lookup of an entry would; nothing if it is gone, which the kernel then finds out."""
+        """Return what a lookup of an entry would; nothing where the kernel knows that, or will find out that it is gone."""
+        nothing = bytes(wire.ENTRY_OUT.size + wire.ATTR.size)
+        known = self.nodes.known(entry.ref)
+        if (
+            known is not None
+            and self.cache.has(known)
+            and (above.number, entry.name) in known.names
+        ):
+            return nothing
+        node = self.nodes.told(entry.ref, entry.kind)
         try:
-            return await self.entry(above, entry.name, await self.files.getattr(entry.ref))
+            # The lease first: what is read after it stays true.
+            await self.cache.hold(node)
+            info = await self.files.lookup(above.ref, entry.name)
+            if info.ref.inode != entry.ref.inode:
+                raise StaleHandle(f"{entry.name!r} leads elsewhere now")
         except WarpError:
-            return bytes(wire.ENTRY_OUT.size + wire.ATTR.size)
+            self.forget(node.number, 1)
+            return nothing
+        except BaseException:
+            self.forget(node.number, 1)
+            raise
+        node.kind = info.kind
+        return self.told(above, entry.name, node, info)

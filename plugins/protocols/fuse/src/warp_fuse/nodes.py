@@ -84,6 +84,13 @@ class Nodes:
         """Return the node of an inode of the live volume."""
         return self._by_number.get(inode)
 
+    def known(self, ref: Ref) -> Node | None:
+        """Return the node of a file, if the kernel knows it."""
+        if not ref.snapshot:
+            return self._by_number.get(ref.inode)
+        number = self._snapshots.get((ref.snapshot, ref.inode))
+        return None if number is None else self._by_number.get(number)
+
     def number_of(self, ref: Ref) -> int:
         """Return the number of a file, the same as long as the kernel remembers it."""
         if not ref.snapshot:

@@ -81,6 +81,8 @@ class State:
         self.unsynced = False  # some file was written since everything was synced
         self.failed = False  # it may be lost, and syncfs did not say so yet
         self._number = number  # of the volume, for ever
+        self.changing = 0  # changes in directories that this mount is about
+        self.turns = 0  # those that are over
 
     def agree(self, flags: Init) -> None:
         """Note what kernel and server agreed on."""
@@ -153,16 +155,26 @@ class State:
         except BaseException:
             self.forget(node.number, 1)
             raise
+        return self.told(above, name, node, info)
+
+    def told(self, above: Node, name: bytes, node: Node, info: FileInfo) -> bytes:
+        """Return what tells the kernel of a file that a name leads to, under the lease that the node has."""
         if name:
             node.names.add((above.number, name))
         if node.kind == "directory":
             node.known = info
-        return entry_out(node, info, self.cache.name_s(node), self.cache.attributes_s(node))
+        # Those of a directory are told when they are asked for: see `attributes`.
+        seconds = self.cache.attributes_s(node) if node.kind != "directory" else 0.0
+        return entry_out(node, info, self.cache.name_s(node), seconds)
 
     async def attributes(self, node: Node, handle: Handle | None = None) -> bytes:
         """Return what stat tells of a node, also of one that lives by its open files alone."""
+        quiet = self.turns if not self.changing else -1
         info = await self.info(node, handle)
-        return wire.ATTR_OUT.pack(*span(self.cache.attributes_s(node)), 0) + attr(info)
+        seconds = self.cache.attributes_s(node)
+        if node.kind == "directory" and (self.changing or quiet != self.turns):
+            seconds = 0.0  # of before or after a change in it: the kernel lets go of what it knew when that is answered
+        return wire.ATTR_OUT.pack(*span(seconds), 0) + attr(info)
 
     async def info(self, node: Node, handle: Handle | None) -> FileInfo:
         """Return what is known of a node, with a lease on it if that is to be had."""

@@ -7,6 +7,7 @@ with are as fresh as the leases behind them. The caller's numbers come with each
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from warp_fuse.attributes import Attributes
 from warp_fuse.connection import Answer, Handler
@@ -14,6 +15,21 @@ from warp_fuse.locking import Locks
 from warp_fuse.names import Names
 from warp_fuse.opened import OpenFiles
 from warp_fuse.wire import Opcode, Request
+
+CHANGING: Final = frozenset(
+    {
+        Opcode.CREATE,
+        Opcode.LINK,
+        Opcode.MKDIR,
+        Opcode.MKNOD,
+        Opcode.RENAME,
+        Opcode.RENAME2,
+        Opcode.RMDIR,
+        Opcode.SYMLINK,
+        Opcode.UNLINK,
+    }
+)
+"""What changes entries of directories. Leases do not tell a mount of what it does itself."""
 
 
 class Verbs(Names, Attributes, OpenFiles, Locks):
@@ -23,8 +39,24 @@ class Verbs(Names, Attributes, OpenFiles, Locks):
     def handlers(self) -> Mapping[int, Handler]:
         """Return who answers what."""
         return {
-            opcode: self.tether.held(opcode, handler) for opcode, handler in self._table().items()
+            opcode: self.tether.held(
+                opcode, self._noted(handler) if opcode in CHANGING else handler
+            )
+            for opcode, handler in self._table().items()
         }
+
+    def _noted(self, handler: Handler) -> Handler:
+        """Return a handler that changes directories, and is known to do so: their attributes move meanwhile."""
+
+        async def changes(request: Request) -> Answer:
+            self.changing += 1
+            try:
+                return await handler(request)
+            finally:
+                self.changing -= 1
+                self.turns += 1
+
+        return changes
 
     def _table(self) -> Mapping[int, Handler]:
         return {
