@@ -21,8 +21,8 @@ from warp_core.metadata import Transaction
 from warp_core.namespace import keys, rows
 from warp_core.namespace.keys import Step
 from warp_core.namespace.leases import FOR_NAMES, Kind
-from warp_core.namespace.owned import growth
 from warp_core.namespace.locks import Owner
+from warp_core.namespace.owned import growth
 from warp_core.namespace.paths import Path, extend, resolve
 from warp_core.namespace.pending import NOTHING, Above
 from warp_core.namespace.pools import Amount, Claim, amount_of

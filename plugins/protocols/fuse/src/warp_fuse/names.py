@@ -145,10 +145,11 @@ class Names(State):
         above = self.node(request.node)
         (number,) = wire.LINK_IN.unpack_from(request.body)
         (name,) = wire.names(request.body[wire.LINK_IN.size :], 1)
-        info = await self.files.link(
+        await self.files.link(
             self.node(number).ref, above.ref, name, caller_of(request), by=self.cache.owner
         )
-        return await self.entry(above, name, info)
+        # Its size with what was written since its row was.
+        return await self.entry(above, name, await self.files.lookup(above.ref, name))
 
     async def opendir(self, request: Request) -> Answer:
         """Open a directory: reading it needs no state, cookies mean the same for ever."""
