@@ -132,6 +132,8 @@ def test_the_examples_work(tmp_path: Path) -> None:
             if line.startswith("key revoke"):
                 made = answer(tmp_path, "key", "create", "eve")["access_key"]
                 line = f"key revoke {made}"
+            if line.startswith("admin token revoke"):
+                line = f"admin token revoke {answer(tmp_path, 'admin', 'token', 'create')['id']}"
             code, out, err = warp(tmp_path, *shlex.split(line))
             assert code == 0, f"{example}\n{out}{err}"
             assert out.strip(), example
@@ -162,12 +164,14 @@ def test_json_has_the_keys_that_the_guide_names(tmp_path: Path) -> None:
     seen: dict[str, set[str]] = {}
 
     def look(line: str) -> None:
+        if line == "admin token revoke ID":
+            line = f"admin token revoke {answer(tmp_path, 'admin', 'token', 'list')[0]['id']}"
         found = answer(tmp_path, *line.split())
         first = found[0] if isinstance(found, list) else found
         words = line.split()
         of_two = ("config", "plugin", "volume", "disk", "account", "key", "kms", "events", "quota")
-        of_two = (*of_two, "snapshot")
-        of_three = (["snapshot", "policy"], ["account", "ssh-key"])
+        of_two = (*of_two, "snapshot", "audit")
+        of_three = (["snapshot", "policy"], ["account", "ssh-key"], ["admin", "token"])
         count = 3 if words[:2] in of_three else 2 if words[0] in of_two else 1
         name = " ".join(words[:count])
         seen[name] = set(first)
@@ -225,6 +229,11 @@ def test_json_has_the_keys_that_the_guide_names(tmp_path: Path) -> None:
             "key create ada --access-key ADAKEYADAKEY",
             "key list",
             "key revoke ADAKEYADAKEY",
+            "admin token create tests",
+            "admin token list",
+            "admin token revoke ID",
+            "audit list",
+            "audit verify",
             "kms master other/master.key",
             "kms create payroll",
             "kms list",
