@@ -154,7 +154,7 @@ def documented() -> dict[str, set[str]]:
         told = set(re.findall(r"`(\w+)`", outer))
         for base in re.findall(r"as (?:in )?`([\w -]+)`", outer):
             told |= found[base]
-        for name in re.findall(r"`([\w -]+)`", names):
+        for name in re.findall(r"`([\w -]+)`", re.sub(r"\([^()]*\)", "", names)):
             found[name] = told
     return found
 
