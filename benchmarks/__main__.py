@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import events, fuse, growth, loading, nbd, s3, sftp, snapshots, startup
+from benchmarks import (
+    events,
+    fuse,
+    growth,
+    loading,
+    nbd,
+    s3,
+    sftp,
+    snapshot_costs,
+    snapshots,
+    startup,
+)
 
 BENCHMARKS = {
     "events": events.main,
@@ -14,6 +25,7 @@ BENCHMARKS = {
     "nbd": nbd.main,
     "s3": s3.main,
     "sftp": sftp.main,
+    "snapshot-costs": snapshot_costs.main,
     "snapshots": snapshots.main,
     "startup": startup.main,
 }

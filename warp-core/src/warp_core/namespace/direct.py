@@ -6,7 +6,7 @@ comes in between makes the commit fail, and it returns `NotHere` wherever a rule
 a conflict, the transaction does it. `tests/namespace/test_direct.py` holds the two to the same rows.
 
 ```
- plain volume, unversioned, without snapshots and object lock, every directory there, nobody holds what changes
+ plain volume, unversioned, never rolled back and without object lock, every directory there, nobody holds what changes
      ──▶ one commit
  anything else
      ──▶ `Namespace.change`
@@ -36,6 +36,7 @@ from warp_core.metadata import commit_once, new_request_id
 from warp_core.namespace import keys, rows
 from warp_core.namespace.changes import lenders, own_chunks, place_of
 from warp_core.namespace.described import judge
+from warp_core.namespace.kept import kept_bytes
 from warp_core.namespace.namespace import Namespace
 from warp_core.namespace.pools import Admission, Amount, Claim
 from warp_core.namespace.rows import (
@@ -47,17 +48,20 @@ from warp_core.namespace.rows import (
     Garbage,
     Name,
     Revision,
+    born,
     decode_name,
     decode_revision,
     decode_way,
     encode,
 )
+from warp_core.namespace.soles import held, weigh
 from warp_core.namespace.tree import Volume
 from warp_core.namespace.volumes import demand_writable
 from warp_core.namespace.witnesses import WITNESSES
 from warp_core.views.objects import ALWAYS, Condition
 from warp_core.views.origin import Origin
 
+VOLUMES_KNOWN: Final = 1024  # of which it is known from where on revisions are young
 WITNESSES_TRIED: Final = 4  # looks, at one row each, to learn that a directory has more
 _FIRST: Final = (0).to_bytes(2, "big")  # number of the only event, or garbage row, of a commit
 _NULL: Final = "null"  # id of the version that an unversioned volume has
@@ -77,6 +81,7 @@ class Direct:
         self._store = namespace.store
         self._witnesses = namespace.witnesses
         self._immediate = namespace.store.capabilities.immediate
+        self._young: dict[int, tuple[int, int]] = {}  # see `_younger`
 
     async def put(
         self,
@@ -100,7 +105,7 @@ class Direct:
             raise NotHere
         view = self._store.view()
         try:
-            draft = _Draft(target, view, self._namespace.clock_ns())
+            draft = _Draft(target, view, self._namespace.clock_ns(), self._younger(target))
             directory, component, _ = draft.walk(keys.steps(key))
             current = draft.current(directory, component)
             if condition is not ALWAYS:
@@ -110,10 +115,11 @@ class Direct:
                 self._demand_free(target, current.inode)
                 await draft.drop(current, directory, component)
                 objects, size, sequence = 0, size - current.size, current.sequence
+            draft.going(keys.name_key(directory, component))
             self._demand_unlisted(target, draft.above)
         finally:
             view.close()
-        admission = self._admitted(target, objects, size, judged=True, credit=credit)
+        admission = self._admitted(target, draft, objects, size, judged=True, credit=credit)
         epoch = target.row.epoch
         if epoch:
             revision = msgspec.structs.replace(revision, born=epoch)
@@ -150,7 +156,7 @@ class Direct:
         target = self._target(volume)
         view = self._store.view()
         try:
-            draft = _Draft(target, view, self._namespace.clock_ns())
+            draft = _Draft(target, view, self._namespace.clock_ns(), self._younger(target))
             directory, component, kind = draft.walk(keys.steps(key))
             current = draft.current(directory, component)
             if current is None:
@@ -160,14 +166,33 @@ class Direct:
             self._demand_free(target, current.inode)
             self._demand_unlisted(target, draft.above)
             await draft.drop(current, directory, component)
+            draft.going(keys.name_key(directory, component))
             if kind in (IMPLIED, CONTINUED):
                 await self._demand_occupied(draft, directory, component)
         finally:
             view.close()
-        admission = self._admitted(target, -1, -current.size, judged=False)
+        admission = self._admitted(target, draft, -1, -current.size, judged=False)
         draft.delete(keys.name_key(directory, component))
         draft.finish(-1, -current.size, "delete", key, current, origin)
         await self._commit(draft, target, -1, -current.size, admission)
+
+    def _younger(self, target: Volume) -> int | None:
+        """Return a number from which on no revision has archived rows: they are all younger than the volume's newest snapshot.
+
+        What is archived was there when a snapshot was made; so it is enough to have seen, once since the newest one, which
+        number comes next. Without such a number it has to be looked.
+        """
+        newest = target.row.newest
+        known = self._young.get(target.number)
+        if known is not None and known[0] == newest:
+            return known[1]
+        coming = self._namespace.ids.coming()
+        if coming is None:
+            return None
+        if len(self._young) >= VOLUMES_KNOWN:
+            self._young.clear()
+        self._young[target.number] = newest, coming
+        return coming
 
     def _target(self, volume: str) -> Volume:
         """Return the volume, if it is one of the simple kind."""
@@ -175,7 +200,7 @@ class Direct:
         if target is None:
             raise NotHere
         row = target.row
-        if not target.plain or row.newest or row.rolled or row.versioning != "off" or row.lock:
+        if not target.plain or row.rolled or row.versioning != "off" or row.lock:
             raise NotHere
         demand_writable(target, volume)
         return target
@@ -217,6 +242,7 @@ class Direct:
     def _admitted(
         self,
         target: Volume,
+        draft: _Draft,
         objects: int,
         size: int,
         *,
@@ -234,6 +260,8 @@ class Direct:
             raise NotHere
         if not tracked.pools:
             return None
+        if draft.kept_bytes:  # by a snapshot from now on, which the transaction has counted
+            raise NotHere
         admission = Admission()
         try:
             quotas.admit(admission, tracked, Amount(objects, size), judged=judged, credit=credit)
@@ -259,7 +287,8 @@ class Direct:
             admission.done(version)
             self._namespace.quotas.settled(admission)
         else:  # a limit may have come meanwhile
-            self._namespace.quotas.moved(target.number, objects, size, version)
+            grown = size + draft.kept_bytes
+            self._namespace.quotas.moved(target.number, objects, grown, version)
 
 
 class _Draft:
@@ -269,17 +298,21 @@ class _Draft:
         "_checks",
         "_garbage",
         "_merges",
+        "_name",
         "_stamps",
         "_view",
         "_volume",
         "_writes",
+        "_younger",
         "above",
+        "kept_bytes",
         "now_ns",
         "prefix",
     )
 
-    def __init__(self, volume: Volume, view: View, now_ns: int) -> None:
+    def __init__(self, volume: Volume, view: View, now_ns: int, younger: int | None) -> None:
         self._volume = volume
+        self._younger = younger  # no revision from this number on has archived rows
         self._view = view
         self.now_ns = now_ns
         self.prefix = volume.prefix
@@ -288,6 +321,8 @@ class _Draft:
         self._writes: list[Write] = []
         self._merges: list[Merge] = []
         self._stamps: list[Stamp] = []
+        self.kept_bytes = 0  # by snapshots alone from now on
+        self._name: bytes | None = None  # the row of the name, as it is
 
     def _get(self, key: bytes) -> bytes | None:
         row = self._view.get_now(key)
@@ -306,6 +341,8 @@ class _Draft:
             if value is None:
                 raise NotHere
             way = decode_way(value)
+            if way.kind != rows.DIRECTORY and self._volume.row.newest:
+                self._note_place(way.inode, keys.u64(directory) + step[0])
             directory, kind = way.inode, way.kind
             if kind != CONTINUED:
                 self.above = directory
@@ -313,7 +350,7 @@ class _Draft:
 
     def current(self, directory: int, component: bytes) -> Name | None:
         """Return the current version of a name, which is an object that nothing sets apart, or None."""
-        value = self._get(self.prefix + keys.name_key(directory, component))
+        value = self._name = self._get(self.prefix + keys.name_key(directory, component))
         if value is None:
             return None
         name = decode_name(value)
@@ -353,12 +390,23 @@ class _Draft:
         revision: Revision = rows.checked(decode_revision, key, value)
         if revision.legal_hold or revision.retain_mode or revision.windowed or lenders(revision):
             raise NotHere
-        if self._volume.row.epoch:
+        if self._volume.row.epoch and (self._younger is None or number < self._younger):
             # What is left of snapshots that are being removed may keep it: then it counts on.
             start, end = (prefix + bound for bound in keys.graves_of(key))
             if await view.scan(start, end, limit=1):
                 raise NotHere
         self.delete(key)
+        if revision.born < self._volume.row.newest:
+            self._archive(key, value)
+            self.kept_bytes = kept_bytes(key, value)
+            if self.kept_bytes:
+                total = self.prefix + keys.KEPT_BYTES
+                self._merges.append(_new(Merge, (total, (self.kept_bytes,), ())))
+            alone = weigh(held(key, value))
+            if alone.stored:
+                counter = self.prefix + keys.sole_key(self._volume.row.epoch, revision.born)
+                self._merges.append(_new(Merge, (counter, tuple(alone), ())))
+            return
         manifest = None if revision.lent_manifest else revision.manifest
         extents = revision.extents
         if len(extents) == 1:
@@ -368,6 +416,27 @@ class _Draft:
         if chunks or manifest is not None:
             garbage = Garbage(self._volume.number, number, chunks, manifest)
             self._stamps.append(_new(Stamp, (keys.GARBAGE, _FIRST, encode(garbage), False)))
+
+    def going(self, key: bytes) -> None:
+        """Keep the row of the name for snapshots, and what compares them, as `VolumeTransaction` does."""
+        row, value = self._volume.row, self._name
+        if not row.newest:
+            return
+        if value is None:
+            self.put(keys.birth_key(row.epoch, key), b"")
+        elif born(value) < row.newest:
+            self._archive(key, value)
+
+    def _archive(self, key: bytes, value: bytes) -> None:
+        row = self._volume.row
+        self.put(keys.archive_key(key, row.epoch), value)
+        self.put(keys.dead_key(row.newest, key, row.epoch), b"")
+
+    def _note_place(self, number: int, place: bytes) -> None:
+        """Note where a directory is that has no inode row, as `VolumeTransaction.note_place` does."""
+        found = self._view.get_now(self.prefix + keys.place_key(number))
+        if found is None or found[0] != place:
+            self.put(keys.place_key(number), place)
 
     def put(self, key: bytes, value: bytes) -> None:
         """Set a row of the volume."""

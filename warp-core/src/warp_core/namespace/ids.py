@@ -32,6 +32,10 @@ class Ids:
         self._next += 1
         return number
 
+    def coming(self) -> int | None:
+        """Return a number that none is below which is taken from now on; None if that is not known."""
+        return self._next if self._next < self._end else None
+
     async def _reserve(self) -> None:
         async def body(tx: Transaction) -> int:
             value = await tx.get(keys.IDS)
