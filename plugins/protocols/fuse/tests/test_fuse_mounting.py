@@ -62,3 +62,23 @@ def test_a_file_of_a_snapshot_is_another_node() -> None:
     assert past[0] is past[2]
     assert len({live.number, past[0].number, past[1].number}) == 3
     assert past[0].number >= SNAPSHOTS_FROM
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("fusermount3: failed to open /dev/fuse: Permission denied", "chmod 666 /dev/fuse"),
+        ("fusermount3: option allow_other only allowed if 'user_allow_other' is set", "--private"),
+    ],
+)
+def test_what_the_helper_refuses_comes_with_advice(
+    said: str, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helper = tmp_path / "fusermount3"
+    helper.write_text(f'#!/bin/sh\necho "{said}" >&2\nexit 1\n')
+    helper.chmod(0o755)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr(shutil, "which", lambda name: str(helper))
+
+    with pytest.raises(ConfigError, match=advice):
+        mount(tmp_path / "at")

@@ -132,7 +132,7 @@ def _by_helper(volume: str, directory: Path, options: str, read_only: bool) -> i
         )
         theirs.close()
         if done.returncode:
-            raise ConfigError(f"mount on {directory}: {done.stderr.strip()}")
+            raise ConfigError(f"mount on {directory}: {_advised(done.stderr.strip())}")
         ours.settimeout(_HELPER_S)
         _, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(array.array("i", [0]).itemsize))
     for level, kind, data in ancillary:
@@ -142,6 +142,15 @@ def _by_helper(volume: str, directory: Path, options: str, read_only: bool) -> i
             os.set_blocking(descriptor, False)
             return descriptor
     raise ConfigError(f"mount on {directory}: {_HELPER} sent no descriptor")
+
+
+def _advised(said: str) -> str:
+    """Return what `fusermount3` says with what to do about it."""
+    if DEVICE in said:
+        return f"{said}: every user may open it on most systems (chmod 666 {DEVICE})"
+    if "user_allow_other" in said:
+        return f"{said}; or mount for this user alone (--private, or allow_other = false)"
+    return said
 
 
 def _libc() -> ctypes.CDLL:
