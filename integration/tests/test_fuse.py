@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
@@ -9,12 +10,14 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from warp_integration.mounts import Mounted, mounted
 from warp_integration.namespace import MountRefused
 from warp_integration.posix import cases, compare, differences
+from warp_integration.posix.calls import User
 from warp_integration.posix.fsx import exercise
 from warp_integration.requirements import require
 
@@ -164,6 +167,46 @@ def test_locks_hold_between_mounts_and_give_way_in_turn(volume: Mounted) -> None
         assert not waiting.is_alive()
         with pytest.raises(BlockingIOError):
             fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_circle_of_waiting_is_refused_to_one_of_it(volume: Mounted) -> None:
+    """Two processes lock one byte each and wait for the other's, through two mounts."""
+    (volume.one / "circle").write_bytes(b"xx")
+    with contextlib.ExitStack() as stack:
+        users = [User(place, 0, 0, []) for place in (volume.one, volume.two)]
+        for number, user in enumerate(users):
+            stack.callback(user.end)
+            assert user.call(["hold", "h", "circle", os.O_RDWR]) == "done"
+            assert user.call(["lock", "h", fcntl.F_WRLCK, number, 1]) == "done"
+
+        def wait(number: int) -> str:
+            told: str = users[number].call(["wait_for_lock", "h", fcntl.F_WRLCK, 1 - number, 1])
+            if told != "done":
+                assert users[number].call(["lock", "h", fcntl.F_UNLCK, 0, 0]) == "done"
+            return told
+
+        threads = stack.enter_context(ThreadPoolExecutor(2))
+        refused = errno.errorcode[errno.EDEADLK]
+        assert sorted(threads.map(wait, (0, 1))) == [refused, "done"]
+
+
+def test_a_listing_has_every_name_that_stayed_once(volume: Mounted) -> None:
+    """Names come and go, through the other mount, while one process reads on from where it was."""
+    one, two = volume.one / "listed", volume.two / "listed"
+    one.mkdir()
+    stay = {f"stays-{number:04}" for number in range(600)}
+    for name in stay:
+        (one / name).touch()
+    seen: list[str] = []
+    with os.scandir(one) as listing:
+        for number, entry in enumerate(listing):
+            seen.append(entry.name)
+            if number % 10 == 0:
+                (two / f"comes-{number:04}").touch()
+            if number % 10 == 5:
+                (two / f"comes-{number - 5:04}").unlink()
+    assert len(seen) == len(set(seen))
+    assert stay <= set(seen)
 
 
 DATABASE = """

@@ -345,6 +345,10 @@ class Process:
         fcntl.fcntl(self._held[key], fcntl.F_SETLK, _flock(kind, start, length))
         return "done"
 
+    def do_wait_for_lock(self, key: str, kind: int, start: int, length: int) -> str:
+        fcntl.fcntl(self._held[key], fcntl.F_SETLKW, _flock(kind, start, length))
+        return "done"
+
     def do_lock_open(self, key: str, kind: int, start: int, length: int) -> str:
         """Lock a range at once, with fcntl(2)'s locks of open files."""
         fcntl.fcntl(self._held[key], 37, _flock(kind, start, length))  # F_OFD_SETLK

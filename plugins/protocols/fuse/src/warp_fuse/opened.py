@@ -111,7 +111,6 @@ class OpenFiles(State):
         number, offset, size, _, _, flags, _ = wire.IO_IN.unpack_from(request.body)
         handle = self.handle(number)
         data = request.body[wire.IO_IN.size : wire.IO_IN.size + size]
-        await self.cache.hold(handle.node)  # the kernel keeps what it writes as well
         self.wrote(handle.node)
         if flags & os.O_APPEND and offset != handle.file.size:
             # Others made it longer since the kernel last looked: it has to look again.
