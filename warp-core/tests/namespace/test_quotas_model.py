@@ -180,8 +180,13 @@ class QuotasAgree(RuleBasedStateMachine):
                 await file.close()
             return True
 
-        if size:
-            self.change(volume, lambda model: model.append(key, bytes(size)), verb)
+        def grown(model: ModelVolume) -> None:
+            if model.versioning != "off":  # an edit keeps what the file was
+                model.edit(key, "?")
+            model.append(key, bytes(size))
+
+        if size and self.change(volume, grown, verb) and self.models[volume].versioning != "off":
+            self.follow(volume, key, self.run(self.objects.head(volume, key)).version)
 
     @rule(volume=volumes, key=names, to=names)
     def rename(self, volume: str, key: bytes, to: bytes) -> None:

@@ -78,6 +78,18 @@ class Allowance:
         if found is not None and found[1]:
             self._admit(*found, size, start, end)
 
+    def foresee(self, size: int, start: int, end: int) -> None:
+        """Ask whether a version of the file as it is, and then writing a range, would be admitted; nothing is reserved.
+
+        Raises:
+            QuotaExceeded
+        """
+        found = self._pools()
+        if found is not None:
+            now_ns = self._quotas.clock_ns()
+            for pool in found[1]:
+                pool.demand(1, size + max(0, end - size), now_ns)
+
     def _pools(self) -> tuple[Tracked, tuple[Pool, ...]] | None:
         """Return which sums the file counts in, its volume's and then its owners'; None if that has to be found out."""
         volume = self._volumes.known(self._volume)

@@ -23,6 +23,7 @@ from warp_core.namespace.opens import Access, Open, Opens, Owner
 from warp_core.views.files import FILE_SIZE_MAX, IO_MAX, FileInfo, OpenFile, Ref
 
 SET_IDS: Final = 0o6000
+AT_ONCE: Final = 2 * CHUNK_MAX  # bytes appended without waiting in between: a mount's largest write
 
 
 class NamespaceFile(OpenFile):
@@ -147,6 +148,7 @@ class NamespaceFile(OpenFile):
             self._check(Access.WRITE)
             self._check_end(offset)
             return 0
+        await self._begin(offset, offset + length)
         await self._prepare(min(length, CHUNK_MAX))
         if self._appends and offset != self.content.size:
             raise PermissionDenied(f"inode {self.ref.inode} may only be appended to")
@@ -162,14 +164,32 @@ class NamespaceFile(OpenFile):
         if not len(data):
             self._check(Access.WRITE)
             return self.content.size
-        async with self.content.appending:
-            await self._prepare(min(len(data), CHUNK_MAX))
-            offset = self.content.size  # nothing waits between here and the first part's write
-            self._check_end(offset + len(data))
-            self._admit(offset, offset + len(data))
-            await self._write(offset, data)
+        length = len(data)
+        await self._begin(self.content.size, self.content.size + length)
+        if length > AT_ONCE:
+            async with self.content.appending:
+                await self._prepare(CHUNK_MAX)
+                offset = self._end_for(length)
+                await self._write(offset, data)
+        else:
+            # Nobody waits for the lock who may have to give a lease back for the one that holds it.
+            await self._prepare(length)
+            while self.content.appending.locked():
+                async with self.content.appending:
+                    pass
+                await self._prepare(length)
+            offset = self._end_for(length)
+            for start, end in split(offset, offset + length):
+                self.content.write(start, memoryview(data)[start - offset : end - offset])
         if sync:
             await self.sync()
+        return offset
+
+    def _end_for(self, length: int) -> int:
+        """Return where to append; nothing may wait between here and the first part's write."""
+        offset = self.content.size
+        self._check_end(offset + length)
+        self._admit(offset, offset + length)
         return offset
 
     async def _write(self, offset: int, data: Buffer) -> None:
@@ -197,6 +217,7 @@ class NamespaceFile(OpenFile):
         """See `OpenFile.truncate`."""
         if not 0 <= size <= FILE_SIZE_MAX:
             raise TooLarge(f"size {size} > FILE_SIZE_MAX {FILE_SIZE_MAX}")
+        await self._begin(self.content.size, size)
         await self._prepare_anywhere()
         if self.content.inode.disk:
             raise InvalidArgument(f"inode {self.ref.inode} is a disk: its size is fixed")
@@ -270,6 +291,13 @@ class NamespaceFile(OpenFile):
         """Ask the volume's quotas about a write; raises QuotaExceeded."""
         if self.content.allowance is not None:
             self.content.allowance.admit(self.content.size, start, end)
+
+    async def _begin(self, start: int, end: int) -> None:
+        """Refuse what quotas would not admit before an edit begins: it would leave a version and change nothing."""
+        if self.content.unedited and self.content.allowance is not None:
+            self._check(Access.WRITE)
+            await self.content.allowance.ready()
+            self.content.allowance.foresee(self.content.size, start, end)
 
     async def _room_for(self, length: int) -> None:
         """Wait until quotas and the log can tell of a part, and nobody holds a lease that it would make wrong."""
