@@ -91,6 +91,29 @@ def test_every_call_answers_and_does_what_it_does_in_ext4(volume: Mounted, refer
 
 def test_a_file_holds_what_was_written_by_any_call(volume: Mounted) -> None:
     exercise([volume.one / "fsx"], seed=SEED, operations=300)
+    exercise([volume.one / "fsx-two", volume.two / "fsx-two"], seed=SEED, operations=300)
+
+
+def test_what_several_append_through_two_mounts_is_there_once_and_whole(volume: Mounted) -> None:
+    """Each reads it now and then, so each mount has pages that the other's writes make wrong."""
+    (volume.one / "log").write_bytes(b"")
+
+    def work(place: Path, writer: int) -> None:
+        file = os.open(place / "log", os.O_WRONLY | os.O_APPEND)
+        for number in range(60):
+            os.write(file, b"%d:%03d\n" % (writer, number))
+            if number % 7 == 0:
+                (place / "log").read_bytes()
+        os.close(file)
+
+    places = (volume.one, volume.two, volume.one)
+    with ThreadPoolExecutor(len(places)) as pool:
+        for done in [pool.submit(work, place, n) for n, place in enumerate(places)]:
+            done.result(120)
+
+    lines = (volume.two / "log").read_bytes().split(b"\n")
+    assert lines.pop() == b""
+    assert sorted(lines) == sorted(b"%d:%03d" % (w, n) for w in range(3) for n in range(60))
 
 
 @pytest.mark.slow

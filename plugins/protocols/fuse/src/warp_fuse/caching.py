@@ -152,7 +152,12 @@ class Cache:
         # before the change, and has to go as well.
         while True:
             node.filled = False
-            await self._notify(wire.forget_inode(node.number))
+            told = asyncio.ensure_future(self._notify(wire.forget_inode(node.number)))
+            while not (await asyncio.wait([told], timeout=self._wait_s))[0]:
+                # It waits for pages that are being written, and that write may be waiting for a lease of whoever recalls ours.
+                # The notification stays: those pages go when the write is answered.
+                if node.writing:
+                    return
             if not node.filled:
                 return
 

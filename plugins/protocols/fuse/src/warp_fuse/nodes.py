@@ -26,6 +26,7 @@ class Node:
         known: What was last known of a directory: it may be used after it is gone.
         unsynced: Something was written since the last sync.
         failed: It may be lost, and nobody was told yet.
+        writing: How many writes of the kernel's are being answered: it keeps their pages locked meanwhile.
     """
 
     __slots__ = (
@@ -40,6 +41,7 @@ class Node:
         "number",
         "ref",
         "unsynced",
+        "writing",
     )
 
     def __init__(self, number: int, ref: Ref, kind: FileKind) -> None:
@@ -54,6 +56,7 @@ class Node:
         self.known: FileInfo | None = None
         self.unsynced = False
         self.failed = False
+        self.writing = 0
 
 
 class Nodes:

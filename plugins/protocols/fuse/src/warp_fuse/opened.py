@@ -111,18 +111,29 @@ class OpenFiles(State):
         number, offset, size, _, _, flags, _ = wire.IO_IN.unpack_from(request.body)
         handle = self.handle(number)
         data = request.body[wire.IO_IN.size : wire.IO_IN.size + size]
+        await self.cache.hold(handle.node)  # the kernel keeps what it writes as well
+        handle.node.writing += 1
+        try:
+            await self._write(handle, flags, offset, data)
+        finally:
+            handle.node.writing -= 1
+        return wire.WRITE_OUT.pack(size, 0)
+
+    async def _write(self, handle: Handle, flags: int, offset: int, data: memoryview) -> None:
         self.wrote(handle.node)
-        if flags & os.O_APPEND and offset != handle.file.size:
-            # Others made it longer since the kernel last looked: it has to look again.
-            try:
-                await handle.file.append(data)
-            except Unavailable:
-                raise Refuse(errno.EHOSTDOWN) from None  # it may be there, and must not be twice
-            self.cache.stale(handle.node)
-        else:
+        if not flags & os.O_APPEND:
             await handle.file.write(offset, data)
             self.cache.fills(handle.node)
-        return wire.WRITE_OUT.pack(size, 0)
+            return
+        try:
+            # Where the kernel takes the end to be is no more than its guess: others append as well.
+            found = await handle.file.append(data)
+        except Unavailable:
+            raise Refuse(errno.EHOSTDOWN) from None  # it may be there, and must not be twice
+        if found == offset:
+            self.cache.fills(handle.node)
+        else:
+            self.cache.stale(handle.node)  # it has to look again
 
     async def flush(self, request: Request) -> Answer:
         """Drop the locks of a process that closes a file."""
