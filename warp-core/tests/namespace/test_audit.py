@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 from warp_core.namespace import keys
-from warp_core.namespace.apart import inode_row
 from warp_core.namespace.audit import audit
+from warp_core.namespace.inode_rows import inode_row
 from warp_core.namespace.opens import HERE, Access, Owner
 from warp_core.namespace.recount import correct, miscounted
 from warp_core.namespace.rows import encode

@@ -13,9 +13,9 @@ from warp_core.cluster.rows import prefix
 from warp_core.errors import Unavailable
 from warp_core.interfaces.consistency import Commit, KeyCheck, MetaStore
 from warp_core.namespace import keys
-from warp_core.namespace.apart import inode_row
 from warp_core.namespace.blocks import serial_of
 from warp_core.namespace.finding import DEPTH_MAX
+from warp_core.namespace.inode_rows import inode_row
 from warp_core.namespace.object_volumes import volume_info
 from warp_core.namespace.rows import checked, decode_disk
 from warp_core.namespace.tree import Rows, ViewSource, Volume

@@ -21,10 +21,10 @@ from warp_core.errors import (
     StaleHandle,
 )
 from warp_core.namespace import keys, rows
-from warp_core.namespace.apart import inode_row, put_disk, put_inode
 from warp_core.namespace.changes import Change
 from warp_core.namespace.disks import NamespaceDisk, Shared
 from warp_core.namespace.files import NamespaceFiles
+from warp_core.namespace.inode_rows import inode_row, put_disk, put_inode
 from warp_core.namespace.leases import FOR_WRITE
 from warp_core.namespace.ledgers import Fresh
 from warp_core.namespace.openfiles import NamespaceFile

@@ -11,9 +11,9 @@ import msgspec
 
 from warp_core.errors import StaleHandle
 from warp_core.namespace import keys, rows
-from warp_core.namespace.apart import inode_row, name_at, put_inode, summary_of
 from warp_core.namespace.changes import Change
 from warp_core.namespace.contents import Content
+from warp_core.namespace.inode_rows import inode_row, name_at, put_inode, summary_of
 from warp_core.namespace.naming import Namer
 from warp_core.namespace.paths import Path
 from warp_core.namespace.rows import NULL_VERSION, encode

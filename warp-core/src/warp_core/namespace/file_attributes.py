@@ -13,13 +13,13 @@ from warp_core.errors import (
 )
 from warp_core.namespace import access as permission
 from warp_core.namespace import acls, attributes, keys, object_words, rows
-from warp_core.namespace.apart import put_inode
 from warp_core.namespace.changes import Change
 from warp_core.namespace.described import describe
 from warp_core.namespace.finding import (
     SNAPSHOTS,
     SNAPSHOTS_INODE,
 )
+from warp_core.namespace.inode_rows import put_inode
 from warp_core.namespace.inodes import Inode
 from warp_core.namespace.leases import FOR_WRITE
 from warp_core.namespace.opening import Opener

@@ -18,7 +18,6 @@ from warp_core.errors import (
 )
 from warp_core.namespace import access as permission
 from warp_core.namespace import acls, keys, rows
-from warp_core.namespace.apart import inode_row, put_disk, put_inode
 from warp_core.namespace.archives import demand_readable
 from warp_core.namespace.changes import Change
 from warp_core.namespace.file_attributes import Attributer
@@ -27,6 +26,7 @@ from warp_core.namespace.finding import (
     check_name,
 )
 from warp_core.namespace.folding import note_copy
+from warp_core.namespace.inode_rows import inode_row, put_disk, put_inode
 from warp_core.namespace.inodes import Inode
 from warp_core.namespace.leases import FOR_READ
 from warp_core.namespace.naming import event_of, new_inode

@@ -22,9 +22,10 @@ from warp_core.interfaces.consistency import SCAN_MAX
 from warp_core.metadata import counters
 from warp_core.namespace import access as permission
 from warp_core.namespace import keys, rows
-from warp_core.namespace.apart import Inodes, inode_row, name_at
+from warp_core.namespace.apart import Inodes
 from warp_core.namespace.attributes import checked_mode
 from warp_core.namespace.changes import Change
+from warp_core.namespace.inode_rows import inode_row, name_at
 from warp_core.namespace.inodes import Inode, implied_directory, implied_file
 from warp_core.namespace.ledgers import Fresh
 from warp_core.namespace.locks import Node

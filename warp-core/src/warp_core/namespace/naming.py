@@ -25,7 +25,6 @@ from warp_core.errors import (
 )
 from warp_core.namespace import access as permission
 from warp_core.namespace import acls, keys, rows
-from warp_core.namespace.apart import inode_row, put_inode
 from warp_core.namespace.changes import LEVELS, Change
 from warp_core.namespace.finding import (
     DEPTH_MAX,
@@ -36,6 +35,7 @@ from warp_core.namespace.finding import (
     Found,
     check_name,
 )
+from warp_core.namespace.inode_rows import inode_row, put_inode
 from warp_core.namespace.inodes import Inode
 from warp_core.namespace.leases import FOR_NAMES, FOR_WRITE
 from warp_core.namespace.opens import Access, Owner

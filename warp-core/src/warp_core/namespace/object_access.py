@@ -9,7 +9,7 @@ from __future__ import annotations
 from warp_core.interfaces.consistency import MetaStore
 from warp_core.namespace import access as permission
 from warp_core.namespace import keys, rows
-from warp_core.namespace.apart import inode_row
+from warp_core.namespace.inode_rows import inode_row
 from warp_core.namespace.inodes import Inode
 from warp_core.namespace.lookup import find_version
 from warp_core.namespace.paths import resolve

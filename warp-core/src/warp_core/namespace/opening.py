@@ -24,7 +24,7 @@ from warp_core.errors import (
 from warp_core.logs import get
 from warp_core.namespace import access as permission
 from warp_core.namespace import keys, rows
-from warp_core.namespace.apart import Inodes, inode_row, put_inode
+from warp_core.namespace.apart import Inodes
 from warp_core.namespace.archives import demand_readable
 from warp_core.namespace.changes import Change
 from warp_core.namespace.contents import Content
@@ -36,6 +36,7 @@ from warp_core.namespace.finding import (
     Found,
     check_name,
 )
+from warp_core.namespace.inode_rows import inode_row, put_inode
 from warp_core.namespace.inodes import Inode
 from warp_core.namespace.layers import load_layers
 from warp_core.namespace.leases import FOR_WRITE
