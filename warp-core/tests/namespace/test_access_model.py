@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import importlib.util
 import os
 import random
-import sys
 from collections.abc import Awaitable, Sequence
-from pathlib import Path
 from typing import Any
 
+import files_stage as stage_module
 import pytest
 from warp_conformance.model.access import READ, WRITE, AccessModel, List, Node
 from warp_conformance.sequences import Step, Verb, drawn, search
@@ -22,14 +20,6 @@ from warp_core.errors import NotADirectory, WarpError
 from warp_core.namespace.opens import HERE, Access, Owner
 from warp_core.namespace.posix_acls import ACCESS, DEFAULT, PosixAcl, pack, parse
 from warp_core.views.files import Caller, Files, Ref, SetInfo, Want
-
-_spec = importlib.util.spec_from_file_location(
-    "files_stage", Path(__file__).with_name("files_stage.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-stage_module = sys.modules.setdefault("files_stage", importlib.util.module_from_spec(_spec))
-_spec.loader.exec_module(stage_module)
 
 SEED = int(os.environ.get("WARP_TEST_SEED", "1"))
 SECONDS = float(os.environ.get("WARP_TEST_SECONDS", "60"))

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import hypothesis.strategies as st
 import msgspec
 import pytest
+from hypothesis import example, settings
 from hypothesis import given as given_of
-from hypothesis import settings
 from warp_core.errors import InvalidArgument, NewerFormat
 from warp_core.namespace import access, acls, attributes, nfs_acls, posix_acls
 from warp_core.namespace.acls import ALLOW, DENY, EVERYONE, FOR_GROUP, GROUP, OWNER, Ace, Acl
@@ -330,6 +330,8 @@ def test_what_is_made_gets_the_default_acl_and_never_more_than_was_asked_for(
     assert posix_acls.default(acl) == (default if directory else None)
 
 
+@example((Ace(0, 66, 32, "GROUP@"), Ace(0, 0, 0, "OWNER@")), 0o010, True)
+@example((Ace(0, 1, 32, UID),), 0o010, False)
 @given(entries_of(inheriting=True), modes, st.booleans())
 def test_what_inherits_a_list_gets_no_more_than_was_asked_for(
     entries: tuple[Ace, ...], mode: int, directory: bool

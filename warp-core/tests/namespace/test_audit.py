@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
+import files_stage as stage_module
 import msgspec
 from warp_core.namespace import keys
 from warp_core.namespace.audit import audit
@@ -13,14 +10,6 @@ from warp_core.namespace.inode_rows import inode_row
 from warp_core.namespace.opens import HERE, Access, Owner
 from warp_core.namespace.recount import correct, miscounted
 from warp_core.namespace.rows import encode
-
-_spec = importlib.util.spec_from_file_location(
-    "files_stage", Path(__file__).with_name("files_stage.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-stage_module = sys.modules.setdefault("files_stage", importlib.util.module_from_spec(_spec))
-_spec.loader.exec_module(stage_module)
 
 ME = Owner(HERE, b"me")
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import random
 from contextlib import suppress
-from pathlib import Path
 
+import files_stage as _module
 import pytest
 from warp_core.errors import Locked, OutOfRange, ReadOnly
 from warp_core.namespace.leases import Kind
@@ -15,11 +14,6 @@ from warp_core.namespace.objects import NamespaceObjects
 from warp_core.namespace.opens import Node, Owner
 from warp_core.views.objects import Attributes, Digests
 
-_spec = importlib.util.spec_from_file_location(
-    "files_stage_for_blocks", Path(__file__).with_name("files_stage.py")
-)
-_module = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_module)
 MIB = 1024 * 1024
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import sys
-from pathlib import Path
 
+import content_rig as rig_module
 import hypothesis.strategies as st
 import pytest
 from hypothesis import settings
@@ -18,14 +16,6 @@ from warp_core.namespace.extents import HOLE, SIZE, WRITE, pieces_of, unpack_cha
 from warp_core.namespace.rows import Extent
 from warp_core.namespace.tables import chunks_of_window
 
-_spec = importlib.util.spec_from_file_location(
-    "content_rig", Path(__file__).with_name("content_rig.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-rig_module = importlib.util.module_from_spec(_spec)
-sys.modules["content_rig"] = rig_module
-_spec.loader.exec_module(rig_module)
 Rig, Ledger, FILE = rig_module.Rig, rig_module.Ledger, rig_module.FILE
 
 W = 64  # a small window, so that few bytes cross many

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import sys
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
+import files_stage as stage_module
 import hypothesis.strategies as st
 import pytest
 from hypothesis import settings
@@ -23,15 +21,6 @@ from warp_core.namespace.snapshots import Snapshots
 from warp_core.namespace.tree import Cursor, ViewSource
 from warp_core.views.files import SetInfo
 from warp_core.views.objects import Attributes, Digests
-
-_spec = importlib.util.spec_from_file_location(
-    "files_stage", Path(__file__).with_name("files_stage.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-stage_module = importlib.util.module_from_spec(_spec)
-sys.modules["files_stage"] = stage_module
-_spec.loader.exec_module(stage_module)
 
 ME = Owner(HERE, b"me")
 BOTH = Access.READ | Access.WRITE

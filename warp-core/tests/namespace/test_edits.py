@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
+import files_stage as stage_module
 import pytest
 from warp_core.interfaces.auth import Principal
 from warp_core.namespace.objects import NamespaceObjects
@@ -15,13 +13,6 @@ from warp_core.namespace.opens import Access, Owner
 from warp_core.views.files import OpenFile, SetInfo
 from warp_core.views.objects import Attributes, Digests
 
-_spec = importlib.util.spec_from_file_location(
-    "files_stage", Path(__file__).with_name("files_stage.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-stage_module = sys.modules.setdefault("files_stage", importlib.util.module_from_spec(_spec))
-_spec.loader.exec_module(stage_module)
 Stage = stage_module.Stage
 
 ME = Owner(0, b"me")

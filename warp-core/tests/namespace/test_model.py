@@ -7,11 +7,9 @@ every one has been handed back.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import sys
 from contextlib import suppress
-from pathlib import Path
 
+import files_stage as stage_module
 import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, settings
@@ -31,14 +29,6 @@ from warp_core.namespace.opens import HERE, Access, Owner
 from warp_core.namespace.snapshots import Snapshots
 from warp_core.namespace.upkeep import Upkeep
 from warp_core.views.objects import Attributes, PartInfo
-
-_spec = importlib.util.spec_from_file_location(
-    "files_stage", Path(__file__).with_name("files_stage.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-stage_module = sys.modules.setdefault("files_stage", importlib.util.module_from_spec(_spec))
-_spec.loader.exec_module(stage_module)
 
 ALICE = Principal("alice")
 PLAIN = Attributes()

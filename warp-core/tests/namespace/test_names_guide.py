@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
+import files_stage as stage_module
 import pytest
 from warp_core.errors import AttributeNotFound, NotFound, NotPermitted, WarpError
 from warp_core.namespace.objects import NamespaceObjects
 from warp_core.namespace.opens import Access, Owner
 from warp_core.views.files import Ref
 from warp_core.views.objects import Attributes, Digests
-
-_spec = importlib.util.spec_from_file_location(
-    "files_stage", Path(__file__).with_name("files_stage.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-stage_module = sys.modules.setdefault("files_stage", importlib.util.module_from_spec(_spec))
-_spec.loader.exec_module(stage_module)
 
 GUIDE = Path(__file__).parents[3] / "docs/guides/names.md"
 ME = Owner(0, b"me")

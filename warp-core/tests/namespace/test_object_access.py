@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
+import files_stage as stage_module
 import pytest
 from warp_core.interfaces.auth import Principal
 from warp_core.namespace.objects import NamespaceObjects
@@ -15,14 +13,6 @@ from warp_core.namespace.opens import HERE, Access, Owner
 from warp_core.namespace.principals import caller_of, name_of
 from warp_core.views.files import ROOT, Caller, SetInfo
 from warp_core.views.objects import Attributes, Digests
-
-_spec = importlib.util.spec_from_file_location(
-    "files_stage", Path(__file__).with_name("files_stage.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-stage_module = sys.modules.setdefault("files_stage", importlib.util.module_from_spec(_spec))
-_spec.loader.exec_module(stage_module)
 
 BEN = caller_of(Principal("account:ben"))
 ADA = Caller(uid=1000, gid=1000, name=name_of(1000))

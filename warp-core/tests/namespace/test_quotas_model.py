@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import importlib.util
-import sys
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
+import files_stage as stage_module
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -23,14 +21,6 @@ from warp_core.namespace.objects import NamespaceObjects
 from warp_core.namespace.opens import HERE, Access, Owner
 from warp_core.namespace.quotas import set_volume_quota
 from warp_core.views.objects import Attributes, PartInfo
-
-_spec = importlib.util.spec_from_file_location(
-    "files_stage", Path(__file__).with_name("files_stage.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-stage_module = sys.modules.setdefault("files_stage", importlib.util.module_from_spec(_spec))
-_spec.loader.exec_module(stage_module)
 
 PLAIN = Attributes()
 ME = Owner(HERE, b"me")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
+import files_stage as stage_module
 import pytest
 from warp_core.errors import QuotaExceeded
 from warp_core.interfaces.quotas import Quota
@@ -18,14 +16,6 @@ from warp_core.namespace.opens import HERE, Access, Owner
 from warp_core.namespace.quotas import set_volume_quota
 from warp_core.namespace.snapshots import Snapshots
 from warp_core.views.objects import Attributes, Digests
-
-_spec = importlib.util.spec_from_file_location(
-    "files_stage", Path(__file__).with_name("files_stage.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-stage_module = sys.modules.setdefault("files_stage", importlib.util.module_from_spec(_spec))
-_spec.loader.exec_module(stage_module)
 
 ME = Owner(HERE, b"me")
 BOTH = Access.READ | Access.WRITE

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import random
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
+import files_stage as stage_module
 import pytest
 from warp_core.errors import AlreadyExists, NotFound, PermissionDenied, QuotaExceeded
 from warp_core.interfaces.quotas import Quota
@@ -28,14 +26,6 @@ from warp_core.namespace.pools import Amount
 from warp_core.namespace.snapshots import Snapshots
 from warp_core.views.files import Caller, OpenFile, SetInfo
 from warp_core.views.objects import Attributes, Digests
-
-_spec = importlib.util.spec_from_file_location(
-    "files_stage", Path(__file__).with_name("files_stage.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-stage_module = sys.modules.setdefault("files_stage", importlib.util.module_from_spec(_spec))
-_spec.loader.exec_module(stage_module)
 
 ADA, BEN = Caller(uid=1, gid=9), Caller(uid=2, gid=9)
 ME = Owner(HERE, b"me")

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
+import files_stage as stage_module
 from warp_core.interfaces.consistency import SCAN_MAX, MetaCapabilities, MetaStore, Row, View
 from warp_core.layers.forward import MetaLayer
 from warp_core.namespace.objects import NamespaceObjects
 from warp_core.views.objects import Attributes, Digests
-
-_spec = importlib.util.spec_from_file_location(
-    "files_stage", Path(__file__).with_name("files_stage.py")
-)
-assert _spec
-assert _spec.loader
-stage_module = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(stage_module)
 
 
 async def test_a_node_opens_beside_a_deleted_volume_that_upkeep_has_not_finished() -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import time
-from pathlib import Path
 
+import files_stage as stage_module
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,14 +26,6 @@ from warp_core.namespace.upkeep import Upkeep
 from warp_core.views.files import Rename, SetInfo
 from warp_core.views.objects import Attributes, Digests, PartInfo, VolumeLock
 from warp_meta_memory.engine import Memory as MemoryMeta
-
-_spec = importlib.util.spec_from_file_location(
-    "files_stage", Path(__file__).with_name("files_stage.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-stage_module = sys.modules.setdefault("files_stage", importlib.util.module_from_spec(_spec))
-_spec.loader.exec_module(stage_module)
 
 ALICE = Principal("account:alice")
 ME = Owner(HERE, b"me")

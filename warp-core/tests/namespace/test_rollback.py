@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import sys
-from pathlib import Path
 
+import files_stage as stage_module
 import msgspec
 import pytest
 from warp_core.errors import Busy, InvalidArgument, NotFound, ReadOnly, Retained, StaleHandle
@@ -16,14 +14,6 @@ from warp_core.namespace.objects import NamespaceObjects
 from warp_core.namespace.opens import HERE, Access, Owner
 from warp_core.namespace.snapshots import Snapshots
 from warp_core.views.objects import Attributes, Digests
-
-_spec = importlib.util.spec_from_file_location(
-    "files_stage", Path(__file__).with_name("files_stage.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-stage_module = sys.modules.setdefault("files_stage", importlib.util.module_from_spec(_spec))
-_spec.loader.exec_module(stage_module)
 
 ME = Owner(HERE, b"me")
 BOTH = Access.READ | Access.WRITE

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import sys
-from pathlib import Path
 
+import files_stage as stage_module
 from warp_core.interfaces.auth import Principal
 from warp_core.metadata import transact
 from warp_core.namespace import keys
@@ -16,14 +14,6 @@ from warp_core.namespace.objects import NamespaceObjects
 from warp_core.namespace.opens import HERE, Access, Owner
 from warp_core.namespace.salvage import salvage
 from warp_core.views.objects import Attributes, Digests, PartInfo
-
-_spec = importlib.util.spec_from_file_location(
-    "files_stage", Path(__file__).with_name("files_stage.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-stage_module = sys.modules.setdefault("files_stage", importlib.util.module_from_spec(_spec))
-_spec.loader.exec_module(stage_module)
 
 PLAIN = Attributes()
 ALICE = Principal("alice")

@@ -6,23 +6,13 @@ What it finds is cut down to what matters and printed as a list: it goes to KEPT
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import random
-import sys
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
+import test_model as model
 from warp_conformance.sequences import Verb, search
-
-_spec = importlib.util.spec_from_file_location(
-    "namespace_model", Path(__file__).with_name("test_model.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-model = sys.modules.setdefault("namespace_model", importlib.util.module_from_spec(_spec))
-_spec.loader.exec_module(model)
 
 SEED = int(os.environ.get("WARP_TEST_SEED", "1"))
 SECONDS = float(os.environ.get("WARP_TEST_SECONDS", "60"))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import sys
-from pathlib import Path
 
+import files_stage as stage_module
 import hypothesis.strategies as st
 import pytest
 from hypothesis import settings
@@ -20,15 +18,6 @@ from warp_core.namespace.opens import HERE, Access, Owner
 from warp_core.namespace.snapshots import Snapshots
 from warp_core.namespace.tables import chunks_of_window
 from warp_core.views.objects import Attributes, Digests
-
-_spec = importlib.util.spec_from_file_location(
-    "files_stage", Path(__file__).with_name("files_stage.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-stage_module = importlib.util.module_from_spec(_spec)
-sys.modules["files_stage"] = stage_module
-_spec.loader.exec_module(stage_module)
 
 ME = Owner(HERE, b"me")
 BOTH = Access.READ | Access.WRITE

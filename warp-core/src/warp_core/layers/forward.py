@@ -181,6 +181,14 @@ class MetaLayer(MetaStore):
         """As the inner engine."""
         return _ViewLayer(self.inner.view(), self)
 
+    def latest(self) -> View:
+        """As `view`, see `capabilities`: nothing is acknowledged before it is durable."""
+        return super().latest()
+
+    async def settle(self) -> None:
+        """Nothing to wait for, see `capabilities`."""
+        await super().settle()
+
     def get_now(self, key: bytes) -> tuple[bytes, int] | None:
         """Refused, see `capabilities`."""
         return super().get_now(key)

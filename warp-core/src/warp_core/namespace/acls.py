@@ -362,9 +362,16 @@ def inherited(
     amounts = mode_of(entries, directory=directory)
     asked, mode = mode >> 3 & 7, mode & (amounts | ~0o777)
     made = Acl(entries=tuple(entries))
-    beyond = rights_of(7, directory=directory) & ~rights_of(asked, directory=directory)
+    # A mode gives its owner nothing by the group, and to who is named in a list no more than to the group.
+    every = rights_of(7, directory=directory)
+    owners = every & ~rights_of(amounts >> 6 & 7, directory=directory)
+    others = every & ~rights_of(asked, directory=directory)
     if mode & 0o777 == amounts and not any(
-        entry.kind == ALLOW and entry.rights & beyond and entry.who not in (OWNER, GROUP, EVERYONE)
+        entry.kind == ALLOW
+        and (
+            (entry.rights & owners and entry.who != OWNER)
+            or (entry.rights & others and entry.who not in (OWNER, GROUP, EVERYONE))
+        )
         for entry in entries
     ):
         return made, mode

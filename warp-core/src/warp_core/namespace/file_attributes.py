@@ -26,8 +26,6 @@ from warp_core.namespace.opening import Opener
 from warp_core.namespace.opens import HERE, Access, Node, Owner
 from warp_core.views.files import (
     ROOT,
-    TIME_MAX,
-    TIME_MIN,
     Caller,
     FileInfo,
     Ref,
@@ -198,14 +196,9 @@ def _changed(inode: Inode, change: SetInfo, now_ns: int) -> Inode:
         acl=acl,
         uid=inode.uid if change.uid is None else change.uid,
         gid=inode.gid if change.gid is None else change.gid,
-        accessed_ns=_time(change.accessed_ns, inode.accessed_ns),
-        modified_ns=_time(change.modified_ns, inode.modified_ns),
-        created_ns=_time(change.born_ns, inode.created_ns),
+        accessed_ns=inode.accessed_ns if change.accessed_ns is None else change.accessed_ns,
+        modified_ns=inode.modified_ns if change.modified_ns is None else change.modified_ns,
+        created_ns=inode.created_ns if change.born_ns is None else change.born_ns,
         attributes=inode.attributes if change.attributes is None else change.attributes,
         changed_ns=now_ns,
     )
-
-
-def _time(chosen: int | None, now: int) -> int:
-    """Return a chosen time as a row keeps it; Linux as well cuts those that a file system cannot tell."""
-    return now if chosen is None else min(max(chosen, TIME_MIN), TIME_MAX)

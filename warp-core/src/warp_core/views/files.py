@@ -98,6 +98,13 @@ class SetInfo(msgspec.Struct, frozen=True, kw_only=True):
     born_ns: int | None = None
     attributes: int | None = None
 
+    def __post_init__(self) -> None:
+        """Cut times that are beyond what is kept, as Linux does."""
+        for name in ("accessed_ns", "modified_ns", "born_ns"):
+            time_ns = getattr(self, name)
+            if time_ns is not None and not TIME_MIN <= time_ns <= TIME_MAX:
+                msgspec.structs.force_setattr(self, name, min(max(time_ns, TIME_MIN), TIME_MAX))
+
 
 class DirEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One name of a directory. `cookie` resumes after it, also after it is gone and after a restart."""
