@@ -11,7 +11,8 @@ import pytest
 from warp_conformance.reference.data_plane import Clock, Medium, PowerCut, codec
 from warp_conformance.reference.data_plane import Disk as Growing
 from warp_core.containers import Chunk, Containers, DataPolicy, Owner, StoreSlot
-from warp_core.containers.format import place_of
+from warp_core.containers.fleet import SWEEP_S
+from warp_core.containers.format import blob_name, parse_blob_name, place_of
 from warp_core.containers.policy import Place
 from warp_core.errors import NotFound, StoreFailed, Unavailable
 from warp_core.interfaces.stores import (
@@ -21,6 +22,7 @@ from warp_core.interfaces.stores import (
     Space,
     StoreCapabilities,
 )
+from warp_core.layers.faulty import FaultyStore, Rule, Script
 
 SIZE = 4 << 20
 OWNER = Owner(1, 2, 2)
@@ -42,6 +44,7 @@ class Bucket(BlobStore):
         self.blobs: dict[str, bytes] = {}
         self.away = False
         self.puts = 0
+        self.cut_reads = 0  # so many reads of containers fail
 
     async def __aenter__(self) -> Self:
         return self
@@ -65,6 +68,9 @@ class Bucket(BlobStore):
 
     async def read(self, name: str, *, offset: int, length: int) -> bytes:
         self._look()
+        if self.cut_reads and name.startswith("c/"):
+            self.cut_reads -= 1
+            raise Away("the connection was cut")
         if name not in self.blobs:
             raise NotFound(name)
         return self.blobs[name][offset : offset + length]
@@ -101,17 +107,22 @@ class Stage:
         self.bucket = Bucket()
         self.clock = Clock()
         self.dies_on = ""  # a call that ends everything when it comes to a container
+        self.script = Script.parse([])  # what goes wrong on the way to the bucket
 
     def step(self, call: str, name: str) -> None:
         if call == self.dies_on and name.startswith("c/"):
             raise PowerCut
+
+    def fail(self, rule: str) -> None:
+        """Have calls of the bucket fail from now on."""
+        self.script.rules = [Rule.parse(rule)]
 
     @asynccontextmanager
     async def node(self, *, placed: bool = True, crash: bool = False) -> AsyncIterator[Containers]:
         disks = [
             StoreSlot(f"d{n}", Growing(medium, self.step)) for n, medium in enumerate(self.media)
         ]
-        there = StoreSlot("bucket", self.bucket)
+        there = StoreSlot("bucket", FaultyStore(self.bucket, self.script))
         containers = Containers(
             [*disks, there],
             codec=codec,
@@ -349,3 +360,101 @@ async def test_a_bucket_that_was_away_at_the_start_is_looked_through_when_it_is_
         assert await content(containers, first + second) == DATA * 2
         assert len(stage.bucket.containers) == 2
         assert stage.bucket.puts == 3, "one was compacted, one came"
+
+
+async def test_a_superseded_blob_that_could_not_be_deleted_goes_with_the_next_pass() -> None:
+    stage = Stage()
+    async with stage.node() as containers:
+        chunks = await stream(containers, DATA, THERE)
+        await containers.heal(budget=1 << 30, settle_s=-1.0)
+        stage.fail("delete:error@1 c/*")
+        await containers.reclaim(chunks[:-1])
+        assert (await containers.collect(budget=1 << 30))["compacted"] == 1
+        assert len(stage.bucket.containers) == 2
+
+        await containers.collect(budget=1 << 30)
+
+        assert len(stage.bucket.containers) == 1
+        assert await content(containers, chunks[-1:]) == DATA[-(len(DATA) % 65536) :]
+
+
+async def test_a_put_that_came_although_its_answer_did_not_goes_when_its_container_does() -> None:
+    stage = Stage()
+    async with stage.node() as containers:
+        chunks = await stream(containers, DATA, THERE)
+        await containers.heal(budget=1 << 30, settle_s=-1.0)
+        stage.fail("put:late c/*")
+        await containers.reclaim(chunks[:-1])
+        assert (await containers.collect(budget=1 << 30))["compacted"] == 0
+        stage.script.enabled = False
+        assert len(stage.bucket.containers) == 2
+        await containers.reclaim(chunks[-1:])
+        await containers.collect(budget=1 << 30)
+        stage.clock.now += SWEEP_S
+
+        await containers.heal(budget=1 << 30)
+
+        assert not stage.bucket.containers
+
+
+async def test_what_was_to_be_deleted_later_stays_when_its_name_is_in_use_again() -> None:
+    stage = Stage()
+    async with stage.node() as containers:
+        chunks = await stream(containers, DATA, THERE)
+        await containers.heal(budget=1 << 30, settle_s=-1.0)
+        [copy] = containers._fleet.copies(chunks[0].container)
+        containers._fleet.doom(copy)
+
+        await containers.collect(budget=1 << 30)
+
+        assert await content(containers, chunks) == DATA
+
+
+async def test_what_a_bucket_got_after_the_inventory_is_swept_once_it_is_superseded() -> None:
+    stage = Stage()
+    async with stage.node() as containers:
+        dead = await stream(containers, DATA, THERE)
+        await containers.heal(budget=1 << 30, settle_s=-1.0)
+        chunks = await stream(containers, DATA, THERE)
+        await containers.heal(budget=1 << 30, settle_s=-1.0)
+        [of_dead] = [
+            name
+            for name in stage.bucket.containers
+            if parse_blob_name(name) == (dead[0].container, 1)
+        ]
+        await containers.reclaim(dead)
+        await containers.collect(budget=1 << 30)
+        [kept] = stage.bucket.containers
+        # Writes of a node that was killed, which lay in a proxy for a while.
+        unknown = blob_name(chunks[0].container + 1)
+        later = blob_name(chunks[0].container, 2)
+        for name in (of_dead, blob_name(chunks[0].container), unknown, later):
+            stage.bucket.blobs[name] = b"late" * 2000
+        stage.clock.now += SWEEP_S
+
+        report = await containers.heal(budget=1 << 30)
+
+        assert report.removed_copies == 2
+        assert stage.bucket.containers == sorted([kept, unknown, later])
+        assert await content(containers, chunks) == DATA
+
+
+async def test_blobs_whose_pages_cannot_be_read_at_the_start_are_not_taken_for_unfinished() -> None:
+    stage = Stage()
+    async with stage.node() as containers:
+        chunks = await stream(containers, DATA, THERE)
+        await containers.heal(budget=1 << 30, settle_s=-1.0)
+        stage.fail("delete:error c/*")
+        await containers.reclaim(chunks[:-1])
+        await containers.collect(budget=1 << 30)
+        assert len(stage.bucket.containers) == 2
+    stage.script = Script.parse([])
+    stage.bucket.cut_reads = 2
+    async with stage.node() as containers:
+        assert (stage.bucket.cut_reads, len(stage.bucket.containers)) == (0, 2)
+        stage.clock.now += 100.0
+
+        await containers.heal(budget=1 << 30)
+
+        assert len(stage.bucket.containers) == 1
+        assert await content(containers, chunks[-1:]) == DATA[-(len(DATA) % 65536) :]

@@ -125,8 +125,8 @@ class OpenContainer:
         """Delete every copy: nothing in it was ever used."""
         copies, self.entry.copies = self.entry.copies, []
         await asyncio.gather(
-            *(copy.slot.store.delete(copy.name) for copy in copies), return_exceptions=True
-        )  # what cannot be deleted now is an empty container after the next start
+            *(self._fleet.delete_blob(copy) for copy in copies), return_exceptions=True
+        )  # what is not even deleted later is an empty container after the next start
         self.entry.open = False
         self._fleet.containers.pop(self.id, None)
 

@@ -35,7 +35,6 @@ GLANCE = 100  # records at the front of a segment that tell what it is used for
 COMPACT_DEAD = 0.5  # dead share from which a container is rewritten: a byte is copied for each byte freed, at most
 COMPACT_DEAD_TIGHT = 0.2  # …when less than TIGHT of a store is free
 TIGHT = 0.1
-DOOMED_MAX = 100_000  # blobs remembered to be deleted later; the next start finds the others
 
 
 class Collector:
@@ -64,9 +63,6 @@ class Collector:
         )  # (moment, containers) of each reclaim
         self._blocked: dict[int, int] = {}  # container → reclaims of it that a pin may hold
         self._todo: dict[int, None] = {}
-        self._doomed: list[
-            Copy
-        ] = []  # blobs of containers that are gone, which a store did not delete
         self._payload: dict[int, int] = {}  # journal segment → bytes of payload records in it
         self.damaged: set[int] = (
             set()
@@ -111,8 +107,7 @@ class Collector:
             "copied_bytes": 0,
         }
         await self._fleet.ledger.flush()
-        if self._doomed:
-            await self._bury()
+        await self._fleet.bury()
         self._pass_pins()
         for container in [one for one in self._todo if not self._blocked.get(one)]:
             if counts["copied_bytes"] >= budget:
@@ -257,20 +252,8 @@ class Collector:
         self._payload.pop(entry.id, None)
         self._todo.pop(entry.id, None)
         self._forget(entry.id)
-        self._doomed += entry.copies
-        await self._bury()
-
-    async def _bury(self) -> None:
-        """Delete the blobs of what is gone; a store that cannot now is asked again by the next pass, or at the next start."""
-        doomed, self._doomed = self._doomed, []
-        for copy in doomed:
-            try:
-                await copy.slot.store.delete(copy.name)
-            except NotFound:
-                continue
-            except StoreFailed:
-                if len(self._doomed) < DOOMED_MAX:
-                    self._doomed.append(copy)
+        for copy in entry.copies:
+            await fleet.delete_blob(copy)
 
     # After a crash --------------------------------------------------------------------------------
 

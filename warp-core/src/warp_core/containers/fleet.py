@@ -45,17 +45,20 @@ MAP_BLOB = "map"
 LOOK_S = 1.0  # between looks whether a store is back that was away at the start
 PROBATION_S = 30.0  # a store that answered with an I/O error gets no new containers for this long
 LIST_PAGE = 1000
+DOOMED_MAX = 100_000  # blobs remembered to be deleted later; sweeping finds the others
+SWEEP_S = 60.0  # between two pages of names that are looked through for what nobody deleted: a bucket's lists cost money
 
 
 class Copy:
     """One blob of a container. `map` is set once the page was read, for the compacted form."""
 
-    __slots__ = ("allocated", "bad", "map", "name", "rewrite", "size", "slot")
+    __slots__ = ("allocated", "bad", "container", "map", "name", "rewrite", "size", "slot")
 
     def __init__(
         self, slot: StoreSlot, container: int, rewrite: int, size: int, allocated: int
     ) -> None:
         self.slot = slot
+        self.container = container
         self.name = blob_name(container, rewrite)
         self.rewrite = rewrite
         self.size = size
@@ -143,6 +146,10 @@ class Fleet:
         self._suspect: dict[str, float] = {}  # store id → until when it gets nothing new
         self.unseen: list[StoreSlot] = []  # that were away at the start, and not looked through yet
         self._looked_s = 0.0
+        # What stores did not delete when they were asked, by store and name.
+        self._doomed: dict[tuple[str, str], Copy] = {}
+        self._swept: dict[str, str] = {}  # store id → the name that its sweep has come to
+        self._swept_s = monotonic()
         self._counter = itertools.count(1)
         self._last_sequence = 0
 
@@ -167,17 +174,16 @@ class Fleet:
             if not self.standing.uses(slot.store.id):
                 continue
             try:
-                found.append(await self._take_inventory(slot))
+                found.append((slot, await self._take_inventory(slot)))
             except StoreFailed as error:
                 if slot in self.common or not error.retryable:
                     raise
                 self.unseen.append(slot)
         await self.ledger.open(
-            max((epoch_of(one) for copies in found for one in copies), default=0)
+            max((epoch_of(one) for _, copies in found for one in copies), default=0)
         )
-        for copies in found:
-            for container, some in copies.items():
-                await self._admit_copies(container, some)
+        for slot, copies in found:
+            await self._admit(slot, copies)
 
     async def look_again(self) -> None:
         """Look through stores that were away at the start, if they are back; not more often than each LOOK_S."""
@@ -192,8 +198,7 @@ class Fleet:
                 continue
             if slot in self.unseen:  # no other call was faster
                 self.unseen.remove(slot)
-                for container, some in found.items():
-                    await self._admit_copies(container, some)
+                await self._admit(slot, found)
 
     def seen(self, container: int) -> bool:
         """Say whether every store that may have a container was looked through."""
@@ -237,25 +242,45 @@ class Fleet:
             after = page[-1].name
         return found
 
-    async def _admit_copies(self, container: int, copies: list[Copy]) -> None:
-        """Keep the newest finished blob of one store; delete what a crash left behind."""
+    async def _admit(self, slot: StoreSlot, found: dict[int, list[Copy]]) -> None:
+        """Take up the inventory of one store; one of a place that went away meanwhile is looked through again."""
+        decided = [await self._admit_copies(container, some) for container, some in found.items()]
+        if not all(decided) and slot not in self.common and slot not in self.unseen:
+            self.unseen.append(slot)
+
+    async def _admit_copies(self, container: int, copies: list[Copy]) -> bool:
+        """Keep the newest finished blob of one store; delete what a crash left behind.
+
+        A blob whose page cannot be read is neither: it is left alone. Return whether there is no use in looking again.
+        """
+        known = self.containers.get(container)
+        if known is not None and any(one.slot is copies[0].slot for one in known.copies):
+            return True  # it was taken up before the store went away
         if self.ledger.known.is_gone(container):
             for copy in copies:
-                await self._delete_blob(copy)
-            return
+                await self.delete_blob(copy)
+            return True
         copies.sort(key=lambda copy: copy.rewrite, reverse=True)
         kept: Copy | None = None
+        decided = True
         for copy in copies:
             page = None
             if (
                 len(copies) > 1 or copy.size < PAGE or copy.size % PAGE == 0
             ):  # what was reserved is whole pages
-                page = await self._page(copy)
+                try:
+                    page = unpack_page(await copy.slot.store.read(copy.name, offset=0, length=PAGE))
+                except StoreFailed as error:
+                    if kept is None and (len(copies) > 1 or copy.size < PAGE):
+                        decided = decided and not error.retryable
+                        continue
+                except NotFound:
+                    pass
             unfinished = (
                 page is None and (len(copies) > 1 or copy.size < PAGE)
             ) or kept is not None
             if unfinished:
-                await self._delete_blob(copy)
+                await self.delete_blob(copy)
                 continue
             kept = copy
             entry = self.entry(container)
@@ -265,10 +290,7 @@ class Fleet:
                 entry.size = max(entry.size, page.size)
             if is_container(container) and not self.ledger.known.is_asked(container):
                 entry.doubtful = epoch_of(container) != self.ledger.epoch
-
-    async def _delete_blob(self, copy: Copy) -> None:
-        with suppress(NotFound, StoreFailed):  # tried again at the next start
-            await copy.slot.store.delete(copy.name)
+        return decided
 
     async def _page(self, copy: Copy) -> Page | None:
         try:
@@ -284,6 +306,80 @@ class Fleet:
                 entry.copies[:] = [
                     copy for copy in entry.copies if copy.slot.store.id not in stores
                 ]
+
+    # Deleting -------------------------------------------------------------------------------------
+
+    async def delete_blob(self, copy: Copy) -> bool:
+        """Delete a blob that counts for nothing any more; one that its store cannot delete now is tried again by `bury`.
+
+        Return whether it is gone.
+        """
+        try:
+            await copy.slot.store.delete(copy.name)
+        except NotFound:
+            pass
+        except StoreFailed:
+            self.doom(copy)
+            return False
+        return True
+
+    def doom(self, copy: Copy) -> None:
+        """Have a blob deleted by the next `bury`, unless its name is in use again by then."""
+        if len(self._doomed) < DOOMED_MAX:
+            self._doomed[copy.slot.store.id, copy.name] = copy
+
+    async def bury(self) -> None:
+        """Try again to delete what could not be deleted; a store that fails once more is left alone until the next call."""
+        away: set[str] = set()
+        for store, name in tuple(self._doomed):
+            if store in away:
+                continue
+            async with self.rewriting:  # who writes a copy anew may give a name again
+                copy = self._doomed.pop((store, name), None)
+                if copy is None or self._counts(copy):
+                    continue
+                if not await self.delete_blob(copy):
+                    away.add(store)
+
+    def _counts(self, copy: Copy) -> bool:
+        """Say whether a blob of this name is a copy that is in use."""
+        entry = self.containers.get(copy.container)
+        return entry is not None and any(
+            one.slot is copy.slot and one.rewrite == copy.rewrite for one in entry.copies
+        )
+
+    async def sweep(self) -> int:
+        """Look through the next page of each store's names, not more often than each SWEEP_S; return how many blobs went.
+
+        A write that was under way when its node died can come to a bucket after the next start has taken its inventory, and no copy in
+        the catalogue leads to it. What goes here was superseded for good: its container was deleted, or the same store has a later
+        copy in use. Both stay true, and what is being written is neither, so no age has to protect it.
+        """
+        now_s = self.monotonic()
+        if now_s - self._swept_s < SWEEP_S:
+            return 0
+        self._swept_s = now_s
+        removed = 0
+        for slot in self.slots:
+            if slot in self.unseen or not self.standing.uses(slot.store.id):
+                continue
+            after = self._swept.get(slot.store.id, "c/")
+            try:
+                page = await slot.store.list("c/", after=after, limit=LIST_PAGE)
+            except StoreFailed:
+                continue
+            self._swept[slot.store.id] = page[-1].name if len(page) == LIST_PAGE else "c/"
+            for info in page:
+                name = parse_blob_name(info.name)
+                if name is not None and self._superseded(slot, *name):
+                    removed += await self.delete_blob(Copy(slot, *name, info.size, info.allocated))
+        return removed
+
+    def _superseded(self, slot: StoreSlot, container: int, rewrite: int) -> bool:
+        entry = self.containers.get(container)
+        if entry is None:
+            return self.ledger.known.is_gone(container)
+        return any(copy.slot is slot and copy.rewrite > rewrite for copy in entry.copies)
 
     # Ids and sequence -----------------------------------------------------------------------------
 

@@ -15,14 +15,13 @@ from warp_core.containers.format import (
     Head,
     State,
     bad_frames,
-    blob_name,
     checksum,
     unpack_head,
 )
 from warp_core.containers.pages import Map, Page, pack_page, unpack_page
 from warp_core.containers.policy import StoreSlot
 from warp_core.containers.records import PIECE_FRAMES, read_stretch, stored, stretches
-from warp_core.errors import AlreadyExists, Corrupt, NotFound, WarpError
+from warp_core.errors import AlreadyExists, Corrupt, WarpError
 from warp_core.interfaces.stores import Buffer
 
 BUFFERS_MAX = 1000  # of one write: the kernel takes 1024 at once
@@ -55,8 +54,7 @@ async def rebuild(
     if fleet.standing.uses(slot.store.id):  # else it was left behind meanwhile
         entry.copies.append(copy)
     if old is not None:
-        with suppress(NotFound):
-            await slot.store.delete(blob_name(entry.id, old.rewrite))
+        await fleet.delete_blob(old)
     return copy
 
 
@@ -89,6 +87,7 @@ async def _put(
     buffers: list[Buffer] = [pack_page(_page(fleet, entry, copy, packed))]
     buffers += [bytes(piece) async for piece in stored(fleet, entry, keep)]
     buffers.append(packed)
+    # One that comes although its answer does not is written over by the next attempt, or swept when the container is gone.
     await store.put(copy.name, buffers, vital=vital)
     found = await store.stat(copy.name)
     if found.size != copy.size:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from warp_core.containers.collector import living
@@ -184,6 +183,8 @@ class Scrubber:
         """
         report = HealReport()
         await self._fleet.look_again()
+        if only is None:
+            report.removed_copies += await self._fleet.sweep()
         patients: list[tuple[int, int]] = []
         for entry in self._subjects():
             if only is not None and entry is not only:
@@ -275,5 +276,4 @@ class Scrubber:
             # Who reads it now and no longer finds it looks again, at those that took its place.
             entry.copies.remove(copy)
             report.removed_copies += 1
-            with suppress(NotFound, StoreFailed):  # the next start finds it, and the next pass then
-                await copy.slot.store.delete(copy.name)
+            await fleet.delete_blob(copy)
