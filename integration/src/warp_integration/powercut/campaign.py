@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from warp_integration.namespace import MountRefused
 from warp_integration.powercut.bench import Recording, Remains, after_cut
 from warp_integration.powercut.cut import Cut, choose_cuts
 from warp_integration.powercut.disks import EXT4, MIB, FileSystem
-from warp_integration.powercut.ledger import Finding, Ledger
+from warp_integration.powercut.ledger import Finding
 
 
 class Unreadable(Exception):
     """The system under test does not open what the cut left; says why."""
+
+
+class Promises(Protocol):
+    """What a workload was promised, with positions: a `Ledger`, or another that judges what it noted."""
+
+    def acks(self) -> Sequence[int]:
+        """Return the positions of acknowledgements that a cut may prove wrong."""
+
+    def acknowledged(self) -> int:
+        """Return the number of acknowledged operations."""
+
+    def judge(self, seen: Mapping[str, str], at: int) -> Sequence[Finding]:
+        """Return what is wrong with what was seen after a cut at position `at`."""
 
 
 class Workload(ABC):
@@ -25,7 +39,7 @@ class Workload(ABC):
     size: int = 64 * MIB
 
     @abstractmethod
-    def run(self, recording: Recording) -> Ledger:
+    def run(self, recording: Recording) -> Promises:
         """Work on the mounted disks and return what was promised, with trace positions.
 
         Every process that uses the disks has ended on return.
@@ -123,7 +137,7 @@ def campaign(
 
 def _judge(
     workload: Workload,
-    ledger: Ledger,
+    ledger: Promises,
     cut: Cut,
     images: tuple[Path, ...],
     directory: Path,
