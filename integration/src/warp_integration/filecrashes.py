@@ -17,7 +17,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from warp_integration.filework import VOLUME, FileLedger, FileLoad, differences_through_s3, see
+from warp_integration.fileledger import FileLedger
+from warp_integration.filework import VOLUME, FileLoad, differences_through_s3, see
 from warp_integration.namespace import MountNamespace
 from warp_integration.powercut.bench import Recording, Remains
 from warp_integration.powercut.campaign import Unreadable, Workload

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from warp_integration.filework import FileLedger
+from warp_integration.fileledger import FileLedger
 from warp_integration.powercut.ledger import Finding
 
 OLD, NEW = {"w": "directory", "w/a": "old"}, {"w": "directory", "w/a": "new"}
