@@ -409,11 +409,11 @@ class _Worker:
                     os.close(file)
 
     def _get(self) -> None:
-        """Read through S3, which tells only of what is durable."""
+        """Read through S3; it waits for names and the file it reads, not for what was written to other files."""
         if path := self._some("file"):
             wanted = bytes(self._tree[path].data)
             bodies: list[bytes] = []
-            self._sync(f"GET {path}", lambda: bodies.append(asyncio.run(get(self._endpoint, path))))
+            self._do(f"GET {path}", lambda: bodies.append(asyncio.run(get(self._endpoint, path))))
             if bodies[0] != wanted:
                 seen = f"{len(bodies[0])} other bytes through S3"
                 self._load.findings.append(Finding("mixed", path, seen, (f"{len(wanted)} bytes",)))
