@@ -201,11 +201,18 @@ class MetaStore(ABC):
         """Take a read view; it shows every commit that returned before this call."""
 
     def latest(self) -> View:
-        """Take a read view that also shows commits which were acknowledged and are not durable yet.
+        """Take a read view that also shows commits which are not durable yet, acknowledged or not.
 
-        What is told of it to somebody who was promised durability is told after `settle`.
+        What is told of it to somebody who was promised durability is told after `reach`.
         """
         return self.view()
+
+    async def reach(self, version: int) -> None:  # noqa: B027
+        """Return when everything that a view of this version shows is durable, and `view` shows it.
+
+        Raises:
+            Unavailable: It never will be: the engine has stopped writing.
+        """
 
     @property
     def unsettled(self) -> bool:

@@ -185,6 +185,10 @@ class MetaLayer(MetaStore):
         """As `view`, see `capabilities`: nothing is acknowledged before it is durable."""
         return super().latest()
 
+    async def reach(self, version: int) -> None:
+        """Nothing to wait for, see `capabilities`."""
+        await super().reach(version)
+
     async def settle(self) -> None:
         """Nothing to wait for, see `capabilities`."""
         await super().settle()

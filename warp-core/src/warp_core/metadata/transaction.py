@@ -208,6 +208,15 @@ class Transaction:
         """Whether a commit would write."""
         return bool(self._writes or self._merges or self._stamps)
 
+    async def rests(self) -> None:
+        """Return when what was read is durable: a commit of its own would wait for that, a refusal or an answer without one has to.
+
+        Raises:
+            Unavailable: It never will be.
+        """
+        if self._view is not None:
+            await self._store.reach(self._view.version)
+
     async def commit(self) -> int:
         """Commit once and return the version. Without changes nothing is sent: what was read is one
         consistent moment.
@@ -370,17 +379,17 @@ async def transact(
             except (Conflict, Expired):
                 raise
             except WarpError:
-                if store.unsettled and not relaxed:
+                if not relaxed:
                     await (
-                        store.settle()
+                        tx.rests()
                     )  # what is refused must not be for something that a crash takes back
                 raise
             try:
                 await tx.commit()
             except Unavailable as error:
                 raise _NotNow(str(error)) from error
-            if store.unsettled and not relaxed and not tx.changes_anything:
-                await store.settle()
+            if not relaxed and not tx.changes_anything:
+                await tx.rests()
             return result
         except (Conflict, Expired) as error:
             now = time.monotonic()

@@ -294,6 +294,17 @@ class Local(MetaStore):
         """See `MetaStore.unsettled`."""
         return self._relaxed > self._rows.durable
 
+    async def reach(self, version: int) -> None:
+        """See `MetaStore.reach`."""
+        if version > self._rows.durable:
+            self._advance()
+        if version > self._rows.durable:
+            try:
+                await self._journal.flush()
+            except WarpError as error:
+                raise Unavailable(f"the journal failed: {error}") from error
+            self._advance()
+
     async def settle(self) -> None:
         """See `MetaStore.settle`."""
         self._advance()
